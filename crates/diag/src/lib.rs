@@ -1,0 +1,87 @@
+//! Errors that say how to mend what they report.
+//!
+//! An error type says what is wrong in its `Display` text (lower case, no full
+//! stop, never its source) and, through [`Fix`], what the reader can do about
+//! it. [`report`] prints both, with the chain of sources between.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+/// An error that knows its cure.
+///
+/// An error that wraps another passes its cure on, unless it knows better:
+/// `Self::Kernel(source) => source.fix()`.
+pub trait Fix: Error {
+    /// What the reader can do, as an imperative without a full stop.
+    fn fix(&self) -> Option<String>;
+}
+
+/// The error, its causes and its cure, each on a line of its own, without a
+/// newline at the end.
+pub fn report(error: &dyn Fix) -> String {
+    let mut text = format!("error: {error}");
+    let mut last = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let line = cause.to_string();
+        // A transparent error repeats its source; a reader needs it once.
+        if line != last {
+            write!(text, "\n  because: {line}").expect("writing to a string cannot fail");
+        }
+        last = line;
+        source = cause.source();
+    }
+    if let Some(fix) = error.fix() {
+        write!(text, "\n  fix: {fix}").expect("writing to a string cannot fail");
+    }
+    text
+}
+
+/// The same on one line, for a reader that takes a single string.
+pub fn one_line(error: &dyn Fix) -> String {
+    let report = report(error);
+    report.strip_prefix("error: ").unwrap_or(&report).replace("\n  ", "; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no such door")]
+    struct NoDoor;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Enter {
+        #[error("cannot enter `{name}`")]
+        Door { name: &'static str, source: NoDoor },
+        #[error(transparent)]
+        Plain(NoDoor),
+    }
+
+    impl Fix for Enter {
+        fn fix(&self) -> Option<String> {
+            matches!(self, Self::Door { .. }).then(|| "build one".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_report_names_the_causes_and_the_cure() {
+        let error = Enter::Door { name: "house", source: NoDoor };
+        expect![[r#"
+            error: cannot enter `house`
+              because: no such door
+              fix: build one"#]]
+        .assert_eq(&report(&error));
+        expect!["cannot enter `house`; because: no such door; fix: build one"]
+            .assert_eq(&one_line(&error));
+    }
+
+    #[test]
+    fn a_transparent_error_is_said_once() {
+        expect!["error: no such door"].assert_eq(&report(&Enter::Plain(NoDoor)));
+    }
+}

@@ -1,0 +1,4 @@
+//! The kedge command: see README.md.
+#![forbid(unsafe_code)]
+
+fn main() {}
