@@ -1,2 +1,6 @@
-//! Serial port, real-time clock, virtio devices and transports; knows no KVM.
-#![forbid(unsafe_code)]
+//! Serial port, real-time clock, virtio devices and their transports. Nothing
+//! here knows a hypervisor: devices see address ranges, wires and doorbells
+//! (`bus`) and guest memory.
+#![deny(unsafe_code)]
+
+pub mod virtio;

@@ -1,2 +1,5 @@
-//! The machine: build, run, reset; event loop; a library other programs embed.
-#![forbid(unsafe_code)]
+//! The machine: built from a specification, run, reset. A library that other
+//! programs embed: it prints nothing, exits never and installs no global state.
+#![deny(unsafe_code)]
+
+pub mod spec;

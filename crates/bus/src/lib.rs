@@ -1,2 +1,13 @@
-//! x
+//! What a device sees: its address range, its wire, its doorbells and its
+//! device-tree node. It learns no interrupt number, no address and no hypervisor.
 #![forbid(unsafe_code)]
+
+mod address_map;
+mod device;
+mod node;
+mod wire;
+
+pub use address_map::{AddressMap, Conflict, Lookup, NotMapped};
+pub use device::{Doorbell, MmioDevice, Unsuitable};
+pub use node::{Node, Value};
+pub use wire::{IrqLine, Wire};

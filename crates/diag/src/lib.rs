@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::fmt;
 use std::fmt::Write as _;
 
 /// An error that knows its cure.
@@ -15,6 +16,35 @@ use std::fmt::Write as _;
 pub trait Fix: Error {
     /// What the reader can do, as an imperative without a full stop.
     fn fix(&self) -> Option<String>;
+}
+
+/// Any error that knows its cure, where callers differ in what can go wrong.
+#[derive(Debug)]
+pub struct Trouble(Box<dyn Fix + Send + Sync>);
+
+impl Trouble {
+    /// `error`, with its type forgotten.
+    pub fn new(error: impl Fix + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Trouble {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl Fix for Trouble {
+    fn fix(&self) -> Option<String> {
+        self.0.fix()
+    }
 }
 
 /// The error, its causes and its cure, each on a line of its own, without a

@@ -1,2 +1,127 @@
-//! x
+//! Guest RAM: mapping and sharing. The one importer of vm-memory's mmap back
+//! end; every other crate speaks of memory through the names here.
 #![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use kedge_diag::Fix;
+use vm_memory::mmap::MmapRegionBuilder;
+pub use vm_memory::{
+    Address, ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend,
+    GuestMemoryError, GuestMemoryRegion,
+};
+
+/// One contiguous piece of guest RAM and the host mapping behind it.
+pub type RamRegion = vm_memory::GuestRegionMmap<()>;
+
+/// All of a guest's RAM. Cloning shares the mappings.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// A range of guest physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GuestRange {
+    /// The first address.
+    pub start: GuestAddress,
+    /// The length in bytes.
+    pub size: u64,
+}
+
+impl GuestRange {
+    /// The range of `size` bytes from `start`.
+    pub const fn new(start: u64, size: u64) -> Self {
+        Self { start: GuestAddress(start), size }
+    }
+
+    /// The first address behind the range, or the last address there is.
+    pub const fn end(&self) -> u64 {
+        self.start.0.saturating_add(self.size)
+    }
+}
+
+/// Why guest RAM could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// The host has no room in its address space or its memory limits.
+    #[error("the host cannot map {} MiB of guest memory at {:#x}", size >> 20, start)]
+    Map {
+        /// The region's first guest address.
+        start: u64,
+        /// The region's length in bytes.
+        size: u64,
+        /// What the host said.
+        source: std::io::Error,
+    },
+    /// Two regions overlap, or one wraps the address space.
+    #[error("guest memory at {start:#x} overlaps other guest memory or ends past 2^64")]
+    Layout {
+        /// The region's first guest address.
+        start: u64,
+    },
+}
+
+impl Fix for MapError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Map { .. } => {
+                Some("ask for less memory, or raise the limits (ulimit -v, cgroup)".to_owned())
+            }
+            Self::Layout { .. } => None,
+        }
+    }
+}
+
+/// Maps anonymous memory for each of `ranges`. Nothing is read, zeroed or
+/// reserved before the guest touches it.
+///
+/// # Errors
+/// The host refuses a mapping, or the ranges overlap.
+pub fn map_anonymous(ranges: &[GuestRange]) -> Result<GuestMemory, MapError> {
+    let mut regions = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        regions.push(Arc::new(map_region(range)?));
+    }
+    let start = ranges.first().map_or(0, |range| range.start.0);
+    GuestMemory::from_arc_regions(regions).map_err(|_| MapError::Layout { start })
+}
+
+fn map_region(range: &GuestRange) -> Result<RamRegion, MapError> {
+    let (start, size) = (range.start.0, range.size);
+    let refused = |source| MapError::Map { start, size, source };
+    let length = usize::try_from(size).map_err(|_| MapError::Layout { start })?;
+    let mapping = MmapRegionBuilder::new(length)
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+        .build()
+        .map_err(|error| refused(std::io::Error::other(error)))?;
+    RamRegion::new(mapping, range.start).ok_or(MapError::Layout { start })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_reads_as_zero_and_keeps_what_is_written() {
+        let memory = map_anonymous(&[GuestRange::new(0x8000_0000, 0x10_0000)]).unwrap();
+        let at = GuestAddress(0x8000_1000);
+        assert_eq!(memory.read_obj::<u64>(at).unwrap(), 0);
+        memory.write_obj(7_u64, at).unwrap();
+        assert_eq!(memory.read_obj::<u64>(at).unwrap(), 7);
+    }
+
+    #[test]
+    fn overlapping_ranges_are_refused() {
+        let ranges = [GuestRange::new(0x1000, 0x2000), GuestRange::new(0x2000, 0x1000)];
+        assert!(matches!(map_anonymous(&ranges), Err(MapError::Layout { .. })));
+    }
+
+    #[test]
+    fn a_range_the_host_cannot_map_is_an_error_with_a_cure() {
+        let error = map_anonymous(&[GuestRange::new(0, 1 << 60)]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the host cannot map 1099511627776 MiB of guest memory at 0x0"
+        );
+        assert!(error.fix().is_some());
+    }
+}

@@ -32,7 +32,7 @@ impl RegId {
     /// The 64-bit core register at byte `offset` of `struct kvm_regs`
     /// (coprocessor 0x10, counted in 32-bit words).
     pub const fn core(offset: u64) -> Self {
-        Self(Self::ARM64_U64 | 0x10 << 16 | offset / 4)
+        Self(Self::ARM64_U64 | 0x10 << 16 | (offset / 4))
     }
 
     /// General-purpose register `n`: 0 to 30.

@@ -10,7 +10,11 @@ pub const fn u64_from(n: usize) -> u64 {
 }
 
 /// A guest-visible number as a length or index.
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "same width, asserted above")]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "same width, asserted above"
+)]
 pub const fn usize_from(n: u64) -> usize {
     n as usize
 }

@@ -1,0 +1,128 @@
+//! A virtual CPU: registers, power state, running.
+
+use kedge_ids::{Ppi, RegId, VcpuId};
+
+use crate::{Exit, HvError, VcpuFeatures};
+
+/// The value of a register: up to 256 bytes, little endian.
+pub type VcpuReg = Vec<u8>;
+
+/// Whether a vCPU runs, as PSCI sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MpState {
+    /// It runs, or would if nobody held it.
+    Runnable,
+    /// It is off: PSCI CPU_OFF, or never turned on.
+    Stopped,
+    /// It waits for an interrupt, the machine's user having said so (Linux 5.19).
+    Suspended,
+}
+
+/// Makes a vCPU's [`Vcpu::run`] return, from any thread.
+pub trait Kick: Send + Sync {
+    /// The running or next [`Vcpu::run`] returns [`Exit::Interrupted`] soon, at
+    /// least once.
+    fn kick(&self);
+}
+
+/// A virtual CPU. One thread owns it; it keeps its machine alive.
+pub trait Vcpu: Send {
+    /// Its index.
+    fn id(&self) -> VcpuId;
+
+    /// Gives it the host's preferred target and these features, and resets it.
+    ///
+    /// # Errors
+    /// `EINVAL`: a feature this host lacks, or features that differ from the
+    /// other vCPUs'; `ENOENT`: a feature the kernel does not know.
+    fn init(&mut self, features: VcpuFeatures) -> Result<(), HvError>;
+
+    /// Ends the choice of SVE vector lengths.
+    ///
+    /// # Errors
+    /// `EPERM`: done before; `EINVAL`: the vCPU has no SVE.
+    fn finalize_sve(&mut self) -> Result<(), HvError>;
+
+    /// The ids of all its registers, as many as there are.
+    ///
+    /// # Errors
+    /// `ENOEXEC` before `init`, `EPERM` before `finalize_sve`.
+    fn reg_list(&self) -> Result<Vec<RegId>, HvError>;
+
+    /// Reads a register, as long as its id says.
+    ///
+    /// # Errors
+    /// `ENOENT`: no such register; `ENOEXEC`: before `init`.
+    fn reg(&self, id: RegId) -> Result<VcpuReg, HvError>;
+
+    /// Writes a register.
+    ///
+    /// # Errors
+    /// `ENOENT`: no such register; `EINVAL`: not this value; `EBUSY`: too late.
+    fn set_reg(&self, id: RegId, value: &[u8]) -> Result<(), HvError>;
+
+    /// Reads a 64-bit register.
+    ///
+    /// # Errors
+    /// As [`Vcpu::reg`]; `EINVAL` when the register has another size.
+    fn reg64(&self, id: RegId) -> Result<u64, HvError> {
+        let value = self.reg(id)?;
+        let bytes =
+            value.try_into().map_err(|_| HvError::new("read a register as 64 bits", EINVAL))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Writes a 64-bit register.
+    ///
+    /// # Errors
+    /// As [`Vcpu::set_reg`].
+    fn set_reg64(&self, id: RegId, value: u64) -> Result<(), HvError> {
+        self.set_reg(id, &value.to_le_bytes())
+    }
+
+    /// Whether it is on.
+    ///
+    /// # Errors
+    /// The hypervisor cannot say.
+    fn mp_state(&self) -> Result<MpState, HvError>;
+
+    /// Turns it on or off.
+    ///
+    /// # Errors
+    /// `EINVAL`: a state this host does not know.
+    fn set_mp_state(&self, state: MpState) -> Result<(), HvError>;
+
+    /// Makes the PMU's overflow interrupt `irq` and the PMU ready. After the
+    /// interrupt controller is.
+    ///
+    /// # Errors
+    /// The vCPU has no PMU, or another interrupt was set before.
+    fn init_pmu(&self, irq: Ppi) -> Result<(), HvError>;
+
+    /// Gives the guest a synchronous external data abort, taken when it next runs.
+    ///
+    /// # Errors
+    /// The host cannot (`KVM_CAP_ARM_INJECT_EXT_DABT`, Linux 5.4).
+    fn inject_external_abort(&self) -> Result<(), HvError>;
+
+    /// Completes the access of the last exit without running guest code.
+    ///
+    /// # Errors
+    /// The hypervisor cannot run the vCPU at all.
+    fn complete_access(&mut self) -> Result<(), HvError>;
+
+    /// Binds the vCPU to the calling thread, the one that will run it.
+    ///
+    /// # Errors
+    /// The thread's signals cannot be set up.
+    fn kicker(&mut self) -> Result<Box<dyn Kick>, HvError>;
+
+    /// Runs guest code until something needs the machine's attention.
+    ///
+    /// # Errors
+    /// The vCPU cannot run: not initialised, or the guest touched memory that
+    /// its host lost (`EFAULT`).
+    fn run(&mut self) -> Result<Exit<'_>, HvError>;
+}
+
+const EINVAL: i32 = 22;

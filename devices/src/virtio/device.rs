@@ -1,0 +1,105 @@
+//! What a transport needs of a virtio device.
+
+use std::fmt;
+use std::sync::Arc;
+
+use kedge_guest_memory::GuestMemory;
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::worker::{EventLoop, LoopError};
+
+/// What kind of device it is (Virtio 1.2, 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum DeviceId {
+    /// Network card (5.1).
+    Net = 1,
+    /// Block device (5.2).
+    Block = 2,
+    /// Entropy device (5.4).
+    Rng = 4,
+}
+
+/// Tells the driver that something happened. Transports implement it.
+pub trait Interrupt: Send + Sync {
+    /// Buffers of queue `index` were used.
+    fn used(&self, index: u16);
+    /// The configuration space changed.
+    fn config_changed(&self);
+    /// The device is in a state only a reset leads out of (2.1.1): what a guest
+    /// gets that corrupts its own rings.
+    fn needs_reset(&self);
+}
+
+/// A queue on its way into a worker.
+#[derive(Debug)]
+pub struct ActiveQueue {
+    /// Its index on the device.
+    pub index: u16,
+    /// The ring.
+    pub queue: Queue,
+    /// Rung by the driver when it made buffers available.
+    pub doorbell: EventFd,
+}
+
+/// All a device needs to start work.
+pub struct Activation {
+    /// The guest's RAM.
+    pub memory: GuestMemory,
+    /// The features the driver accepted: a subset of those offered.
+    pub features: u64,
+    /// The queues that the driver enabled, in order of their indices.
+    pub queues: Vec<ActiveQueue>,
+    /// The way to the driver.
+    pub interrupt: Arc<dyn Interrupt>,
+    /// Where the worker runs.
+    pub event_loop: EventLoop,
+}
+
+impl fmt::Debug for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Activation")
+            .field("features", &self.features)
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A virtio device behind any transport.
+///
+/// While the driver negotiates, queues belong to the transport. `activate` moves
+/// them into the device's worker, `deactivate` moves them back: exact inverses,
+/// so that a device whose queues are home can be saved, reset or unplugged.
+pub trait VirtioDevice: Send {
+    /// What kind of device it is.
+    fn device_id(&self) -> DeviceId;
+
+    /// The features offered, without the transport's own (`VIRTIO_F_VERSION_1`
+    /// and the ring features are the transport's).
+    fn features(&self) -> u64;
+
+    /// The largest size of each queue: powers of two up to 32768.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// Loads from the configuration space. Bytes the device does not have stay
+    /// as they are (the transport presets zeros).
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Stores to the configuration space. Fields that are read-only stay.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// Starts work.
+    ///
+    /// # Errors
+    /// The event loop is gone or out of resources. The transport then reports
+    /// `NEEDS_RESET`.
+    fn activate(&mut self, activation: Activation) -> Result<(), LoopError>;
+
+    /// Lets requests in flight finish and takes the queues back. Nothing where
+    /// the device is not active.
+    ///
+    /// # Errors
+    /// The event loop is gone.
+    fn deactivate(&mut self) -> Result<Vec<ActiveQueue>, LoopError>;
+}

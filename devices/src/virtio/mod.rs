@@ -1,0 +1,9 @@
+//! Virtio devices (OASIS, Virtual I/O Device 1.2) and what they share.
+//!
+//! A device is a folder here and a row in [`catalog`]. It meets its transport in
+//! [`device::VirtioDevice`] and does its work in a [`worker::Worker`] on an event
+//! loop, which owns the queues while the device is active.
+
+pub mod catalog;
+pub mod device;
+pub mod worker;

@@ -1,0 +1,102 @@
+//! Where devices do their work: an event loop that owns their workers.
+//!
+//! A worker owns its queues outright; nothing is shared, so nothing is locked.
+//! The calls here block until the loop has answered, hence must not be made on
+//! the loop's own thread; a loop in turn waits for nobody.
+
+use std::fmt;
+
+use event_manager::{MutEventSubscriber, RemoteEndpoint, SubscriberId};
+use kedge_diag::Fix;
+
+use super::device::ActiveQueue;
+
+/// A device at work. Its `init` registers the doorbells and whatever else it
+/// waits for; its `process` must not block.
+pub trait Worker: MutEventSubscriber + Send {
+    /// Finishes the requests in flight and gives the queues back.
+    fn retire(self: Box<Self>) -> Vec<ActiveQueue>;
+}
+
+/// What an event loop holds. (event-manager implements its trait for boxes of
+/// itself only.)
+pub struct Subscriber(Box<dyn Worker>);
+
+impl MutEventSubscriber for Subscriber {
+    fn process(&mut self, events: event_manager::Events, ops: &mut event_manager::EventOps<'_>) {
+        self.0.process(events, ops);
+    }
+
+    fn init(&mut self, ops: &mut event_manager::EventOps<'_>) {
+        self.0.init(ops);
+    }
+}
+
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Subscriber")
+    }
+}
+
+/// The event loop does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the device's event loop does not take it")]
+pub struct LoopError(#[from] event_manager::Error);
+
+impl Fix for LoopError {
+    fn fix(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A handle on an event loop that runs on another thread.
+#[derive(Clone)]
+pub struct EventLoop(RemoteEndpoint<Subscriber>);
+
+impl EventLoop {
+    /// The handle on the loop behind `endpoint`.
+    pub fn new(endpoint: RemoteEndpoint<Subscriber>) -> Self {
+        Self(endpoint)
+    }
+
+    /// Hands `worker` to the loop.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub fn start(&self, worker: Box<dyn Worker>) -> Result<Running, LoopError> {
+        let id = self.0.call_blocking(move |ops| {
+            Ok::<_, event_manager::Error>(ops.add_subscriber(Subscriber(worker)))
+        })?;
+        Ok(Running { event_loop: self.0.clone(), id })
+    }
+}
+
+impl fmt::Debug for EventLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventLoop")
+    }
+}
+
+/// A worker on its loop.
+pub struct Running {
+    event_loop: RemoteEndpoint<Subscriber>,
+    id: SubscriberId,
+}
+
+impl Running {
+    /// Takes the worker off its loop and retires it.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub fn stop(self) -> Result<Vec<ActiveQueue>, LoopError> {
+        let id = self.id;
+        let subscriber = self.event_loop.call_blocking(move |ops| ops.remove_subscriber(id))?;
+        Ok(subscriber.0.retire())
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Running({:?})", self.id)
+    }
+}
