@@ -58,12 +58,18 @@ pub enum OpenError {
         /// What the host said.
         source: io::Error,
     },
-    /// The device is not KVM, or speaks another version of its API.
+    /// What was opened does not answer KVM's calls.
+    #[error("`{path}` is not KVM: it does not know its calls")]
+    NotKvm {
+        /// Its path.
+        path: String,
+    },
+    /// KVM speaks another version of its API.
     #[error("`{path}` speaks version {found} of the KVM API, not {wanted}")]
     Version {
         /// The device's path.
         path: String,
-        /// The version it speaks, or a negative errno.
+        /// The version it speaks.
         found: i32,
         /// The version kedge speaks.
         wanted: i32,
@@ -90,7 +96,7 @@ impl Fix for OpenError {
                 "add the user to the group that owns the device (often `kvm`)"
             }
             Self::Lacks { .. } => "run a newer host kernel (5.10 or later)",
-            Self::Open { .. } | Self::Version { .. } => return None,
+            Self::Open { .. } | Self::NotKvm { .. } | Self::Version { .. } => return None,
         };
         Some(cure.to_owned())
     }

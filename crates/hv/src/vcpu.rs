@@ -99,11 +99,14 @@ pub trait Vcpu: Send {
     /// The vCPU has no PMU, or another interrupt was set before.
     fn init_pmu(&self, irq: Ppi) -> Result<(), HvError>;
 
-    /// Gives the guest a synchronous external data abort, taken when it next runs.
+    /// Answers the access of the last exit with a synchronous external data abort,
+    /// which the guest takes when it next runs. After an MMIO exit it takes the
+    /// place of the access: neither is anything loaded, nor is the program counter
+    /// past the instruction.
     ///
     /// # Errors
-    /// The host cannot (`KVM_CAP_ARM_INJECT_EXT_DABT`, Linux 5.4).
-    fn inject_external_abort(&self) -> Result<(), HvError>;
+    /// The host cannot (`KVM_CAP_ARM_INJECT_EXT_DABT`, Linux 5.5).
+    fn inject_external_abort(&mut self) -> Result<(), HvError>;
 
     /// Completes the access of the last exit without running guest code.
     ///

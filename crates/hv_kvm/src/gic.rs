@@ -1,0 +1,112 @@
+//! The interrupt controllers that KVM emulates (Linux,
+//! Documentation/virt/kvm/devices/arm-vgic{,-v3,-its}.rst).
+//!
+//! The order that works on every kernel: the controller, its number of
+//! interrupts, its addresses; the translation service and its address; then, when
+//! all vCPUs are there, the controller's INIT and the service's. KVM would take
+//! the service later, too, but a GICv4 host sets up its direct injection in the
+//! controller's INIT only for a machine that has one by then.
+//!
+//! A controller that was created and then refused an address stays in the
+//! machine: KVM has no way to take it back, and answers `EEXIST` to the next.
+
+use std::sync::Arc;
+
+use kedge_guest_memory::GuestAddress;
+use kedge_hv::{Gic, GicConfig, GicVersion, HvError};
+use kvm_bindings::{
+    KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CTRL,
+    KVM_DEV_ARM_VGIC_GRP_NR_IRQS, KVM_VGIC_ITS_ADDR_TYPE, KVM_VGIC_V2_ADDR_TYPE_CPU,
+    KVM_VGIC_V2_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST,
+    kvm_create_device, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS as VGIC_ITS,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2 as VGIC_V2,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3 as VGIC_V3,
+};
+use kvm_ioctls::{DeviceFd, VmFd};
+
+use crate::attribute::{Attribute, Attributes, refused};
+use crate::ioctl;
+use crate::machine::Machine;
+
+const INIT: Attribute = (KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT);
+const NR_IRQS: Attribute = (KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0);
+
+/// SGIs and PPIs, which `NR_IRQS` counts in.
+const PRIVATE_INTERRUPTS: u32 = 32;
+
+/// A machine's interrupt controller.
+pub(crate) struct KvmGic {
+    gic: DeviceFd,
+    its: Option<DeviceFd>,
+    /// Behind the files: tables are flushed into its memory through them.
+    _machine: Arc<Machine>,
+}
+
+impl KvmGic {
+    /// Creates the controller and places its frames.
+    pub(crate) fn create(config: &GicConfig, machine: Arc<Machine>) -> Result<Self, HvError> {
+        let (gic, its, spis) = match *config {
+            GicConfig::V2 { distributor, cpu_interface, spis } => {
+                let gic = create_device(&machine.fd, VGIC_V2, "create a GICv2")?;
+                set_interrupts(&gic, spis)?;
+                place(&gic, KVM_VGIC_V2_ADDR_TYPE_DIST, distributor)?;
+                place(&gic, KVM_VGIC_V2_ADDR_TYPE_CPU, cpu_interface)?;
+                (gic, None, spis)
+            }
+            GicConfig::V3 { distributor, redistributors, its, spis } => {
+                let gic = create_device(&machine.fd, VGIC_V3, "create a GICv3")?;
+                set_interrupts(&gic, spis)?;
+                place(&gic, KVM_VGIC_V3_ADDR_TYPE_DIST, distributor)?;
+                place(&gic, KVM_VGIC_V3_ADDR_TYPE_REDIST, redistributors)?;
+                (gic, its.map(|at| create_its(&machine.fd, at)).transpose()?, spis)
+            }
+        };
+        // A second controller is refused above, so this is the first value.
+        machine.spis.get_or_init(|| spis);
+        Ok(Self { gic, its, _machine: machine })
+    }
+}
+
+impl Gic for KvmGic {
+    fn init(&self) -> Result<(), HvError> {
+        self.gic.perform(INIT, "initialize the interrupt controller")?;
+        match &self.its {
+            Some(its) => its.perform(INIT, "initialize the interrupt translation service"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the host has what a controller of this version needs.
+pub(crate) fn supports(vm: &VmFd, version: GicVersion) -> bool {
+    let type_ = match version {
+        GicVersion::V2 => VGIC_V2,
+        GicVersion::V3 => VGIC_V3,
+    };
+    ioctl::has_device_type(vm, type_)
+}
+
+/// Whether the host has what a translation service needs.
+pub(crate) fn supports_its(vm: &VmFd) -> bool {
+    ioctl::has_device_type(vm, VGIC_ITS)
+}
+
+fn create_device(vm: &VmFd, type_: u32, call: &'static str) -> Result<DeviceFd, HvError> {
+    let mut device = kvm_create_device { type_, fd: 0, flags: 0 };
+    vm.create_device(&mut device).map_err(refused(call))
+}
+
+fn create_its(vm: &VmFd, at: GuestAddress) -> Result<DeviceFd, HvError> {
+    let its = create_device(vm, VGIC_ITS, "create an interrupt translation service")?;
+    place(&its, KVM_VGIC_ITS_ADDR_TYPE, at)?;
+    Ok(its)
+}
+
+fn set_interrupts(gic: &DeviceFd, spis: u32) -> Result<(), HvError> {
+    let all = spis.saturating_add(PRIVATE_INTERRUPTS);
+    gic.set_u32(NR_IRQS, all, "set the number of interrupts")
+}
+
+fn place(device: &DeviceFd, frame: u32, at: GuestAddress) -> Result<(), HvError> {
+    device.set_u64((KVM_DEV_ARM_VGIC_GRP_ADDR, frame), at.0, "place the interrupt controller")
+}

@@ -1,0 +1,48 @@
+//! The crate's door on hosts of other architectures: always shut.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kedge_hv::{HvError, Hypervisor, Limits, OpenError, Vm, VmConfig};
+
+/// KVM for arm64, of which there is none here: the type has no values.
+#[derive(Debug)]
+pub enum Kvm {}
+
+impl Kvm {
+    /// Says that this host is not arm64.
+    ///
+    /// # Errors
+    /// Always [`OpenError::NotArm64`].
+    pub fn open() -> Result<Self, OpenError> {
+        Err(OpenError::NotArm64)
+    }
+
+    /// Says that this host is not arm64.
+    ///
+    /// # Errors
+    /// Always [`OpenError::NotArm64`].
+    pub fn open_at(_path: &Path) -> Result<Self, OpenError> {
+        Err(OpenError::NotArm64)
+    }
+}
+
+impl Hypervisor for Kvm {
+    fn limits(&self) -> Limits {
+        match *self {}
+    }
+
+    fn create_vm(&self, _config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
+        match *self {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_architecture_is_told_so() {
+        assert!(matches!(Kvm::open(), Err(OpenError::NotArm64)));
+    }
+}

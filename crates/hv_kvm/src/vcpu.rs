@@ -1,0 +1,180 @@
+//! A virtual CPU: its registers, its power state, running it.
+
+use std::sync::Arc;
+
+use kedge_hv::{Exit, HvError, Kick, MpState, Vcpu, VcpuFeatures, VcpuReg};
+use kedge_ids::{Ppi, RegId, VcpuId};
+use kvm_bindings::{
+    KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT, KVM_ARM_VCPU_PMU_V3_IRQ, KVM_ARM_VCPU_SVE,
+    KVM_EXIT_MMIO, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED, KVM_MP_STATE_SUSPENDED,
+    kvm_mp_state, kvm_vcpu_events, kvm_vcpu_init,
+};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use libc::{EFAULT, EINTR, EINVAL};
+
+use crate::attribute::{Attribute, Attributes, refused};
+use crate::exit;
+use crate::ioctl;
+use crate::kick::Binding;
+use crate::machine::Machine;
+
+const PMU_IRQ: Attribute = (KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_IRQ);
+const PMU_INIT: Attribute = (KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT);
+
+const RUN: &str = "run a vCPU";
+const READ: &str = "read a register";
+const WRITE: &str = "write a register";
+const ABORT: &str = "inject an external abort";
+
+/// A virtual CPU on KVM.
+pub(crate) struct KvmVcpu {
+    id: VcpuId,
+    fd: VcpuFd,
+    binding: Binding,
+    /// Behind `fd`: no guest code runs once the memory goes (see [`Machine`]).
+    machine: Arc<Machine>,
+}
+
+impl KvmVcpu {
+    /// Creates vCPU `id`.
+    pub(crate) fn create(id: VcpuId, machine: Arc<Machine>) -> Result<Self, HvError> {
+        let fd = machine.fd.create_vcpu(id.0.into()).map_err(refused("create a vCPU"))?;
+        Ok(Self { id, fd, binding: Binding::default(), machine })
+    }
+
+    fn read(&self, id: RegId, value: &mut [u8]) -> Result<(), HvError> {
+        self.fd.get_one_reg(id.0, value).map(drop).map_err(refused(READ))
+    }
+
+    fn write(&self, id: RegId, value: &[u8]) -> Result<(), HvError> {
+        self.fd.set_one_reg(id.0, value).map(drop).map_err(refused(WRITE))
+    }
+
+    /// Takes back the load or store of an MMIO exit: the vCPU stands before it, as
+    /// if it had not been tried.
+    ///
+    /// KVM keeps the access open and completes it in the next `KVM_RUN`, after
+    /// whatever else was done to the vCPU: Linux 5.10 would step over the first
+    /// instruction of an exception handler, or load into a register of its. So it is
+    /// let do so first, and then what it changed is put back.
+    fn undo_access(&mut self) -> Result<(), HvError> {
+        let touched = (0..31).map(RegId::x).chain([RegId::PC]);
+        let saved: Vec<_> =
+            touched.map(|id| Ok((id, self.reg64(id)?))).collect::<Result<_, _>>()?;
+        self.complete_access()?;
+        saved.into_iter().try_for_each(|(id, value)| self.set_reg64(id, value))
+    }
+}
+
+impl Vcpu for KvmVcpu {
+    fn id(&self) -> VcpuId {
+        self.id
+    }
+
+    fn init(&mut self, features: VcpuFeatures) -> Result<(), HvError> {
+        let mut init = kvm_vcpu_init::default();
+        // Asked for each time: kernels before 6.6 know the host CPU's own only.
+        self.machine
+            .fd
+            .get_preferred_target(&mut init)
+            .map_err(refused("name the host's preferred vCPU"))?;
+        init.features[0] = features.0;
+        self.fd.vcpu_init(&init).map_err(refused("initialize a vCPU"))
+    }
+
+    fn finalize_sve(&mut self) -> Result<(), HvError> {
+        let sve = KVM_ARM_VCPU_SVE.cast_signed();
+        self.fd.vcpu_finalize(&sve).map_err(refused("finalize the vector lengths"))
+    }
+
+    fn reg_list(&self) -> Result<Vec<RegId>, HvError> {
+        let ids = ioctl::reg_list(&self.fd).map_err(refused("list the registers"))?;
+        Ok(ids.into_iter().map(RegId).collect())
+    }
+
+    fn reg(&self, id: RegId) -> Result<VcpuReg, HvError> {
+        let mut value = vec![0; id.size().bytes()];
+        self.read(id, &mut value)?;
+        Ok(value)
+    }
+
+    fn set_reg(&self, id: RegId, value: &[u8]) -> Result<(), HvError> {
+        // kvm-ioctls refuses a short value only.
+        if value.len() != id.size().bytes() {
+            return Err(HvError::new(WRITE, EINVAL));
+        }
+        self.write(id, value)
+    }
+
+    fn reg64(&self, id: RegId) -> Result<u64, HvError> {
+        let mut value = [0; 8];
+        if id.size().bytes() != value.len() {
+            return Err(HvError::new(READ, EINVAL));
+        }
+        self.read(id, &mut value)?;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    fn mp_state(&self) -> Result<MpState, HvError> {
+        const CALL: &str = "tell a vCPU's power state";
+        let state = self.fd.get_mp_state().map_err(refused(CALL))?;
+        match state.mp_state {
+            KVM_MP_STATE_RUNNABLE => Ok(MpState::Runnable),
+            KVM_MP_STATE_STOPPED => Ok(MpState::Stopped),
+            KVM_MP_STATE_SUSPENDED => Ok(MpState::Suspended),
+            _ => Err(HvError::new(CALL, EINVAL)),
+        }
+    }
+
+    fn set_mp_state(&self, state: MpState) -> Result<(), HvError> {
+        let mp_state = match state {
+            MpState::Runnable => KVM_MP_STATE_RUNNABLE,
+            MpState::Stopped => KVM_MP_STATE_STOPPED,
+            MpState::Suspended => KVM_MP_STATE_SUSPENDED,
+        };
+        self.fd.set_mp_state(kvm_mp_state { mp_state }).map_err(refused("set a vCPU's power state"))
+    }
+
+    fn init_pmu(&self, irq: Ppi) -> Result<(), HvError> {
+        self.fd.set_u32(PMU_IRQ, irq.intid(), "set the performance monitors' interrupt")?;
+        self.fd.perform(PMU_INIT, "initialize the performance monitors")
+    }
+
+    fn inject_external_abort(&mut self) -> Result<(), HvError> {
+        if self.fd.get_kvm_run().exit_reason == KVM_EXIT_MMIO {
+            self.undo_access()?;
+        }
+        let mut events = kvm_vcpu_events::default();
+        events.exception.ext_dabt_pending = 1;
+        self.fd.set_vcpu_events(&events).map_err(refused(ABORT))
+    }
+
+    fn complete_access(&mut self) -> Result<(), HvError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let result = self.fd.run().map(drop);
+        self.fd.set_kvm_immediate_exit(0);
+        match result {
+            Err(error) if error.errno() != EINTR => {
+                Err(HvError::new("complete an access", error.errno()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn kicker(&mut self) -> Result<Box<dyn Kick>, HvError> {
+        self.binding.bind(&self.fd)
+    }
+
+    fn run(&mut self) -> Result<Exit<'_>, HvError> {
+        match self.fd.run() {
+            // The one exit that comes with an errno, which kvm-ioctls drops.
+            Ok(VcpuExit::MemoryFault { .. }) => Err(HvError::new(RUN, EFAULT)),
+            Ok(_) => Ok(exit::decode(self.fd.get_kvm_run())),
+            Err(error) if error.errno() == EINTR => {
+                self.binding.consume();
+                Ok(Exit::Interrupted)
+            }
+            Err(error) => Err(HvError::new(RUN, error.errno())),
+        }
+    }
+}
