@@ -1,7 +1,16 @@
 //! `cargo xtask`: the project's developer commands, one module each.
 #![forbid(unsafe_code)]
 
+mod boot;
+mod build;
+mod cpio;
+mod debian;
 mod host;
+mod images;
+mod paths;
+mod process;
+mod progress;
+mod setup;
 
 use std::process::ExitCode;
 
@@ -16,13 +25,22 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Boot a Debian guest in kedge, installing, building and fetching whatever that takes
+    Boot(boot::Args),
+    /// Build kedge's static arm64 release binary; its path is the last line printed
+    Build(build::Args),
     /// Run a command in the emulated arm64 host, with kedge and the test guests on its path
     Host(host::Args),
+    /// Install what the other commands need and this machine lacks
+    Setup(setup::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Boot(args) => boot::main(&args),
+        Command::Build(args) => build::main(&args),
         Command::Host(args) => host::main(&args),
+        Command::Setup(args) => setup::main(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -3,17 +3,120 @@
 //! [`run`] boots one, runs one command there and hands its output over line by line. What lies in the host's file
 //! system besides busybox is the caller's choice: [`standard_files`] is what the project's own commands find there.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+mod console;
+mod job;
+mod qemu;
+mod terminal;
+
+use std::{
+    fs,
+    io::{IsTerminal, Write, stdin, stdout},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::bail;
 
+use crate::{
+    build,
+    debian::{self, kernels},
+    images, paths, setup,
+};
+
+const DEFAULT_CPU: &str = "max,pauth-impdef=on,sve=off";
+/// For whoever sits before a terminal: a year.
+pub(crate) const NO_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// `cargo xtask host`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Stop the host after this many seconds [default: none with a terminal, else 600]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Kernels to put below /kedge/guests [default: the host's own]
+    #[arg(long = "guest", value_name = "KERNEL")]
+    guests: Vec<String>,
+    /// The command and its arguments; without one, a shell
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+/// Options that say which machine to emulate.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct MachineArgs {
+    /// The host's kernel: 5.10, 6.1, 6.12 or 7.2
+    #[arg(long, default_value = "6.12")]
+    pub kernel: String,
+    /// QEMU's -cpu, such as neoverse-n1, cortex-a57 or max,pauth-impdef=on
+    #[arg(long, default_value = DEFAULT_CPU)]
+    pub cpu: String,
+    /// Version of the interrupt controller
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=3))]
+    pub gic: u8,
+    /// Count time in instructions, on one CPU, so that a run repeats
+    #[arg(long)]
+    pub icount: bool,
+    /// Number of CPUs
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub smp: u32,
+    /// Page size of the host's kernel; 16k exists for 6.12 and later
+    #[arg(long, value_enum, default_value_t)]
+    pub page_size: PageSize,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 3072)]
+    pub memory: u32,
+}
+
+impl MachineArgs {
+    /// The machine they describe.
+    pub(crate) fn config(&self) -> HostConfig {
+        let Self { kernel, cpu, gic, icount, smp, page_size, memory } = self.clone();
+        HostConfig {
+            kernel,
+            cpu,
+            gic,
+            icount,
+            smp,
+            page_size,
+            memory_mib: memory,
+            ..HostConfig::default()
+        }
+    }
+}
 
 /// Runs `cargo xtask host`.
-pub(crate) fn main(_args: &Args) -> anyhow::Result<ExitCode> {
-    bail!("not there yet")
+///
+/// # Errors
+/// The host cannot be built or does not come up, or the command is not done in time.
+pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
+    let on_terminal = stdin().is_terminal() && stdout().is_terminal();
+    if args.command.is_empty() && !on_terminal {
+        bail!("a shell needs a terminal; give a command after `--`");
+    }
+    setup::ensure()?;
+    let config = args.machine.config();
+    let own = Guest { label: config.kernel.clone(), page_size: config.page_size };
+    let named =
+        args.guests.iter().map(|label| Guest { label: label.clone(), page_size: PageSize::K4 });
+    let guests: Vec<Guest> = if args.guests.is_empty() { vec![own] } else { named.collect() };
+    let mut job = HostJob::new(args.command.clone(), standard_files(&guests)?);
+    if on_terminal {
+        job.stdin = Stdin::Terminal;
+        job.timeout = NO_TIMEOUT;
+    }
+    if let Some(seconds) = args.timeout {
+        job.timeout = Duration::from_secs(seconds);
+    }
+    match run(&config, &job, &mut |line| println!("{line}"))? {
+        HostExit::Status(status) => Ok(ExitCode::from(status)),
+        HostExit::TimedOut => bail!("the command was not done after {} s", job.timeout.as_secs()),
+        HostExit::Died(console) => {
+            bail!("the host died under the command:\n{}", indented(&console))
+        }
+    }
 }
 
 /// The size of a page in a kernel.
@@ -53,7 +156,7 @@ impl Default for HostConfig {
     fn default() -> Self {
         Self {
             kernel: "6.12".to_owned(),
-            cpu: "max,pauth-impdef=on,sve=off".to_owned(),
+            cpu: DEFAULT_CPU.to_owned(),
             gic: 3,
             icount: false,
             smp: 2,
@@ -73,14 +176,20 @@ pub(crate) struct Overlay {
     pub content: Content,
 }
 
+impl Overlay {
+    /// A copy at `path` of the file `from`, or of everything in the folder `from`.
+    pub(crate) fn copy(path: &str, from: PathBuf) -> Self {
+        Self { path: path.to_owned(), content: Content::Copy(from) }
+    }
+}
+
 /// What an [`Overlay`] puts at its path.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    /// A copy of this file with its permission bits.
-    File(PathBuf),
-    /// A copy of everything in this folder.
-    Folder(PathBuf),
+    /// A copy of this file with its permission bits, or of everything in this folder.
+    Copy(PathBuf),
     /// A file of mode 755 with these bytes.
+    #[expect(dead_code, reason = "tests lay their own scripts over the host")]
     Bytes(Vec<u8>),
 }
 
@@ -120,7 +229,20 @@ pub(crate) enum HostExit {
     Died(Vec<String>),
 }
 
-/// The kernels that [`standard_files`] offers as guests.
+impl HostJob {
+    /// `command` with `files`, nothing on its standard input, and ten minutes.
+    pub(crate) fn new(command: Vec<String>, files: Vec<Overlay>) -> Self {
+        Self {
+            command,
+            files,
+            env: Vec::new(),
+            timeout: Duration::from_secs(600),
+            stdin: Stdin::Nothing,
+        }
+    }
+}
+
+/// A kernel that [`standard_files`] offers as a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Guest {
     /// The kernel's label; also its folder under `/kedge/guests`, with `-16k` appended where pages have 16 KiB.
@@ -132,19 +254,61 @@ pub(crate) struct Guest {
 /// Boots the host, runs the command there, calls `on_line` for each line it prints, returns how it ended.
 ///
 /// # Errors
-/// The host could not be built, or did not come up (the error shows the last lines of its console).
+/// The host could not be built, or did not come up (the error shows the last lines of its console). A kernel that is
+/// gone from the mirror is a [`crate::debian::kernels::KernelGone`].
 pub(crate) fn run(
-    _config: &HostConfig,
-    _job: &HostJob,
-    _on_line: &mut dyn FnMut(&str),
+    config: &HostConfig,
+    job: &HostJob,
+    on_line: &mut dyn FnMut(&str),
 ) -> anyhow::Result<HostExit> {
-    bail!("not there yet")
+    let kernel = kernels::kernel(&config.kernel, config.page_size)?;
+    let mut root = images::host_root(&kernel)?;
+    for overlay in &job.files {
+        match &overlay.content {
+            Content::Copy(from) => root.copy(&overlay.path, from)?,
+            Content::Bytes(bytes) => root.file(&overlay.path, 0o755, bytes)?,
+        }
+    }
+    root.file("kedge/job", 0o644, job::script(config, job).as_bytes())?;
+    let work = paths::work();
+    fs::create_dir_all(&work)?;
+    let mut initrd = tempfile::NamedTempFile::with_prefix_in("host-", work)?;
+    initrd.write_all(&root.finish()?)?;
+    let qemu = qemu::command(config, &kernel.image(), initrd.path())?;
+    console::run(qemu, job, on_line)
 }
 
 /// What commands in the host find there: our programs in `/kedge/bin`, bare-metal payloads in `/kedge/payloads`, each of
 /// `guests` in `/kedge/guests/<label>`, `/kedge/guests/root.ext4` and `/kedge/lib/e2fsck`.
 ///
 /// Builds and fetches whatever of it is missing or stale, so call it once and reuse the result.
-pub(crate) fn standard_files(_guests: &[Guest]) -> anyhow::Result<Vec<Overlay>> {
-    bail!("not there yet")
+///
+/// # Errors
+/// A program does not build, or something cannot be fetched.
+pub(crate) fn standard_files(guests: &[Guest]) -> anyhow::Result<Vec<Overlay>> {
+    let mut files = build::host_programs()?;
+    files.push(Overlay::copy("/kedge/lib/e2fsck", debian::e2fsck()?));
+    files.push(Overlay::copy("/kedge/guests/root.ext4", images::root_ext4()?));
+    for guest in guests {
+        files.extend(guest_files(guest)?);
+    }
+    Ok(files)
+}
+
+/// The kernel and the initrd of one guest, in `/kedge/guests/<label>`.
+///
+/// # Errors
+/// They cannot be fetched or made.
+pub(crate) fn guest_files(guest: &Guest) -> anyhow::Result<[Overlay; 2]> {
+    let kernel = kernels::kernel(&guest.label, guest.page_size)?;
+    let folder = format!("/kedge/guests/{}", kernel.name);
+    Ok([
+        Overlay::copy(&format!("{folder}/Image"), kernel.image()),
+        Overlay::copy(&format!("{folder}/initrd.gz"), images::initrd(&kernel)?),
+    ])
+}
+
+/// Lines as they follow the first of an error.
+fn indented(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }

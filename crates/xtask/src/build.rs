@@ -1,0 +1,191 @@
+//! `cargo xtask build`: the static arm64 release binary; and the programs that tests run in the emulated host.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use crate::{
+    host::Overlay,
+    paths, process,
+    setup::{self, Toolchain},
+};
+
+/// `cargo xtask build`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// Programs that commands in the emulated host find on their path: package and binary.
+const HOST_PROGRAMS: [(&str, &str); 3] = [
+    ("kedge", "kedge"),
+    ("kedge-guest-tests", "guest-tests"),
+    ("kedge-conformance", "conformance"),
+];
+
+/// Runs `cargo xtask build`: the binary's path is the last line printed.
+///
+/// # Errors
+/// The tools are not there, or kedge does not build.
+pub(crate) fn main(_args: &Args) -> anyhow::Result<ExitCode> {
+    setup::ensure()?;
+    println!("{}", kedge()?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds kedge; the path of its static arm64 release binary.
+///
+/// # Errors
+/// It does not build, or is not static.
+pub(crate) fn kedge() -> anyhow::Result<PathBuf> {
+    let mut built = programs(&[("kedge", "kedge")])?;
+    built.pop().map(|(_, path)| path).context("package kedge has no binary")
+}
+
+/// What of our own lies in the emulated host: `/kedge/bin` and `/kedge/payloads`.
+///
+/// # Errors
+/// Something does not build.
+pub(crate) fn host_programs() -> anyhow::Result<Vec<Overlay>> {
+    let manifests = workspace_programs()?;
+    let there: Vec<_> = HOST_PROGRAMS
+        .into_iter()
+        .filter(|program| manifests.contains(&program.1.to_owned()))
+        .collect();
+    let built = programs(&there)?;
+    let mut files: Vec<Overlay> = built
+        .into_iter()
+        .map(|(name, path)| Overlay::copy(&format!("/kedge/bin/{name}"), path))
+        .collect();
+    files.extend(payloads()?);
+    Ok(files)
+}
+
+/// The names of all binaries of the workspace.
+fn workspace_programs() -> anyhow::Result<Vec<String>> {
+    let mut metadata = cargo();
+    metadata.args(["metadata", "--format-version", "1", "--no-deps", "--locked"]);
+    let metadata: Value = serde_json::from_str(&process::output(&mut metadata)?)?;
+    let list = |value: &Value, key: &str| {
+        value.get(key).and_then(Value::as_array).cloned().unwrap_or_default()
+    };
+    let targets =
+        list(&metadata, "packages").into_iter().flat_map(|package| list(&package, "targets"));
+    let is_binary = |target: &Value| list(target, "kind").contains(&Value::from("bin"));
+    let name = |target: Value| target.get("name").and_then(Value::as_str).map(str::to_owned);
+    Ok(targets.filter(is_binary).filter_map(name).collect())
+}
+
+/// Builds binaries for arm64; name and path of each.
+fn programs(wanted: &[(&str, &str)]) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let toolchain = Toolchain::installed()?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--locked", "--target", toolchain.target()]);
+    build.args(["--message-format", "json-render-diagnostics"]);
+    build.envs(toolchain.environment());
+    for (package, binary) in wanted {
+        build.args(["--package", package, "--bin", binary]);
+    }
+    let built = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    ensure!(built.status.success(), "the arm64 build failed");
+    let messages = String::from_utf8_lossy(&built.stdout);
+    let mut found = Vec::new();
+    for line in messages.lines() {
+        let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
+        let Some(path) = message.get("executable").and_then(Value::as_str) else { continue };
+        let path = PathBuf::from(path);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        check_static(&bytes)
+            .with_context(|| format!("{} is of no use in a bare host", path.display()))?;
+        found.push((name, path));
+    }
+    Ok(found)
+}
+
+/// The bare-metal guests of `tests/payloads`, built by the script there.
+fn payloads() -> anyhow::Result<Vec<Overlay>> {
+    let folder = paths::workspace().join("tests/payloads");
+    let script = folder.join("build.sh");
+    if !script.is_file() {
+        return Ok(Vec::new());
+    }
+    let out = paths::work().join("payloads");
+    fs::create_dir_all(&out)?;
+    process::quiet(Command::new("sh").arg(&script).arg(&out).current_dir(&folder))?;
+    images_in(&out)
+}
+
+fn images_in(folder: &Path) -> anyhow::Result<Vec<Overlay>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        found.push(Overlay::copy(&format!("/kedge/payloads/{name}"), path));
+    }
+    Ok(found)
+}
+
+/// The cargo that runs us, in the workspace.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(paths::workspace()).stdin(Stdio::null());
+    cargo
+}
+
+/// That these bytes are a program for 64-bit Arm which needs no dynamic linker (ELF, System V ABI, chapters 4 and 5).
+fn check_static(elf: &[u8]) -> anyhow::Result<()> {
+    const AARCH64: u64 = 183;
+    const PT_INTERP: u64 = 3;
+    let field = |at: u64, size: usize| -> anyhow::Result<u64> {
+        let at = usize::try_from(at)?;
+        let bytes = elf.get(at..at + size).context("it is cut short")?;
+        Ok(bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    };
+    ensure!(elf.starts_with(b"\x7fELF\x02\x01"), "it is no 64-bit little-endian ELF file");
+    ensure!(field(18, 2)? == AARCH64, "it is not for arm64");
+    let (table, size, count) = (field(32, 8)?, field(54, 2)?, field(56, 2)?);
+    for number in 0..count {
+        if field(table + number * size, 4)? == PT_INTERP {
+            bail!("it is not static: it asks for a dynamic linker");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF file for `machine` with one program header of this type.
+    fn elf(machine: u8, segment: u8) -> Vec<u8> {
+        let mut bytes = vec![0; 64 + 56];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[18] = machine;
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = 1;
+        bytes[64] = segment;
+        bytes
+    }
+
+    #[test]
+    fn a_program_without_an_interpreter_is_static() {
+        check_static(&elf(183, 1)).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_asks_for_a_dynamic_linker_is_refused() {
+        let error = check_static(&elf(183, 3)).unwrap_err();
+        assert_eq!(error.to_string(), "it is not static: it asks for a dynamic linker");
+    }
+
+    #[test]
+    fn a_program_for_another_machine_or_cut_short_is_refused() {
+        assert_eq!(check_static(&elf(62, 1)).unwrap_err().to_string(), "it is not for arm64");
+        assert_eq!(check_static(&elf(183, 1)[..60]).unwrap_err().to_string(), "it is cut short");
+    }
+}

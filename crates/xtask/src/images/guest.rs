@@ -1,0 +1,66 @@
+//! The root of a guest: busybox, virtio drivers, and the scripts of `tests/guest/guest`.
+
+use std::{
+    fs::{self, File},
+    hash::{DefaultHasher, Hash, Hasher},
+    io::Write,
+    path::PathBuf,
+};
+
+use flate2::{Compression, write::GzEncoder};
+
+use crate::{debian::kernels::Kernel, paths};
+
+const INIT: &str = include_str!("guest_init.sh");
+const MODULES: [&str; 7] = [
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_rng",
+    "crc32c_generic",
+    "libcrc32c",
+    "ext4",
+];
+
+/// The gzip-compressed initrd of a guest with this kernel.
+///
+/// # Errors
+/// The cache cannot be read, or busybox not be fetched.
+pub(crate) fn initrd(kernel: &Kernel) -> anyhow::Result<PathBuf> {
+    let mut archive = super::base(kernel, &MODULES)?;
+    archive.file("init", 0o755, INIT.as_bytes())?;
+    archive.folder("tests")?;
+    for (name, script) in scripts()? {
+        archive.file(&format!("tests/{name}"), 0o755, &script)?;
+    }
+    let archive = archive.finish()?;
+    let mut hash = DefaultHasher::new();
+    archive.hash(&mut hash);
+    let prefix = format!("initrd-{}-", kernel.name);
+    let path = paths::work().join("guests").join(format!("{prefix}{:016x}.gz", hash.finish()));
+    let path = paths::item(path, |made| {
+        let mut encoder = GzEncoder::new(File::create(made)?, Compression::fast());
+        encoder.write_all(&archive)?;
+        encoder.finish()?;
+        Ok(())
+    })?;
+    paths::remove_older(&path, &prefix);
+    Ok(path)
+}
+
+/// The guest's side of the guest tests: name and text of each script.
+fn scripts() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let Ok(entries) = fs::read_dir(paths::workspace().join("tests/guest/guest")) else {
+        return Ok(Vec::new());
+    };
+    let mut scripts = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "sh") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            scripts.push((name, fs::read(&path)?));
+        }
+    }
+    scripts.sort();
+    Ok(scripts)
+}

@@ -1,0 +1,44 @@
+#!/bin/busybox sh
+# A test guest's first program. Words of the kernel command line say what it does once it is up:
+#   kedge.run=NAME                            runs /tests/NAME
+#   kedge.then=poweroff|reboot|halt|shell     what comes last; a shell is followed by poweroff
+/bin/busybox --install -s /bin
+export HOME=/root TERM=${TERM:-linux} PATH=/bin:/sbin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts pts /dev/pts
+mount -t tmpfs tmp /tmp
+for module in $(cat /mod/order); do
+    insmod /mod/$module.ko 2>/dev/null
+done
+ip link set lo up
+hostname kedge-guest
+run=
+then=poweroff
+for word in $(cat /proc/cmdline); do
+    case $word in
+    kedge.run=*) run=${word#*=} ;;
+    kedge.then=*) then=${word#*=} ;;
+    esac
+done
+echo "GUEST-UP $(uname -r) $(cat /proc/uptime)"
+if [ -n "$run" ]; then
+    if [ -e "/tests/$run" ]; then
+        sh "/tests/$run"
+    else
+        echo "there is no /tests/$run in this guest"
+    fi
+fi
+sync
+case $then in
+reboot) reboot -f ;;
+halt) halt -f ;;
+shell)
+    # A session of its own on the real console device, so that Ctrl-C and job control work.
+    setsid cttyhack sh
+    sync
+    ;;
+esac
+poweroff -f

@@ -1,0 +1,36 @@
+//! What hosts and guests boot from: their first root file systems and a disk.
+
+mod disk;
+mod guest;
+mod host;
+pub(crate) mod modules;
+
+pub(crate) use disk::root_ext4;
+pub(crate) use guest::initrd;
+pub(crate) use host::host_root;
+
+use anyhow::Context;
+
+use crate::{cpio::Archive, debian};
+
+/// Starts a root: busybox, the folders an init mounts things on, and `wanted` modules of `kernel` in `/mod`, whose names
+/// in loading order are in `/mod/order`.
+fn base(kernel: &debian::kernels::Kernel, wanted: &[&str]) -> anyhow::Result<Archive> {
+    let mut archive = Archive::default();
+    for folder in ["proc", "sys", "dev", "tmp", "root", "run", "mnt", "bin", "sbin"] {
+        archive.folder(folder)?;
+    }
+    archive.copy("bin/busybox", &debian::busybox()?)?;
+    archive.link("bin/sh", "busybox")?;
+    let have = kernel.modules()?;
+    let mut order = String::new();
+    for module in modules::load_order(&have, wanted) {
+        let content = std::fs::read(&module.path)
+            .with_context(|| format!("cannot read {}", module.path.display()))?;
+        archive.file(&format!("mod/{}.ko", module.name), 0o644, &content)?;
+        order.push_str(&module.name);
+        order.push('\n');
+    }
+    archive.file("mod/order", 0o644, order.as_bytes())?;
+    Ok(archive)
+}

@@ -1,0 +1,145 @@
+//! The Rust toolchain for arm64: rustup's musl target, or Debian's cross packages where there is no rustup.
+
+use std::{env, path::PathBuf, process::Command};
+
+use anyhow::{Context, bail};
+
+use crate::{process, progress};
+
+const MUSL: &str = "aarch64-unknown-linux-musl";
+const GNU: &str = "aarch64-unknown-linux-gnu";
+const CROSS_LINKER: &str = "aarch64-linux-gnu-gcc";
+/// Debian's names; its plain `rustc` is too old for the project.
+const DEBIAN: [(&str, &str); 5] = [
+    ("rustc-web", "builds kedge: there is no rustup here"),
+    ("cargo-web", "goes with rustc-web"),
+    ("rust-web-clippy", "checks the code"),
+    ("libstd-rust-web-dev:arm64", "Rust's library for arm64"),
+    ("gcc-aarch64-linux-gnu", "links arm64 programs"),
+];
+
+/// A way to build static arm64 programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Toolchain {
+    /// rustup's musl target; `.cargo/config.toml` sets its linker.
+    Musl,
+    /// Debian's library for arm64 and its cross linker.
+    DebianCross,
+}
+
+impl Toolchain {
+    /// The one that is installed.
+    ///
+    /// # Errors
+    /// None is.
+    pub(crate) fn installed() -> anyhow::Result<Self> {
+        if has_library(MUSL) {
+            return Ok(Self::Musl);
+        }
+        if has_library(GNU) && process::find(CROSS_LINKER).is_some() {
+            return Ok(Self::DebianCross);
+        }
+        bail!("Rust cannot build for arm64 here: run `cargo xtask setup`")
+    }
+
+    /// Rust's name of the target.
+    pub(crate) fn target(self) -> &'static str {
+        match self {
+            Self::Musl => MUSL,
+            Self::DebianCross => GNU,
+        }
+    }
+
+    /// Variables that cargo needs to link static programs for it.
+    pub(crate) fn environment(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Musl => Vec::new(),
+            Self::DebianCross => vec![
+                ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", CROSS_LINKER),
+                (
+                    "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+                    "-C target-feature=+crt-static",
+                ),
+                ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", "qemu-aarch64"),
+            ],
+        }
+    }
+}
+
+/// What is to be installed for arm64.
+pub(super) enum Wanted {
+    /// Nothing.
+    Nothing,
+    /// This target and these components, by rustup.
+    Rustup { target: bool, components: Vec<&'static str> },
+    /// Debian's packages.
+    Debian,
+}
+
+impl Wanted {
+    /// The apt packages it takes, each with its reason.
+    pub(super) fn packages(&self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Nothing | Self::Rustup { .. } => Vec::new(),
+            Self::Debian => DEBIAN.to_vec(),
+        }
+    }
+
+    /// Whether dpkg must know packages of arm64.
+    pub(super) fn is_foreign(&self) -> bool {
+        matches!(self, Self::Debian)
+    }
+}
+
+/// What is missing here.
+pub(super) fn wanted() -> Wanted {
+    let target = Toolchain::installed().is_err();
+    if process::find("rustup").is_none() {
+        return if target { Wanted::Debian } else { Wanted::Nothing };
+    }
+    let bin = sysroot().map(|sysroot| sysroot.join("bin")).unwrap_or_default();
+    let parts = [("clippy", "cargo-clippy"), ("rustfmt", "rustfmt")];
+    let components: Vec<_> = parts
+        .into_iter()
+        .filter(|(_, file)| !bin.join(file).is_file())
+        .map(|(name, _)| name)
+        .collect();
+    if !target && components.is_empty() {
+        return Wanted::Nothing;
+    }
+    Wanted::Rustup { target, components }
+}
+
+/// Installs what rustup is to install; apt's part is done by then.
+pub(super) fn install(wanted: &Wanted) -> anyhow::Result<()> {
+    match wanted {
+        Wanted::Nothing => Ok(()),
+        Wanted::Debian => Toolchain::installed().map(drop),
+        Wanted::Rustup { target, components } => {
+            if *target {
+                rustup(&["target", "add", MUSL])?;
+            }
+            for component in components {
+                rustup(&["component", "add", component])?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn rustup(words: &[&str]) -> anyhow::Result<()> {
+    let line = format!("rustup {}", words.join(" "));
+    progress::step(&line, || process::quiet(Command::new("rustup").args(words)))
+        .with_context(|| format!("Rust's arm64 target or a tool is missing; try `{line}` by hand"))
+}
+
+/// Whether rustc has the standard library for `target`.
+fn has_library(target: &str) -> bool {
+    sysroot().is_ok_and(|sysroot| sysroot.join("lib/rustlib").join(target).join("lib").is_dir())
+}
+
+fn sysroot() -> anyhow::Result<PathBuf> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let printed = process::output(Command::new(rustc).args(["--print", "sysroot"]))?;
+    Ok(PathBuf::from(printed.trim()))
+}
