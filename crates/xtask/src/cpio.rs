@@ -130,8 +130,11 @@ mod tests {
         let text = String::from_utf8(archive.finish().unwrap()).unwrap();
         let expected = [
             "070701",
-            "00000001000081ed000000000000000000000001000000000000000500000000000000000000000000000000",
-            "0000000600000000init\0\0hello\0\0\0",
+            "00000001000081ed0000000000000000", // ino, mode, uid, gid
+            "000000010000000000000005",         // nlink, mtime, filesize
+            "00000000000000000000000000000000", // devmajor, devminor, rdevmajor, rdevminor
+            "0000000500000000",                 // namesize, check
+            "init\0\0hello\0\0\0",
         ];
         assert!(text.starts_with(&expected.concat()), "{text:?}");
         assert_eq!(text.len() % 4, 0);
