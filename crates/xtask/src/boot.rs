@@ -103,7 +103,7 @@ fn inside(args: &Args, label: &str, then: &str) -> anyhow::Result<ExitCode> {
         HostExit::Status(status) if then == "shell" => Ok(ExitCode::from(status)),
         HostExit::Status(status) => guest.result(Some(status)),
         HostExit::TimedOut => bail!("the guest was not done after {} s", TIMEOUT.as_secs()),
-        HostExit::Died(_) => bail!("the emulated host died under kedge"),
+        HostExit::Died(_) => bail!("the emulated host died under kedge; its last lines are above"),
     }
 }
 

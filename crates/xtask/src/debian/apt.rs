@@ -166,6 +166,7 @@ APT::Architectures { "arm64"; };
 APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";
+Acquire::GzipIndexes "true";
 Acquire::Retries "3";
 Debug::NoLocking "true";
 // A mirror may lag, or be a snapshot: old lists are fine here, unsigned ones are not.

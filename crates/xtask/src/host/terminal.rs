@@ -9,9 +9,12 @@ use signal_hook::{
     iterator::{Handle, Signals},
 };
 
-/// Rows and columns of our terminal.
+/// Rows and columns of our terminal; those of the oldest ones where it does not know.
 pub(super) fn size() -> (u16, u16) {
-    tcgetwinsize(stdin()).map_or((24, 80), |size| (size.ws_row, size.ws_col))
+    match tcgetwinsize(stdin()) {
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
+        _ => (24, 80),
+    }
 }
 
 /// While it lives, every key is passed on as it is typed.
