@@ -167,6 +167,9 @@ APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";
 Acquire::GzipIndexes "true";
+// Its caches are larger than what is fetched, and used a few times only.
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
 Acquire::Retries "3";
 Debug::NoLocking "true";
 // A mirror may lag, or be a snapshot: old lists are fine here, unsigned ones are not.
