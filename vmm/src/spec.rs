@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+pub use kedge_arch::image::KernelFormat;
+pub use kedge_arch::psci::PsciVersion;
 use kedge_devices::virtio::catalog::DeviceConfig;
 use kedge_hv::{GicVersion, VcpuFeatures};
 use serde::{Serialize, Serializer};
@@ -19,7 +21,7 @@ pub struct MachineSpec {
     #[serde(serialize_with = "feature_names")]
     pub cpu_features: VcpuFeatures,
     /// The PSCI version the guest is offered; the host's newest where not given.
-    pub psci: Option<Psci>,
+    pub psci: Option<PsciVersion>,
     /// The interrupt controller; the host's best where not given.
     pub gic: Option<GicVersion>,
     /// What runs.
@@ -45,40 +47,6 @@ pub struct Boot {
     pub initrd: Option<PathBuf>,
     /// The kernel's command line, to the letter.
     pub cmdline: String,
-}
-
-/// How to take a kernel's file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KernelFormat {
-    /// By what the file says it is.
-    #[default]
-    Auto,
-    /// As code without header, entered at RAM base + 0x80000.
-    Flat,
-}
-
-/// The PSCI versions that KVM has offered (Arm DEN0022).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Psci {
-    /// Function ids of the firmware's own choice.
-    #[serde(rename = "0.1")]
-    V0_1,
-    /// Standard function ids.
-    #[serde(rename = "0.2")]
-    V0_2,
-    /// PSCI_FEATURES, SYSTEM_SUSPEND.
-    #[serde(rename = "1.0")]
-    V1_0,
-    /// SYSTEM_RESET2.
-    #[serde(rename = "1.1")]
-    V1_1,
-    /// Nothing visible but the number.
-    #[serde(rename = "1.2")]
-    V1_2,
-    /// SYSTEM_OFF2.
-    #[serde(rename = "1.3")]
-    V1_3,
 }
 
 /// Where the serial port leads.

@@ -1,0 +1,349 @@
+//! The guest physical memory map.
+//!
+//! | from | size | what |
+//! |---|---|---|
+//! | `0x0800_0000` | 64 KiB | GICv3 or GICv2: distributor |
+//! | `0x0801_0000` | 8 KiB | GICv2: CPU interface |
+//! | `0x0808_0000` | 128 KiB | GICv3: Interrupt Translation Service |
+//! | `0x080a_0000` | 64 MiB | GICv3: redistributors, 128 KiB for each of 512 vCPUs |
+//! | `0x4000_0000` | 4 KiB | boot timer |
+//! | `0x4000_1000` | 4 KiB | real-time clock, SPI 1 |
+//! | `0x4000_2000` | 4 KiB | serial port, SPI 0 |
+//! | `0x4000_3000` | 4 KiB each | virtio-mmio transports, from SPI 2 |
+//! | `0x8000_0000` | 128 KiB | RAM: kedge's own, reserved in the device tree |
+//! | `0x8002_0000` | 384 KiB | RAM: the device tree |
+//! | `0x8008_0000` | the rest | RAM: where flat binaries load and kernels may |
+//!
+//! SPIs are counted from the first (INTID 32). All RAM is one run of addresses of
+//! at most 1022 GiB, so that 40 bits address every machine; the hypervisor may
+//! want it in several memory slots. The kernel is as low as it can be, the initrd
+//! as high.
+
+use kedge_diag::Fix;
+use kedge_guest_memory::{GuestAddress, GuestRange};
+use kedge_hv::{GicConfig, Limits};
+use kedge_ids::Spi;
+
+use crate::GicChoice;
+use crate::gic;
+use crate::size::Size;
+
+/// The first address of RAM.
+pub const RAM_BASE: u64 = 0x8000_0000;
+/// The most RAM a machine has, in bytes: up to the last address of 40 bits.
+pub const RAM_MOST: u64 = (1 << 40) - RAM_BASE;
+/// The least RAM a machine has, in bytes: what lies below the kernel and some more.
+pub const RAM_LEAST: u64 = 2 << 20;
+/// RAM comes in multiples of this many bytes, the largest page an arm64 host has,
+/// so that a machine fits hosts of every page size.
+pub const RAM_UNIT: u64 = 64 << 10;
+
+#[rustfmt::skip]
+mod map {
+    pub(super) const GIC_DISTRIBUTOR:    u64 = 0x0800_0000;
+    pub(super) const GIC_CPU_INTERFACE:  u64 = 0x0801_0000;
+    pub(super) const GIC_ITS:            u64 = 0x0808_0000;
+    pub(super) const GIC_REDISTRIBUTORS: u64 = 0x080a_0000;
+    pub(super) const BOOT_TIMER:         u64 = 0x4000_0000;
+    pub(super) const RTC:                u64 = 0x4000_1000;
+    pub(super) const SERIAL:             u64 = 0x4000_2000;
+    pub(super) const VIRTIO:             u64 = 0x4000_3000;
+    pub(super) const MMIO_SLOT:          u64 = 0x1000;
+    pub(super) const OWN_OFFSET:         u64 = 0;
+    pub(super) const OWN_SIZE:           u64 = 0x2_0000;
+    pub(super) const FDT_OFFSET:         u64 = 0x2_0000;
+    pub(super) const FDT_SIZE:           u64 = 0x6_0000;
+    pub(super) const LOAD_OFFSET:        u64 = 0x8_0000;
+}
+
+#[rustfmt::skip]
+mod spi {
+    pub(super) const COUNT:  u32 = 96;
+    pub(super) const SERIAL: u32 = 0;
+    pub(super) const RTC:    u32 = 1;
+    pub(super) const VIRTIO: u32 = 2;
+}
+
+/// Bits of a guest physical address that every machine fits into.
+const IPA_BITS: u8 = 40;
+
+/// Bits of a guest physical address to create a machine with: the same on every
+/// host that has them, so that a machine can move.
+#[must_use]
+pub fn ipa_bits(limits: &Limits) -> u8 {
+    limits.ipa_bits.min(IPA_BITS)
+}
+
+/// Where a device lies and the interrupt it raises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its registers.
+    pub range: GuestRange,
+    /// Its interrupt.
+    pub spi: Spi,
+}
+
+/// Why a machine cannot be laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// No memory asked for.
+    #[error("a machine without memory cannot run")]
+    NoMemory,
+    /// Too little memory for any guest.
+    #[error("{} of memory are too little: a machine has at least {}", Size(*asked), Size(RAM_LEAST))]
+    TooLittleMemory {
+        /// Bytes asked for.
+        asked: u64,
+    },
+    /// A size that memory does not come in.
+    #[error("memory of {asked} bytes is not a multiple of {}", Size(RAM_UNIT))]
+    OddMemory {
+        /// Bytes asked for.
+        asked: u64,
+    },
+    /// More than any machine has.
+    #[error("{} of memory are too much: a machine has at most {}", Size(*asked), Size(RAM_MOST))]
+    TooMuchMemory {
+        /// Bytes asked for.
+        asked: u64,
+    },
+    /// More than the host's processor can address for a guest.
+    #[error(
+        "{} of memory are too much for this host: its {ipa_bits}-bit guest addresses leave room for {}",
+        Size(*asked),
+        Size(*most)
+    )]
+    MemoryBeyondHost {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bits of a guest physical address.
+        ipa_bits: u8,
+        /// Bytes that these bits can address above the first address of RAM.
+        most: u64,
+    },
+    /// More than fits the hypervisor's memory slots.
+    #[error(
+        "{} of memory are too much for this host: it has {slots} memory slots of at most {}",
+        Size(*asked),
+        Size(*slot_bytes)
+    )]
+    MemoryBeyondSlots {
+        /// Bytes asked for.
+        asked: u64,
+        /// Memory slots of a machine.
+        slots: u32,
+        /// Bytes of a slot.
+        slot_bytes: u64,
+    },
+    /// No vCPUs asked for.
+    #[error("a machine without vCPUs cannot run")]
+    NoCpus,
+    /// More vCPUs than the host gives.
+    #[error("{asked} vCPUs are too many: this host allows {most}")]
+    TooManyCpus {
+        /// vCPUs asked for.
+        asked: u32,
+        /// vCPUs the host gives a machine.
+        most: u32,
+    },
+    /// More vCPUs than the interrupt controller serves.
+    #[error("{asked} vCPUs are too many for a GIC{}: it serves {}", gic::name(gic.version()), gic.most_cpus())]
+    TooManyCpusForGic {
+        /// vCPUs asked for.
+        asked: u32,
+        /// The controller.
+        gic: GicChoice,
+    },
+}
+
+impl Fix for LayoutError {
+    fn fix(&self) -> Option<String> {
+        let at_most = |bytes| format!("ask for at most {} of memory", Size(bytes));
+        Some(match *self {
+            Self::NoMemory => "ask for some memory: 512 MiB suit most Linux guests".to_owned(),
+            Self::TooLittleMemory { .. } => format!("ask for {} or more", Size(RAM_LEAST)),
+            Self::OddMemory { asked } => {
+                format!("ask for {} KiB", asked.next_multiple_of(RAM_UNIT) >> 10)
+            }
+            Self::TooMuchMemory { .. } => at_most(RAM_MOST),
+            Self::MemoryBeyondHost { most, .. } => at_most(most),
+            Self::MemoryBeyondSlots { slots, slot_bytes, .. } => {
+                at_most(u64::from(slots).saturating_mul(slot_bytes))
+            }
+            Self::NoCpus => "ask for at least one vCPU".to_owned(),
+            Self::TooManyCpus { most, .. } => format!("ask for at most {most} vCPUs"),
+            Self::TooManyCpusForGic { gic, .. } => {
+                format!("ask for at most {} vCPUs", gic.most_cpus())
+            }
+        })
+    }
+}
+
+/// More virtio devices than there are interrupts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a machine has room for {most} virtio devices, not for more")]
+pub struct TooManyDevices {
+    /// How many there can be.
+    pub most: u32,
+}
+
+impl Fix for TooManyDevices {
+    fn fix(&self) -> Option<String> {
+        Some(format!("give the machine at most {} virtio devices", self.most))
+    }
+}
+
+/// A machine's memory map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    memory: u64,
+    cpus: u32,
+    gic: GicChoice,
+    ram: Vec<GuestRange>,
+}
+
+impl Layout {
+    /// The map of a machine with `memory` bytes of RAM and `cpus` vCPUs.
+    ///
+    /// # Errors
+    /// The host or kedge cannot give that much of either.
+    pub fn new(
+        memory: u64,
+        cpus: u32,
+        gic: GicChoice,
+        limits: &Limits,
+    ) -> Result<Self, LayoutError> {
+        check_memory(memory, limits)?;
+        check_cpus(cpus, gic, limits)?;
+        let ram = split(memory, limits)?;
+        Ok(Self { memory, cpus, gic, ram })
+    }
+
+    /// RAM in bytes.
+    pub const fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// vCPUs.
+    pub const fn cpus(&self) -> u32 {
+        self.cpus
+    }
+
+    /// RAM, a range for each memory slot, each starting where the one before ends.
+    pub fn ram(&self) -> &[GuestRange] {
+        &self.ram
+    }
+
+    /// The first address behind RAM.
+    pub const fn ram_end(&self) -> u64 {
+        RAM_BASE + self.memory
+    }
+
+    /// What kedge keeps for itself in RAM: to be reserved in the device tree.
+    pub const fn own_area(&self) -> GuestRange {
+        GuestRange::new(RAM_BASE + map::OWN_OFFSET, map::OWN_SIZE)
+    }
+
+    /// Where the device tree goes, and how large it may be.
+    pub const fn fdt_area(&self) -> GuestRange {
+        GuestRange::new(RAM_BASE + map::FDT_OFFSET, map::FDT_SIZE)
+    }
+
+    /// The lowest address a kernel may load at, and where a flat binary does.
+    pub const fn load_floor(&self) -> u64 {
+        RAM_BASE + map::LOAD_OFFSET
+    }
+
+    /// The boot timer, which raises no interrupt.
+    pub const fn boot_timer(&self) -> GuestRange {
+        GuestRange::new(map::BOOT_TIMER, map::MMIO_SLOT)
+    }
+
+    /// The real-time clock.
+    pub fn rtc(&self) -> Place {
+        place(map::RTC, spi::RTC)
+    }
+
+    /// The serial port.
+    pub fn serial(&self) -> Place {
+        place(map::SERIAL, spi::SERIAL)
+    }
+
+    /// The transport of virtio device `index`, from 0.
+    ///
+    /// # Errors
+    /// There is no interrupt left for it.
+    pub fn virtio(&self, index: usize) -> Result<Place, TooManyDevices> {
+        const MOST: u32 = spi::COUNT - spi::VIRTIO;
+        match u32::try_from(index) {
+            Ok(index) if index < MOST => {
+                let address = map::VIRTIO + u64::from(index) * map::MMIO_SLOT;
+                Ok(place(address, spi::VIRTIO + index))
+            }
+            _ => Err(TooManyDevices { most: MOST }),
+        }
+    }
+
+    /// The interrupt controller's frames.
+    pub fn gic(&self) -> GicConfig {
+        let distributor = GuestAddress(map::GIC_DISTRIBUTOR);
+        let spis = spi::COUNT;
+        match self.gic {
+            GicChoice::V2 => GicConfig::V2 {
+                distributor,
+                cpu_interface: GuestAddress(map::GIC_CPU_INTERFACE),
+                spis,
+            },
+            GicChoice::V3 { its } => GicConfig::V3 {
+                distributor,
+                redistributors: GuestAddress(map::GIC_REDISTRIBUTORS),
+                its: its.then_some(GuestAddress(map::GIC_ITS)),
+                spis,
+            },
+        }
+    }
+}
+
+fn place(address: u64, offset: u32) -> Place {
+    let spi = Spi::from_offset(offset).expect("the map's interrupts are within the SPI range");
+    Place { range: GuestRange::new(address, map::MMIO_SLOT), spi }
+}
+
+fn check_memory(asked: u64, limits: &Limits) -> Result<(), LayoutError> {
+    let ipa_bits = limits.ipa_bits;
+    let most = 1_u64.checked_shl(ipa_bits.into()).unwrap_or(u64::MAX).saturating_sub(RAM_BASE);
+    match asked {
+        0 => Err(LayoutError::NoMemory),
+        _ if asked > RAM_MOST => Err(LayoutError::TooMuchMemory { asked }),
+        _ if asked > most => Err(LayoutError::MemoryBeyondHost { asked, ipa_bits, most }),
+        _ if asked < RAM_LEAST => Err(LayoutError::TooLittleMemory { asked }),
+        _ if !asked.is_multiple_of(RAM_UNIT) => Err(LayoutError::OddMemory { asked }),
+        _ => Ok(()),
+    }
+}
+
+fn check_cpus(asked: u32, gic: GicChoice, limits: &Limits) -> Result<(), LayoutError> {
+    match asked {
+        0 => Err(LayoutError::NoCpus),
+        _ if asked > gic.most_cpus() => Err(LayoutError::TooManyCpusForGic { asked, gic }),
+        _ if asked > limits.vcpus => Err(LayoutError::TooManyCpus { asked, most: limits.vcpus }),
+        _ => Ok(()),
+    }
+}
+
+/// RAM in as few ranges as the hypervisor's slots allow.
+fn split(memory: u64, limits: &Limits) -> Result<Vec<GuestRange>, LayoutError> {
+    let &Limits { slots, slot_bytes, .. } = limits;
+    let beyond = LayoutError::MemoryBeyondSlots { asked: memory, slots, slot_bytes };
+    // Huge pages on both sides of a boundary, where slots are large enough.
+    let unit = [1 << 30, 2 << 20, RAM_UNIT].into_iter().find(|unit| slot_bytes >= *unit);
+    let step = unit.map(|unit| slot_bytes / unit * unit).ok_or(beyond)?;
+    if memory.div_ceil(step) > u64::from(slots) {
+        return Err(beyond);
+    }
+    let range = |n| {
+        let offset = n * step;
+        GuestRange::new(RAM_BASE + offset, step.min(memory - offset))
+    };
+    Ok((0..memory.div_ceil(step)).map(range).collect())
+}
