@@ -10,6 +10,9 @@ use super::device::VirtioDevice;
 
 /// What a user configured: parsed and checked, nothing opened yet.
 pub trait DeviceConfig: Debug + Send + Sync {
+    /// The row of [`KINDS`] it belongs to.
+    fn kind(&self) -> &'static Kind;
+
     /// The name that tells it from others of its kind: `drive_id`, `iface_id`.
     fn id(&self) -> &str;
 
@@ -21,6 +24,12 @@ pub trait DeviceConfig: Debug + Send + Sync {
     /// counts the devices of this kind from 0.
     fn cmdline(&self, _index: usize) -> Option<String> {
         None
+    }
+
+    /// Whether it comes before all others of its kind: a root device. There can
+    /// be one.
+    fn leads(&self) -> bool {
+        false
     }
 
     /// Opens the host's resource and makes the device.
@@ -57,4 +66,4 @@ pub struct Kind {
 }
 
 /// Every kind, in the order in which a guest finds them.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[&Kind] = &[];

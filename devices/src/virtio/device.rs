@@ -28,8 +28,8 @@ pub trait Interrupt: Send + Sync {
     /// The configuration space changed.
     fn config_changed(&self);
     /// The device is in a state only a reset leads out of (2.1.1): what a guest
-    /// gets that corrupts its own rings.
-    fn needs_reset(&self);
+    /// gets that corrupts its own rings. `why` goes to the log, at a limited rate.
+    fn needs_reset(&self, why: &dyn fmt::Display);
 }
 
 /// A queue on its way into a worker.

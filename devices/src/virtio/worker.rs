@@ -6,29 +6,41 @@
 
 use std::fmt;
 
-use event_manager::{MutEventSubscriber, RemoteEndpoint, SubscriberId};
+use event_manager::{EventOps, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId};
 use kedge_diag::Fix;
 
 use super::device::ActiveQueue;
 
-/// A device at work. Its `init` registers the doorbells and whatever else it
-/// waits for; its `process` must not block.
-pub trait Worker: MutEventSubscriber + Send {
+/// A device at work.
+pub trait Worker: Send {
+    /// Registers the doorbells and whatever else the worker waits for.
+    ///
+    /// # Errors
+    /// The host has no resources for one more; the worker is then not started.
+    fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error>;
+
+    /// Something registered happened. Must not wait for anything, and must
+    /// return after a bounded amount of work: other devices share the loop.
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>);
+
     /// Finishes the requests in flight and gives the queues back.
     fn retire(self: Box<Self>) -> Vec<ActiveQueue>;
 }
 
-/// What an event loop holds. (event-manager implements its trait for boxes of
-/// itself only.)
-pub struct Subscriber(Box<dyn Worker>);
+/// What an event loop holds: a worker, and why it could not be started.
+/// (event-manager implements its trait for boxes of itself only.)
+pub struct Subscriber {
+    worker: Box<dyn Worker>,
+    failure: Option<event_manager::Error>,
+}
 
 impl MutEventSubscriber for Subscriber {
-    fn process(&mut self, events: event_manager::Events, ops: &mut event_manager::EventOps<'_>) {
-        self.0.process(events, ops);
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        self.worker.process(events, ops);
     }
 
-    fn init(&mut self, ops: &mut event_manager::EventOps<'_>) {
-        self.0.init(ops);
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        self.failure = self.worker.watch(ops).err();
     }
 }
 
@@ -62,10 +74,18 @@ impl EventLoop {
     /// Hands `worker` to the loop.
     ///
     /// # Errors
-    /// The loop is gone.
+    /// The loop is gone, or the host has no resources for what the worker waits
+    /// for.
     pub fn start(&self, worker: Box<dyn Worker>) -> Result<Running, LoopError> {
         let id = self.0.call_blocking(move |ops| {
-            Ok::<_, event_manager::Error>(ops.add_subscriber(Subscriber(worker)))
+            let id = ops.add_subscriber(Subscriber { worker, failure: None });
+            match ops.subscriber_mut(id)?.failure.take() {
+                None => Ok(id),
+                Some(failure) => {
+                    ops.remove_subscriber(id)?;
+                    Err(failure)
+                }
+            }
         })?;
         Ok(Running { event_loop: self.0.clone(), id })
     }
@@ -91,7 +111,7 @@ impl Running {
     pub fn stop(self) -> Result<Vec<ActiveQueue>, LoopError> {
         let id = self.id;
         let subscriber = self.event_loop.call_blocking(move |ops| ops.remove_subscriber(id))?;
-        Ok(subscriber.0.retire())
+        Ok(subscriber.worker.retire())
     }
 }
 
