@@ -3,4 +3,5 @@
 //! (`bus`) and guest memory.
 #![deny(unsafe_code)]
 
+pub mod serial;
 pub mod virtio;
