@@ -3,5 +3,6 @@
 //! (`bus`) and guest memory.
 #![deny(unsafe_code)]
 
+pub mod rtc;
 pub mod serial;
 pub mod virtio;
