@@ -5,4 +5,5 @@
 
 pub mod rtc;
 pub mod serial;
+pub mod tap;
 pub mod virtio;
