@@ -14,7 +14,9 @@ impl fmt::Display for Size {
         let bytes = self.0;
         match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
             None => write!(f, "{bytes} bytes"),
-            Some((unit, name)) if bytes % unit == 0 => write!(f, "{} {name}", bytes / unit),
+            Some((unit, name)) if bytes.is_multiple_of(*unit) => {
+                write!(f, "{} {name}", bytes / unit)
+            }
             Some((unit, name)) => {
                 write!(f, "{}.{} {name}", bytes / unit, (bytes % unit) * 10 / unit)
             }
