@@ -54,9 +54,9 @@ impl GicConfig {
 /// A machine's interrupt controller.
 pub trait Gic: Send + Sync {
     /// Makes it ready, once all vCPUs exist. GICv2 would do so by itself at the
-    /// first run.
+    /// first run. Doing it again does nothing.
     ///
     /// # Errors
-    /// The frames do not fit the machine, or it was done before.
+    /// The frames do not fit the machine.
     fn init(&self) -> Result<(), HvError>;
 }

@@ -47,7 +47,7 @@ pub trait Hypervisor: Send + Sync {
     /// A machine without memory, vCPUs or interrupt controller.
     ///
     /// # Errors
-    /// `EINVAL`: more address bits than the host has.
+    /// `EINVAL`: fewer than 32 address bits, or more than the host has.
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError>;
 }
 
@@ -63,8 +63,8 @@ pub trait Vm: Send + Sync {
     /// the life of the machine.
     ///
     /// # Errors
-    /// `EINVAL`: too large, misaligned; `EEXIST`: overlaps; `E2BIG`/`EFAULT`:
-    /// past the machine's address bits.
+    /// `EINVAL`: too large, misaligned, no such slot; `EEXIST`: overlaps, or the
+    /// slot is in use; `EFAULT`: past the machine's address bits.
     fn map_ram(&self, slot: u32, region: Arc<RamRegion>, access: Access) -> Result<(), HvError>;
 
     /// Creates vCPU `id`. All of them come before [`Gic::init`].
@@ -84,7 +84,8 @@ pub trait Vm: Send + Sync {
     /// After [`Gic::init`].
     ///
     /// # Errors
-    /// `EBUSY`: the event is wired already; `EINVAL`: no such interrupt.
+    /// `EAGAIN`: too early; `EBUSY`: the event is wired already; `EINVAL`: no such
+    /// interrupt.
     fn connect_irq(&self, spi: Spi, trigger: &EventFd) -> Result<(), HvError>;
 
     /// From now on, a 32-bit store of `value` to `address` writes to `event`

@@ -23,8 +23,8 @@ use kvm_bindings::{
 /// and younger than kvm-bindings.
 const KVM_EXIT_ARM_LDST64B: u32 = 42;
 
-// SAFETY: (for every union read below) all members are plain integers, for which
-// any bytes are a value, and lie within the mapping of `kvm_run`.
+// What every read of the union below rests on: its members are plain integers, for
+// which any bytes are a value, and all of it lies within the mapping.
 
 /// Why `KVM_RUN` returned successfully.
 pub(crate) fn decode(run: &mut kvm_run) -> Exit<'_> {

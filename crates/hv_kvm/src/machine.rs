@@ -48,7 +48,7 @@ impl Machine {
         // A panic elsewhere leaves the table as it was: it changes in one step.
         let mut ram = self.ram.lock().unwrap_or_else(PoisonError::into_inner);
         if ram.contains_key(&slot) {
-            // KVM would move the slot and leave guest code a stale mapping's owner.
+            // KVM would move the slot, if it is of the same length.
             return Err(HvError::new(CALL, EEXIST));
         }
         let range = kvm_userspace_memory_region {
