@@ -11,14 +11,24 @@ use super::worker::{EventLoop, LoopError};
 
 /// What kind of device it is (Virtio 1.2, 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
 pub enum DeviceId {
     /// Network card (5.1).
-    Net = 1,
+    Net,
     /// Block device (5.2).
-    Block = 2,
+    Block,
     /// Entropy device (5.4).
-    Rng = 4,
+    Rng,
+}
+
+impl DeviceId {
+    /// The number that drivers know it by.
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Net => 1,
+            Self::Block => 2,
+            Self::Rng => 4,
+        }
+    }
 }
 
 /// Tells the driver that something happened. Transports implement it.

@@ -4,6 +4,12 @@
 //! [`device::VirtioDevice`] and does its work in a [`worker::Worker`] on an event
 //! loop, which owns the queues while the device is active.
 
+pub mod buffers;
 pub mod catalog;
 pub mod device;
+pub mod ring;
+pub mod transport;
 pub mod worker;
+
+#[cfg(test)]
+pub(crate) mod testing;

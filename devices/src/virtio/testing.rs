@@ -1,0 +1,445 @@
+//! What device tests need on the other side: a driver that writes registers and
+//! rings as a guest does, well or badly, and an event loop on a thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use event_manager::{EventManager, EventOps, Events, RemoteEndpoint};
+use kedge_bus::{IrqLine, MmioDevice};
+use kedge_guest_memory::{Bytes, GuestAddress, GuestMemory, GuestRange, map_anonymous};
+use virtio_queue::desc::split::Descriptor;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
+use super::ring::{Done, Ring};
+use super::transport::{MmioTransport, reg};
+use super::worker::{EventLoop, LoopError, Running, Subscriber, Worker};
+
+/// Where a test's RAM starts.
+pub(crate) const RAM: u64 = 0x8000_0000;
+/// Its size in bytes.
+pub(crate) const RAM_SIZE: u64 = 0x40_0000;
+
+/// Status (2.1).
+pub(crate) const ACKNOWLEDGE: u32 = 1;
+pub(crate) const DRIVER: u32 = 2;
+pub(crate) const DRIVER_OK: u32 = 4;
+pub(crate) const FEATURES_OK: u32 = 8;
+pub(crate) const NEEDS_RESET: u32 = 64;
+
+/// Features of the transport.
+pub(crate) const VERSION_1: u64 = 1 << 32;
+pub(crate) const EVENT_IDX: u64 = 1 << 29;
+
+/// Descriptor flags (2.7.5).
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
+pub(crate) const INDIRECT: u16 = 4;
+
+/// How long a device may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An event loop on a thread of its own.
+pub(crate) struct TestLoop {
+    endpoint: RemoteEndpoint<Subscriber>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TestLoop {
+    pub(crate) fn start() -> Arc<Self> {
+        let mut manager = EventManager::<Subscriber>::new().unwrap();
+        let endpoint = manager.remote_endpoint();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::SeqCst) {
+                manager.run().unwrap();
+            }
+        });
+        Arc::new(Self { endpoint, stop, thread: Some(thread) })
+    }
+
+    pub(crate) fn handle(&self) -> EventLoop {
+        EventLoop::new(self.endpoint.clone())
+    }
+}
+
+impl Drop for TestLoop {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = self.endpoint.kick();
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// A ring of the driver: queue `index` has 16 KiB of RAM from its start, with
+/// the descriptor table, the available and the used ring a page each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DriverQueue {
+    pub(crate) size: u16,
+    pub(crate) descriptors: u64,
+    pub(crate) available: u64,
+    pub(crate) used: u64,
+    next_descriptor: u16,
+    next_available: u16,
+    next_used: u16,
+}
+
+/// A used element (2.7.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) head: u32,
+    pub(crate) length: u32,
+}
+
+/// A chain the driver made available, and where its buffers are.
+#[derive(Clone, Debug)]
+pub(crate) struct Offered {
+    pub(crate) head: u16,
+    pub(crate) writable: Vec<u64>,
+}
+
+/// A driver and its device.
+pub(crate) struct Driver {
+    pub(crate) transport: MmioTransport,
+    pub(crate) memory: GuestMemory,
+    pub(crate) irq: EventFd,
+    pub(crate) queues: Vec<DriverQueue>,
+    next_buffer: u64,
+    // Declared last: it ends after the device that works on it.
+    _event_loop: Arc<TestLoop>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.transport.shutdown();
+    }
+}
+
+impl Driver {
+    /// A driver that has not touched `device` yet, which has a loop to itself.
+    pub(crate) fn new(device: Box<dyn VirtioDevice>) -> Self {
+        Self::on(&TestLoop::start(), device)
+    }
+
+    /// A driver that has not touched `device` yet, which works on `event_loop`.
+    pub(crate) fn on(event_loop: &Arc<TestLoop>, device: Box<dyn VirtioDevice>) -> Self {
+        let memory = map_anonymous(&[GuestRange::new(RAM, RAM_SIZE)]).unwrap();
+        let (line, irq) = IrqLine::observed().unwrap();
+        let transport =
+            MmioTransport::new(device, memory.clone(), line, event_loop.handle()).unwrap();
+        let _event_loop = Arc::clone(event_loop);
+        // The rings of 16 queues fit below the buffers.
+        let next_buffer = RAM + 16 * 0x4000;
+        Self { transport, memory, irq, queues: Vec::new(), next_buffer, _event_loop }
+    }
+
+    /// The same, with `features` accepted and every queue set up and running.
+    pub(crate) fn running(device: Box<dyn VirtioDevice>, features: u64) -> Self {
+        let mut driver = Self::new(device);
+        driver.run(features);
+        driver
+    }
+
+    /// Loads a register.
+    pub(crate) fn read(&self, register: u64) -> u32 {
+        let mut data = [0; 4];
+        self.transport.read(register, &mut data).unwrap();
+        u32::from_le_bytes(data)
+    }
+
+    /// Stores to a register.
+    pub(crate) fn write(&self, register: u64, value: u32) {
+        self.transport.write(register, &value.to_le_bytes()).unwrap();
+    }
+
+    /// The features the device offers.
+    pub(crate) fn offered(&self) -> u64 {
+        self.write(reg::DEVICE_FEATURES_SEL, 1);
+        let high = self.read(reg::DEVICE_FEATURES);
+        self.write(reg::DEVICE_FEATURES_SEL, 0);
+        u64::from(high) << 32 | u64::from(self.read(reg::DEVICE_FEATURES))
+    }
+
+    /// Resets the device and accepts `features`. Whether it agrees.
+    pub(crate) fn negotiate(&mut self, features: u64) -> bool {
+        self.write(reg::STATUS, 0);
+        self.queues.clear();
+        self.write(reg::STATUS, ACKNOWLEDGE);
+        self.write(reg::STATUS, ACKNOWLEDGE | DRIVER);
+        self.write(reg::DRIVER_FEATURES_SEL, 0);
+        self.write(reg::DRIVER_FEATURES, u32::try_from(features & 0xffff_ffff).unwrap());
+        self.write(reg::DRIVER_FEATURES_SEL, 1);
+        self.write(reg::DRIVER_FEATURES, u32::try_from(features >> 32).unwrap());
+        self.write(reg::STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK);
+        self.read(reg::STATUS) & FEATURES_OK != 0
+    }
+
+    /// Negotiates `features` and version 1, sets up every queue and starts.
+    pub(crate) fn run(&mut self, features: u64) {
+        assert!(self.negotiate(features | VERSION_1), "the device offers {:#x}", self.offered());
+        for index in 0.. {
+            self.write(reg::QUEUE_SEL, index);
+            let max = self.read(reg::QUEUE_NUM_MAX);
+            if max == 0 {
+                break;
+            }
+            self.set_up_queue(index, u16::try_from(max.min(256)).unwrap());
+        }
+        self.start();
+    }
+
+    /// Tells the device that the driver is ready.
+    pub(crate) fn start(&self) {
+        self.write(reg::STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
+    }
+
+    /// Sets up queue `index`, the next in order or one that was reset, with
+    /// empty rings of `size`. At most 256: a page holds each part.
+    pub(crate) fn set_up_queue(&mut self, index: u32, size: u16) {
+        let descriptors = RAM + u64::from(index) * 0x4000;
+        let queue = DriverQueue {
+            size,
+            descriptors,
+            available: descriptors + 0x1000,
+            used: descriptors + 0x2000,
+            next_descriptor: 0,
+            next_available: 0,
+            next_used: 0,
+        };
+        self.memory.write_slice(&[0; 0x4000], GuestAddress(descriptors)).unwrap();
+        self.write(reg::QUEUE_SEL, index);
+        self.write(reg::QUEUE_NUM, u32::from(size));
+        self.place(reg::QUEUE_DESC_LOW, queue.descriptors);
+        self.place(reg::QUEUE_DRIVER_LOW, queue.available);
+        self.place(reg::QUEUE_DEVICE_LOW, queue.used);
+        self.write(reg::QUEUE_READY, 1);
+        let index = usize::try_from(index).unwrap();
+        self.queues.truncate(index);
+        self.queues.push(queue);
+    }
+
+    /// Stores an address to a pair of registers.
+    pub(crate) fn place(&self, register: u64, address: u64) {
+        self.write(register, u32::try_from(address & 0xffff_ffff).unwrap());
+        self.write(register + 4, u32::try_from(address >> 32).unwrap());
+    }
+
+    /// RAM of its own for a buffer.
+    pub(crate) fn allocate(&mut self, length: usize) -> u64 {
+        let address = self.next_buffer;
+        self.next_buffer += u64::try_from(length.next_multiple_of(16)).unwrap();
+        assert!(self.next_buffer <= RAM + RAM_SIZE, "the test uses up its RAM");
+        address
+    }
+
+    /// Writes descriptor `at` of `queue`.
+    pub(crate) fn describe(&self, queue: usize, at: u16, descriptor: Descriptor) {
+        let table = self.queues[queue].descriptors;
+        let address = GuestAddress(table + 16 * u64::from(at));
+        self.memory.write_obj(descriptor, address).unwrap();
+    }
+
+    /// Adds `head` to the available ring of `queue`.
+    pub(crate) fn make_available(&mut self, queue: usize, head: u16) {
+        let DriverQueue { available, size, next_available, .. } = self.queues[queue];
+        let slot = available + 4 + 2 * u64::from(next_available % size);
+        self.memory.write_obj(head, GuestAddress(slot)).unwrap();
+        self.set_available_index(queue, next_available.wrapping_add(1));
+    }
+
+    /// Sets the index of the available ring, to whatever.
+    pub(crate) fn set_available_index(&mut self, queue: usize, index: u16) {
+        self.queues[queue].next_available = index;
+        let address = GuestAddress(self.queues[queue].available + 2);
+        self.memory.store(index, address, Ordering::SeqCst).unwrap();
+    }
+
+    /// Makes a chain of buffers available: `readable` with their content, then
+    /// `writable` of these lengths, filled with 0xaa.
+    pub(crate) fn offer(
+        &mut self,
+        queue: usize,
+        readable: &[&[u8]],
+        writable: &[usize],
+    ) -> Offered {
+        let mut buffers = Vec::new();
+        for content in readable {
+            let address = self.allocate(content.len());
+            self.memory.write_slice(content, GuestAddress(address)).unwrap();
+            buffers.push((address, content.len(), 0));
+        }
+        for &length in writable {
+            let address = self.allocate(length);
+            self.memory.write_slice(&vec![0xaa; length], GuestAddress(address)).unwrap();
+            buffers.push((address, length, WRITE));
+        }
+        let head = self.chain(queue, &buffers);
+        self.make_available(queue, head);
+        let writable = buffers[readable.len()..].iter().map(|buffer| buffer.0).collect();
+        Offered { head, writable }
+    }
+
+    /// Writes a chain of (address, length, flags) into the next descriptors.
+    pub(crate) fn chain(&mut self, queue: usize, buffers: &[(u64, usize, u16)]) -> u16 {
+        let DriverQueue { next_descriptor: head, size, .. } = self.queues[queue];
+        let mut at = head;
+        for (i, &(address, length, flags)) in buffers.iter().enumerate() {
+            let next = (at + 1) % size;
+            let flags = if i + 1 < buffers.len() { flags | NEXT } else { flags };
+            let length = u32::try_from(length).unwrap();
+            self.describe(queue, at, Descriptor::new(address, length, flags, next));
+            at = next;
+        }
+        self.queues[queue].next_descriptor = at;
+        head
+    }
+
+    /// Notifies the device of `queue`, as where no doorbell is hung up.
+    pub(crate) fn kick(&self, queue: u32) {
+        self.write(reg::QUEUE_NOTIFY, queue);
+    }
+
+    /// Waits for the next used element of `queue`.
+    pub(crate) fn wait_used(&mut self, queue: usize) -> Option<Used> {
+        let DriverQueue { used, size, next_used, .. } = self.queues[queue];
+        wait_for(|| {
+            let index: u16 = self.memory.load(GuestAddress(used + 2), Ordering::SeqCst).unwrap();
+            index != next_used
+        })
+        .then(|| {
+            self.queues[queue].next_used = next_used.wrapping_add(1);
+            let element = used + 4 + 8 * u64::from(next_used % size);
+            let [head, length]: [u32; 2] = self.memory.read_obj(GuestAddress(element)).unwrap();
+            Used { head, length }
+        })
+    }
+
+    /// How many chains of `queue` were used since its set-up.
+    pub(crate) fn used_index(&self, queue: usize) -> u16 {
+        self.memory.load(GuestAddress(self.queues[queue].used + 2), Ordering::SeqCst).unwrap()
+    }
+
+    /// Offers a chain, notifies, and waits until it is used.
+    pub(crate) fn request(
+        &mut self,
+        readable: &[&[u8]],
+        writable: &[usize],
+    ) -> Option<(Offered, Used)> {
+        let offered = self.offer(0, readable, writable);
+        self.kick(0);
+        self.wait_used(0).map(|used| (offered, used))
+    }
+
+    /// Waits for an interrupt since the last one waited for.
+    pub(crate) fn wait_interrupt(&self) -> bool {
+        wait_for(|| self.irq.read().is_ok())
+    }
+
+    /// Waits until the device says that it needs a reset.
+    pub(crate) fn wait_broken(&self) -> bool {
+        wait_for(|| self.read(reg::STATUS) & NEEDS_RESET != 0)
+    }
+
+    /// `length` bytes of RAM.
+    pub(crate) fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+        bytes
+    }
+}
+
+/// A device that writes back what it reads, with two queues and 8 bytes of
+/// configuration. Chains of one byte it keeps for itself.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    running: Option<Running>,
+    config: [u8; 8],
+}
+
+impl VirtioDevice for Echo {
+    fn device_id(&self) -> DeviceId {
+        DeviceId::Rng
+    }
+
+    fn features(&self) -> u64 {
+        1 << 3
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[256, 16]
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let config = usize::try_from(offset).ok().and_then(|offset| self.config.get(offset..));
+        for (to, from) in data.iter_mut().zip(config.unwrap_or_default()) {
+            *to = *from;
+        }
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        let config = usize::try_from(offset).ok().and_then(|offset| self.config.get_mut(offset..));
+        for (to, from) in config.unwrap_or_default().iter_mut().zip(data) {
+            *to = *from;
+        }
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
+        let Activation { memory, queues, interrupt, event_loop, .. } = activation;
+        let rings = queues.into_iter().map(|active| Ring::new(active, interrupt.clone()));
+        let worker = EchoWorker { memory, rings: rings.collect() };
+        self.running = Some(event_loop.start(Box::new(worker))?);
+        Ok(())
+    }
+
+    fn deactivate(&mut self) -> Result<Vec<ActiveQueue>, LoopError> {
+        self.running.take().map_or(Ok(Vec::new()), Running::stop)
+    }
+}
+
+struct EchoWorker {
+    memory: GuestMemory,
+    rings: Vec<Ring>,
+}
+
+impl Worker for EchoWorker {
+    fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
+        self.rings.iter().try_for_each(|ring| ring.watch(ops))
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        for ring in &mut self.rings {
+            ring.answer();
+            ring.serve(&self.memory, |mut chain| {
+                let mut content = vec![0; chain.readable.len()];
+                chain.readable.copy_to(&mut content);
+                let written = chain.writable.copy_from(&content);
+                Ok(if content.len() == 1 {
+                    Done::NotNow
+                } else {
+                    Done::Used(u32::try_from(written).unwrap())
+                })
+            });
+        }
+    }
+
+    fn retire(self: Box<Self>) -> Vec<ActiveQueue> {
+        let Self { memory, rings } = *self;
+        rings.into_iter().map(|ring| ring.retire(&memory)).collect()
+    }
+}
+
+/// Whether `condition` came true in good time.
+pub(crate) fn wait_for(mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if condition() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
+}

@@ -1,0 +1,236 @@
+//! virtio-mmio, version 2 (Virtio 1.2, 4.2): the register file of one device.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kedge_bus::{Doorbell, IrqLine, MmioDevice, Node, Unsuitable, Value};
+use kedge_guest_memory::GuestMemory;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::core::{Area, Core, Half};
+use super::signals::{Notifier, Signals};
+use crate::virtio::device::{DeviceId, VirtioDevice};
+use crate::virtio::worker::EventLoop;
+
+/// Virtio 1.2, 4.2.2, table 4.1. All are 32 bits wide and little-endian.
+#[rustfmt::skip]
+pub(crate) mod reg {
+    //         name                   offset     access
+    pub(crate) const MAGIC_VALUE:         u64 = 0x000; //  ro  "virt"
+    pub(crate) const VERSION:             u64 = 0x004; //  ro  2
+    pub(crate) const DEVICE_ID:           u64 = 0x008; //  ro
+    pub(crate) const VENDOR_ID:           u64 = 0x00c; //  ro
+    pub(crate) const DEVICE_FEATURES:     u64 = 0x010; //  ro
+    pub(crate) const DEVICE_FEATURES_SEL: u64 = 0x014; //  wo
+    pub(crate) const DRIVER_FEATURES:     u64 = 0x020; //  wo
+    pub(crate) const DRIVER_FEATURES_SEL: u64 = 0x024; //  wo
+    pub(crate) const QUEUE_SEL:           u64 = 0x030; //  wo
+    pub(crate) const QUEUE_NUM_MAX:       u64 = 0x034; //  ro
+    pub(crate) const QUEUE_NUM:           u64 = 0x038; //  wo
+    pub(crate) const QUEUE_READY:         u64 = 0x044; //  rw
+    pub(crate) const QUEUE_NOTIFY:        u64 = 0x050; //  wo
+    pub(crate) const INTERRUPT_STATUS:    u64 = 0x060; //  ro
+    pub(crate) const INTERRUPT_ACK:       u64 = 0x064; //  wo
+    pub(crate) const STATUS:              u64 = 0x070; //  rw
+    pub(crate) const QUEUE_DESC_LOW:      u64 = 0x080; //  wo
+    pub(crate) const QUEUE_DESC_HIGH:     u64 = 0x084; //  wo
+    pub(crate) const QUEUE_DRIVER_LOW:    u64 = 0x090; //  wo
+    pub(crate) const QUEUE_DRIVER_HIGH:   u64 = 0x094; //  wo
+    pub(crate) const QUEUE_DEVICE_LOW:    u64 = 0x0a0; //  wo
+    pub(crate) const QUEUE_DEVICE_HIGH:   u64 = 0x0a4; //  wo
+    pub(crate) const SHM_LEN_LOW:         u64 = 0x0b0; //  ro  all ones: no such region
+    pub(crate) const SHM_BASE_HIGH:       u64 = 0x0bc; //  ro
+    pub(crate) const QUEUE_RESET:         u64 = 0x0c0; //  rw
+    pub(crate) const CONFIG_GENERATION:   u64 = 0x0fc; //  ro
+    pub(crate) const CONFIG:              u64 = 0x100; //      the device's own
+    pub(crate) const END:                 u64 = 0x1000;
+}
+
+/// `MagicValue`.
+const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+/// `VendorID`: who implements the device.
+const VENDOR: u32 = u32::from_le_bytes(*b"kdge");
+
+/// `InterruptStatus` (4.2.2): buffers were used.
+const USED_BUFFER: u32 = 1 << 0;
+/// `InterruptStatus`: the configuration or `DEVICE_NEEDS_RESET` changed.
+const CONFIG_CHANGE: u32 = 1 << 1;
+
+/// A virtio device behind its registers.
+#[derive(Debug)]
+pub struct MmioTransport {
+    device_id: DeviceId,
+    signals: Arc<Signals<Line>>,
+    doorbells: Arc<[EventFd]>,
+    core: Mutex<Core<Line>>,
+}
+
+impl MmioTransport {
+    /// `device`, reset; its queues will lie in `memory` and be worked on by
+    /// `event_loop`.
+    ///
+    /// # Errors
+    /// The host has no file descriptors for the doorbells.
+    pub fn new(
+        device: Box<dyn VirtioDevice>,
+        memory: GuestMemory,
+        irq: IrqLine,
+        event_loop: EventLoop,
+    ) -> io::Result<Self> {
+        let device_id = device.device_id();
+        let signals = Arc::new(Signals::new(device_id, Line { status: AtomicU32::new(0), irq }));
+        let core = Core::new(device, memory, event_loop, Arc::clone(&signals))?;
+        Ok(Self { device_id, signals, doorbells: core.doorbells(), core: Mutex::new(core) })
+    }
+
+    /// Takes the queues back from the device's worker, once requests in flight
+    /// are finished. To be called before the event loop ends, and never on its
+    /// thread. A driver that goes on afterwards waits in vain.
+    pub fn shutdown(&self) {
+        self.core().recall();
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core<Line>> {
+        // A panic elsewhere leaves the registers as some guest could.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_register(&self, offset: u64) -> u32 {
+        match offset {
+            reg::MAGIC_VALUE => MAGIC,
+            reg::VERSION => 2,
+            reg::DEVICE_ID => self.device_id.number(),
+            reg::VENDOR_ID => VENDOR,
+            reg::DEVICE_FEATURES => self.core().device_features(),
+            reg::QUEUE_NUM_MAX => self.core().queue_max_size(),
+            reg::QUEUE_READY => u32::from(self.core().queue_ready()),
+            reg::INTERRUPT_STATUS => self.signals.notifier().status.load(Ordering::SeqCst),
+            reg::STATUS => self.core().status(),
+            reg::SHM_LEN_LOW..=reg::SHM_BASE_HIGH => u32::MAX,
+            reg::CONFIG_GENERATION => self.signals.generation(),
+            // Registers to write only, QueueReset when it is done, and gaps.
+            _ => 0,
+        }
+    }
+
+    fn write_register(&self, offset: u64, value: u32) {
+        match offset {
+            reg::QUEUE_NOTIFY => self.notify(value),
+            reg::INTERRUPT_ACK => {
+                self.signals.notifier().status.fetch_and(!value, Ordering::SeqCst);
+            }
+            reg::DEVICE_FEATURES_SEL => self.core().device_features_select = value,
+            reg::DRIVER_FEATURES => self.core().accept_features(value),
+            reg::DRIVER_FEATURES_SEL => self.core().driver_features_select = value,
+            reg::STATUS => self.core().set_status(value),
+            reg::QUEUE_SEL => self.core().queue_select = value,
+            reg::QUEUE_NUM => self.core().set_queue_size(value),
+            reg::QUEUE_READY if value == 1 => self.core().enable_queue(),
+            reg::QUEUE_READY if value == 0 => self.core().reset_queue(),
+            reg::QUEUE_RESET if value == 1 => self.core().reset_queue(),
+            reg::QUEUE_DESC_LOW => self.place(Area::Descriptor, Half::Low, value),
+            reg::QUEUE_DESC_HIGH => self.place(Area::Descriptor, Half::High, value),
+            reg::QUEUE_DRIVER_LOW => self.place(Area::Driver, Half::Low, value),
+            reg::QUEUE_DRIVER_HIGH => self.place(Area::Driver, Half::High, value),
+            reg::QUEUE_DEVICE_LOW => self.place(Area::Device, Half::Low, value),
+            reg::QUEUE_DEVICE_HIGH => self.place(Area::Device, Half::High, value),
+            // Registers to read only, and gaps.
+            _ => {}
+        }
+    }
+
+    fn place(&self, area: Area, half: Half, value: u32) {
+        self.core().set_queue_address(area, half, value);
+    }
+
+    /// Rings a doorbell: what a notification does that the hypervisor did not
+    /// turn into a ring itself.
+    fn notify(&self, index: u32) {
+        let doorbell = usize::try_from(index).ok().and_then(|index| self.doorbells.get(index));
+        if let Some(doorbell) = doorbell {
+            // It only fails when it was rung 2^64 - 2 times and not answered.
+            let _ = doorbell.write(1);
+        }
+    }
+}
+
+impl MmioDevice for MmioTransport {
+    fn size(&self) -> u64 {
+        reg::END
+    }
+
+    fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Unsuitable> {
+        if let Some(offset) = offset.checked_sub(reg::CONFIG) {
+            self.core().read_config(offset, data);
+            return Ok(());
+        }
+        let length = data.len();
+        let register = <&mut [u8; 4]>::try_from(data).map_err(|_| Unsuitable { offset, length })?;
+        if !offset.is_multiple_of(4) {
+            return Err(Unsuitable { offset, length });
+        }
+        *register = self.read_register(offset).to_le_bytes();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Unsuitable> {
+        if let Some(offset) = offset.checked_sub(reg::CONFIG) {
+            self.core().write_config(offset, data);
+            return Ok(());
+        }
+        let unsuitable = Unsuitable { offset, length: data.len() };
+        let register = <[u8; 4]>::try_from(data).map_err(|_| unsuitable)?;
+        if !offset.is_multiple_of(4) {
+            return Err(unsuitable);
+        }
+        self.write_register(offset, u32::from_le_bytes(register));
+        Ok(())
+    }
+
+    fn node(&self) -> Node {
+        Node::new("virtio_mmio", &["virtio,mmio"]).with("dma-coherent", Value::Empty)
+    }
+
+    fn doorbells(&self) -> Vec<Doorbell> {
+        // A doorbell that the host has no file descriptor for is not hung up:
+        // the driver's stores then ring it through `QueueNotify`, only slower.
+        let rings = (0..).zip(self.doorbells.iter());
+        rings
+            .filter_map(|(value, doorbell)| {
+                let event = doorbell.try_clone().ok()?;
+                Some(Doorbell { offset: reg::QUEUE_NOTIFY, value, event })
+            })
+            .collect()
+    }
+}
+
+/// The interrupt: one edge-triggered wire and the register that says why.
+#[derive(Debug)]
+struct Line {
+    status: AtomicU32,
+    irq: IrqLine,
+}
+
+impl Line {
+    /// A driver reads and acknowledges before it looks at its rings, hence sees
+    /// what was there at the last edge.
+    fn raise(&self, cause: u32) {
+        self.status.fetch_or(cause, Ordering::SeqCst);
+        self.irq.pulse();
+    }
+}
+
+impl Notifier for Line {
+    fn used(&self, _index: u16) {
+        self.raise(USED_BUFFER);
+    }
+
+    fn config(&self) {
+        self.raise(CONFIG_CHANGE);
+    }
+
+    fn reset(&self) {
+        self.status.store(0, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a device tells its driver, apart from the transport's lock: a worker
+//! signals while a vCPU holds that lock and waits for the worker.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::virtio::device::{DeviceId, Interrupt};
+
+/// How a transport reaches its driver.
+pub(super) trait Notifier: Send + Sync {
+    /// Buffers of queue `index` were used.
+    fn used(&self, index: u16);
+    /// The configuration changed, or the device needs a reset.
+    fn config(&self);
+    /// The device was reset: nothing is left to be told.
+    fn reset(&self);
+}
+
+/// The signals of one device.
+#[derive(Debug)]
+pub(super) struct Signals<N> {
+    device: DeviceId,
+    notifier: N,
+    needs_reset: AtomicBool,
+    generation: AtomicU32,
+    corruptions: AtomicU64,
+}
+
+impl<N: Notifier> Signals<N> {
+    pub(super) fn new(device: DeviceId, notifier: N) -> Self {
+        Self {
+            device,
+            notifier,
+            needs_reset: AtomicBool::new(false),
+            generation: AtomicU32::new(0),
+            corruptions: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn notifier(&self) -> &N {
+        &self.notifier
+    }
+
+    /// Whether only a reset helps.
+    pub(super) fn is_broken(&self) -> bool {
+        self.needs_reset.load(Ordering::SeqCst)
+    }
+
+    /// Changes whenever the configuration does (2.5).
+    pub(super) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Marks the device, and says so in the log: the first time, the second, the
+    /// fourth, the eighth and so on, since a guest can do it at will.
+    pub(super) fn mark_broken(&self, why: &dyn fmt::Display) {
+        self.needs_reset.store(true, Ordering::SeqCst);
+        let times = self.corruptions.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if times.is_power_of_two() {
+            tracing::warn!(device = ?self.device, times, "the guest's driver must reset its virtio device: {why}");
+        }
+    }
+
+    pub(super) fn reset(&self) {
+        self.needs_reset.store(false, Ordering::SeqCst);
+        self.notifier.reset();
+    }
+}
+
+impl<N: Notifier> Interrupt for Signals<N> {
+    fn used(&self, index: u16) {
+        self.notifier.used(index);
+    }
+
+    fn config_changed(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.notifier.config();
+    }
+
+    fn needs_reset(&self, why: &dyn fmt::Display) {
+        self.mark_broken(why);
+        self.notifier.config();
+    }
+}
