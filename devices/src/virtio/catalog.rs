@@ -3,10 +3,11 @@
 
 use std::fmt::Debug;
 
-use kedge_diag::Trouble;
+use kedge_diag::{Fix, Trouble};
 use serde_json::Value;
 
 use super::device::VirtioDevice;
+use super::rng;
 
 /// What a user configured: parsed and checked, nothing opened yet.
 pub trait DeviceConfig: Debug + Send + Sync {
@@ -66,4 +67,88 @@ pub struct Kind {
 }
 
 /// Every kind, in the order in which a guest finds them.
-pub const KINDS: &[&Kind] = &[];
+pub const KINDS: &[&Kind] = &[&rng::KIND];
+
+/// Devices that cannot be in one machine together.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Clash {
+    /// Two with one name.
+    #[error("there are two {noun}s with the name `{id}`")]
+    Id {
+        /// What they are.
+        noun: &'static str,
+        /// Their name.
+        id: String,
+    },
+    /// Several of a kind of which a machine has one.
+    #[error("there is more than one {noun}")]
+    Many {
+        /// What they are.
+        noun: &'static str,
+    },
+    /// Two that want to come first.
+    #[error("the {noun}s `{first}` and `{second}` are both root devices")]
+    Leaders {
+        /// What they are.
+        noun: &'static str,
+        /// The name of one.
+        first: String,
+        /// The name of the other.
+        second: String,
+    },
+}
+
+impl Fix for Clash {
+    fn fix(&self) -> Option<String> {
+        Some(match self {
+            Self::Id { .. } => "give each a name of its own".to_owned(),
+            Self::Many { noun } => format!("ask for one {noun}"),
+            Self::Leaders { .. } => "make one of them the root device".to_owned(),
+        })
+    }
+}
+
+/// Puts `devices` in the order in which the guest finds them: that of [`KINDS`],
+/// a root device before others of its kind, else as they were.
+///
+/// # Errors
+/// They cannot be in one machine together.
+pub fn arrange(devices: &mut [Box<dyn DeviceConfig>]) -> Result<(), Clash> {
+    check_ids(devices)?;
+    for kind in KINDS {
+        let mut leaders = of_kind(devices, kind).filter(|device| device.leads());
+        if let (Some(first), Some(second)) = (leaders.next(), leaders.next()) {
+            let (first, second) = (first.id().to_owned(), second.id().to_owned());
+            return Err(Clash::Leaders { noun: kind.noun, first, second });
+        }
+    }
+    let rank = |kind: &Kind| KINDS.iter().position(|other| other.key == kind.key);
+    devices.sort_by_key(|device| (rank(device.kind()), !device.leads()));
+    Ok(())
+}
+
+/// Checks that no two devices of a kind have one name, and that there is one at
+/// most of a kind that a machine has one of.
+///
+/// # Errors
+/// There are.
+pub fn check_ids(devices: &[Box<dyn DeviceConfig>]) -> Result<(), Clash> {
+    for kind in KINDS {
+        let ids: Vec<&str> = of_kind(devices, kind).map(DeviceConfig::id).collect();
+        if !kind.many && ids.len() > 1 {
+            return Err(Clash::Many { noun: kind.noun });
+        }
+        let twice = ids.iter().enumerate().find(|&(i, id)| ids[..i].contains(id));
+        if let Some((_, id)) = twice {
+            return Err(Clash::Id { noun: kind.noun, id: (*id).to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn of_kind<'d>(
+    devices: &'d [Box<dyn DeviceConfig>],
+    kind: &'static Kind,
+) -> impl Iterator<Item = &'d dyn DeviceConfig> {
+    devices.iter().map(AsRef::as_ref).filter(|device| device.kind().key == kind.key)
+}

@@ -4,10 +4,13 @@
 //! [`device::VirtioDevice`] and does its work in a [`worker::Worker`] on an event
 //! loop, which owns the queues while the device is active.
 
+pub mod body;
 pub mod buffers;
 pub mod catalog;
 pub mod device;
+pub mod options;
 pub mod ring;
+pub mod rng;
 pub mod transport;
 pub mod worker;
 

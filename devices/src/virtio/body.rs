@@ -1,0 +1,107 @@
+//! An object of Firecracker's configuration file (its PUT body) on its way to a
+//! device's configuration.
+
+use kedge_diag::Fix;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// What is wrong with an object of the configuration file.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// A field is missing, unknown, or of the wrong type.
+    #[error("`{key}` in the configuration file is not right")]
+    Shape {
+        /// The key of the kind of device.
+        key: &'static str,
+        /// What serde says, naming the field.
+        source: serde_json::Error,
+    },
+    /// A field has a value it cannot have.
+    #[error("`{field}` of `{key}` cannot be `{value}`")]
+    Value {
+        /// The key of the kind of device.
+        key: &'static str,
+        /// The field.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// What it can be: follows `give`.
+        wanted: &'static str,
+    },
+    /// A field for something this release cannot do.
+    #[error("`{field}` of `{key}` is not supported")]
+    Unsupported {
+        /// The key of the kind of device.
+        key: &'static str,
+        /// The field.
+        field: &'static str,
+    },
+}
+
+impl Fix for BodyError {
+    fn fix(&self) -> Option<String> {
+        Some(match self {
+            Self::Shape { .. } => {
+                "correct the field named above: they are those of Firecracker's API".to_owned()
+            }
+            Self::Value { wanted, .. } => format!("give {wanted}"),
+            Self::Unsupported { field, .. } => format!("leave `{field}` out"),
+        })
+    }
+}
+
+/// Parses the object under `key`.
+///
+/// # Errors
+/// Its fields are not those of `T`.
+pub fn parse<T: DeserializeOwned>(key: &'static str, value: Value) -> Result<T, BodyError> {
+    serde_json::from_value(value).map_err(|source| BodyError::Shape { key, source })
+}
+
+/// Limits on how fast a device may go, as Firecracker writes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimiter {
+    bandwidth: Option<TokenBucket>,
+    ops: Option<TokenBucket>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct TokenBucket {
+    size: u64,
+    refill_time: u64,
+    one_time_burst: Option<u64>,
+}
+
+impl RateLimiter {
+    /// Refuses a limit, as this release has none; one that limits nothing is
+    /// fine (Firecracker: a bucket of size 0 or refilled in no time is none).
+    ///
+    /// # Errors
+    /// `limiter`, under `field` of `key`, limits something.
+    pub fn refuse(
+        limiter: Option<Self>,
+        key: &'static str,
+        field: &'static str,
+    ) -> Result<(), BodyError> {
+        let buckets = limiter.map_or([None, None], |limiter| [limiter.bandwidth, limiter.ops]);
+        let limits = |bucket: &TokenBucket| bucket.size != 0 && bucket.refill_time != 0;
+        match buckets.iter().flatten().any(limits) {
+            true => Err(BodyError::Unsupported { key, field }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Checks a device's name: letters, digits and underscores, as Firecracker has it.
+///
+/// # Errors
+/// It is something else.
+pub fn check_id(key: &'static str, field: &'static str, id: &str) -> Result<(), BodyError> {
+    let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !id.is_empty() && id.chars().all(letter) {
+        return Ok(());
+    }
+    let wanted = "letters, digits and underscores";
+    Err(BodyError::Value { key, field, value: id.to_owned(), wanted })
+}

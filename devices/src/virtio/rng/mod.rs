@@ -1,0 +1,77 @@
+//! Entropy device (Virtio 1.2, 5.4): the host's random bytes into the guest's
+//! buffers.
+
+mod config;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{KIND, RngConfig};
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
+use super::worker::{LoopError, Running};
+use worker::{RngWorker, Source};
+
+/// The one queue, `requestq`.
+const QUEUE_SIZES: [u16; 1] = [256];
+
+/// The device.
+pub struct Rng {
+    source: Source,
+    running: Option<Running>,
+}
+
+impl Rng {
+    /// A device that asks the host's kernel.
+    pub fn new() -> Self {
+        Self::from_source(Arc::new(worker::host_entropy))
+    }
+
+    /// A device that asks `source`.
+    fn from_source(source: Source) -> Self {
+        Self { source, running: None }
+    }
+}
+
+impl Default for Rng {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl VirtioDevice for Rng {
+    fn device_id(&self) -> DeviceId {
+        DeviceId::Rng
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+
+    fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
+        let event_loop = activation.event_loop.clone();
+        let worker = RngWorker::new(activation, Arc::clone(&self.source));
+        self.running = Some(event_loop.start(Box::new(worker))?);
+        Ok(())
+    }
+
+    fn deactivate(&mut self) -> Result<Vec<ActiveQueue>, LoopError> {
+        self.running.take().map_or(Ok(Vec::new()), Running::stop)
+    }
+}
+
+impl fmt::Debug for Rng {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rng").field("running", &self.running).finish_non_exhaustive()
+    }
+}
