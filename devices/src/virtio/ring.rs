@@ -6,11 +6,12 @@
 //! the same way: the device needs a reset and the ring is left alone until then.
 
 use std::fmt;
+use std::num::Wrapping;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use event_manager::{EventOps, Events};
-use kedge_guest_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryAccess};
+use kedge_guest_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryAccess};
 use kedge_ids::usize_from;
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::desc::split::Descriptor;
@@ -95,6 +96,15 @@ pub enum Done {
     NotNow,
 }
 
+/// A chain on its way back to the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Its first descriptor.
+    pub head: u16,
+    /// The bytes written from the start of its writable buffers.
+    pub length: u32,
+}
+
 /// A queue in a worker's hands.
 pub struct Ring {
     index: u16,
@@ -102,6 +112,8 @@ pub struct Ring {
     doorbell: EventFd,
     interrupt: Arc<dyn Interrupt>,
     state: State,
+    /// The used index of which the driver has been told.
+    told: Wrapping<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +129,8 @@ impl Ring {
     /// `active`, whose driver listens on `interrupt`.
     pub fn new(active: ActiveQueue, interrupt: Arc<dyn Interrupt>) -> Self {
         let ActiveQueue { index, queue, doorbell } = active;
-        Self { index, queue, doorbell, interrupt, state: State::Idle }
+        let told = Wrapping(queue.next_used());
+        Self { index, queue, doorbell, interrupt, state: State::Idle, told }
     }
 
     /// The queue's index on its device.
@@ -238,6 +251,34 @@ impl Ring {
         }
     }
 
+    /// Gives chains back all at once: the driver sees either none of them or
+    /// all, as it must the buffers of one frame (5.1.6.4).
+    pub fn add_all_used(&mut self, memory: &GuestMemory, used: &[Used]) {
+        let Some((last, others)) = used.split_last() else { return };
+        if self.state == State::Broken {
+            return;
+        }
+        for &used in others {
+            // virtio-queue publishes each element as it adds it: these are put
+            // where it then skips them, and the last one publishes all.
+            if let Err(error) = self.put_used(memory, used) {
+                return self.fail(&Corrupt::Ring(error));
+            }
+            self.queue.set_next_used(self.queue.next_used().wrapping_add(1));
+        }
+        self.add_used(memory, last.head, last.length);
+    }
+
+    /// Writes the next used element, unpublished (2.7.8).
+    fn put_used(&self, memory: &GuestMemory, used: Used) -> Result<(), virtio_queue::Error> {
+        let slot = self.queue.next_used() % self.queue.size();
+        let element = [u32::from(used.head).to_le(), used.length.to_le()];
+        let address = GuestAddress(self.queue.used_ring())
+            .checked_add(4 + 8 * u64::from(slot))
+            .ok_or(virtio_queue::Error::AddressOverflow)?;
+        memory.write_obj(element, address).map_err(virtio_queue::Error::GuestMemory)
+    }
+
     /// Tells the driver what was used since the last time, if it wants to know.
     pub fn flush(&mut self, memory: &GuestMemory) {
         if self.state != State::Used {
@@ -257,16 +298,34 @@ impl Ring {
         self.interrupt.needs_reset(&format_args!("queue {}: {corrupt}", self.index));
     }
 
+    /// Whether the driver wants to be told of what was used since it was last
+    /// told (2.7.7.2). virtio-queue knows neither the flag of rings without event
+    /// index nor chains given back together.
     fn wants_interrupt(&mut self, memory: &GuestMemory) -> Result<bool, Corrupt> {
-        let wanted = self.queue.needs_notification(memory).map_err(Corrupt::Ring)?;
+        const FLAGS: u64 = 0;
+        let used_event = 4 + 2 * u64::from(self.queue.size());
+        let used = Wrapping(self.queue.next_used());
+        let told = std::mem::replace(&mut self.told, used);
+        // The driver sees what was used before we see whether it wants to know.
+        fence(Ordering::SeqCst);
         if self.queue.event_idx_enabled() {
-            return Ok(wanted);
+            let event = Wrapping(self.load_available(memory, used_event)?);
+            Ok(used - event - Wrapping(1) < used - told)
+        } else {
+            let flags = self.load_available(memory, FLAGS)?;
+            Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
         }
-        // virtio-queue leaves the flag of rings without event index to us.
-        let flags: u16 = memory
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-            .map_err(|error| Corrupt::Ring(virtio_queue::Error::GuestMemory(error)))?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    /// Loads from the available ring (2.7.6).
+    fn load_available(&self, memory: &GuestMemory, offset: u64) -> Result<u16, Corrupt> {
+        let address = GuestAddress(self.queue.avail_ring())
+            .checked_add(offset)
+            .ok_or(Corrupt::Ring(virtio_queue::Error::AddressOverflow))?;
+        memory
+            .load(address, Ordering::Relaxed)
+            .map(u16::from_le)
+            .map_err(|error| Corrupt::Ring(virtio_queue::Error::GuestMemory(error)))
     }
 
     fn try_pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, Corrupt> {
