@@ -7,7 +7,7 @@ use kedge_diag::{Fix, Trouble};
 use serde_json::Value;
 
 use super::device::VirtioDevice;
-use super::rng;
+use super::{net, rng};
 
 /// What a user configured: parsed and checked, nothing opened yet.
 pub trait DeviceConfig: Debug + Send + Sync {
@@ -67,7 +67,7 @@ pub struct Kind {
 }
 
 /// Every kind, in the order in which a guest finds them.
-pub const KINDS: &[&Kind] = &[&rng::KIND];
+pub const KINDS: &[&Kind] = &[&net::KIND, &rng::KIND];
 
 /// Devices that cannot be in one machine together.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,6 +8,7 @@ pub mod body;
 pub mod buffers;
 pub mod catalog;
 pub mod device;
+pub mod net;
 pub mod options;
 pub mod ring;
 pub mod rng;

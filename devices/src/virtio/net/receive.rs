@@ -1,0 +1,160 @@
+//! Frames from the tap on their way to the guest.
+//!
+//! A frame's length is known only once it is read, so it is read into a buffer
+//! of ours and copied into as many of the guest's as it needs. The copy is cheap
+//! beside the system call; without it, guest buffers for the longest frame, some
+//! 40 of them, would have to be at hand for each short one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kedge_guest_memory::GuestMemory;
+use rustix::io::Errno;
+use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
+use virtio_queue::QueueT;
+
+use super::LARGEST_FRAME;
+use super::metrics::{NetMetrics, count, drop_one};
+use crate::tap::{HEADER_SIZE, Tap};
+use crate::virtio::device::{ActiveQueue, Interrupt};
+use crate::virtio::ring::{Chain, Corrupt, Ring, Used};
+
+/// Frames after which others on the loop have a turn.
+const BATCH: usize = 64;
+
+/// `num_buffers` in the header (5.1.6).
+const NUM_BUFFERS: std::ops::Range<usize> = 10..12;
+
+/// What became of a frame.
+enum Outcome {
+    /// The guest has it.
+    Delivered,
+    /// The guest never will.
+    Dropped,
+    /// The guest has no buffers for it yet, or its ring is broken.
+    Waiting,
+}
+
+/// The receive queue at work.
+pub(super) struct Receiver {
+    pub(super) ring: Ring,
+    /// The most chains a frame may be spread over.
+    most_chains: u16,
+    buffer: Box<[u8]>,
+    /// The bytes of the frame in `buffer` that the guest has had no room for.
+    held: usize,
+    metrics: Arc<NetMetrics>,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        queue: ActiveQueue,
+        interrupt: Arc<dyn Interrupt>,
+        features: u64,
+        metrics: Arc<NetMetrics>,
+    ) -> Self {
+        let mergeable = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
+        let most_chains = if mergeable { queue.queue.size() } else { 1 };
+        let ring = Ring::new(queue, interrupt);
+        let buffer = vec![0; LARGEST_FRAME].into_boxed_slice();
+        Self { ring, most_chains, buffer, held: 0, metrics }
+    }
+
+    /// Receives until the tap is empty or the guest out of buffers, up to a
+    /// batch.
+    pub(super) fn work(&mut self, memory: &GuestMemory, tap: &Tap) {
+        self.ring.suspend(memory);
+        for _ in 0..BATCH {
+            if !self.hold_a_frame(tap) {
+                self.ring.flush(memory);
+                return;
+            }
+            match self.deliver(memory) {
+                Outcome::Delivered => {
+                    let bytes = self.held - HEADER_SIZE;
+                    count(&self.metrics.received, &self.metrics.received_bytes, bytes);
+                }
+                Outcome::Dropped => drop_one(&self.metrics.receive_dropped),
+                Outcome::Waiting => {
+                    self.ring.flush(memory);
+                    return;
+                }
+            }
+            self.held = 0;
+        }
+        self.ring.flush(memory);
+        self.ring.come_back();
+    }
+
+    /// The queue again. The frame held is lost, as on a cable pulled.
+    pub(super) fn retire(self, memory: &GuestMemory) -> ActiveQueue {
+        let lost = u64::from(self.held != 0);
+        self.metrics.receive_dropped.fetch_add(lost, Ordering::Relaxed);
+        self.ring.retire(memory)
+    }
+
+    /// Whether there is a frame in the buffer, after reading one if need be.
+    fn hold_a_frame(&mut self, tap: &Tap) -> bool {
+        while self.held == 0 {
+            match rustix::io::read(tap, &mut *self.buffer) {
+                // The end of what is no tap.
+                Ok(0) => return false,
+                Ok(length) if length < HEADER_SIZE => drop_one(&self.metrics.receive_dropped),
+                Ok(length) => self.held = length,
+                Err(Errno::INTR) => {}
+                // Empty, down or gone. Nothing to do before the next event.
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Gives the frame held to the guest.
+    fn deliver(&mut self, memory: &GuestMemory) -> Outcome {
+        let mut chains: Vec<Chain<'_>> = Vec::new();
+        let mut room = 0;
+        while room < self.held {
+            if chains.len() >= usize::from(self.most_chains) {
+                self.put_back(chains.len());
+                return Outcome::Dropped;
+            }
+            let Some(chain) = self.ring.pop_or_wait(memory) else {
+                self.put_back(chains.len());
+                return Outcome::Waiting;
+            };
+            if chain.writable.is_empty() {
+                let what = "it has no room for a frame";
+                self.ring.fail(&Corrupt::Request { head: chain.head, what });
+                return Outcome::Waiting;
+            }
+            room += chain.writable.len();
+            chains.push(chain);
+        }
+        self.fill(memory, chains);
+        Outcome::Delivered
+    }
+
+    fn put_back(&mut self, count: usize) {
+        for _ in 0..count {
+            self.ring.put_back();
+        }
+    }
+
+    /// Copies the frame into `chains`, which have room for it, and gives all of
+    /// them back at once (5.1.6.4).
+    fn fill(&mut self, memory: &GuestMemory, chains: Vec<Chain<'_>>) {
+        // As many as a queue has at most.
+        let count = u16::try_from(chains.len()).unwrap_or(u16::MAX);
+        self.buffer[NUM_BUFFERS].copy_from_slice(&count.to_le_bytes());
+        let mut rest = &self.buffer[..self.held];
+        let mut used = Vec::with_capacity(chains.len());
+        for mut chain in chains {
+            let copied = chain.writable.copy_from(rest);
+            rest = &rest[copied..];
+            // No longer than the buffer.
+            let length = u32::try_from(copied).unwrap_or(u32::MAX);
+            used.push(Used { head: chain.head, length });
+        }
+        self.ring.add_all_used(memory, &used);
+    }
+}

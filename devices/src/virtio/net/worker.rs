@@ -1,0 +1,98 @@
+//! The card at work on its event loop: who rang, and who answers.
+
+use std::sync::Arc;
+
+use event_manager::{EventOps, EventSet, Events};
+use kedge_guest_memory::GuestMemory;
+
+use super::metrics::NetMetrics;
+use super::receive::Receiver;
+use super::transmit::Transmitter;
+use super::{RECEIVE, TRANSMIT};
+use crate::tap::Tap;
+use crate::virtio::device::{Activation, ActiveQueue};
+use crate::virtio::worker::Worker;
+
+/// The tap's event data; the rings have their indices.
+const TAP: u32 = 2;
+
+/// A card whose queues the driver set up; either may be missing.
+pub(super) struct NetWorker {
+    memory: GuestMemory,
+    tap: Arc<Tap>,
+    receiver: Option<Receiver>,
+    transmitter: Option<Transmitter>,
+}
+
+impl NetWorker {
+    pub(super) fn new(activation: Activation, tap: Arc<Tap>, metrics: &Arc<NetMetrics>) -> Self {
+        let Activation { memory, features, queues, interrupt, event_loop: _ } = activation;
+        let (mut receiver, mut transmitter) = (None, None);
+        for queue in queues {
+            let interrupt = Arc::clone(&interrupt);
+            let metrics = Arc::clone(metrics);
+            match queue.index {
+                RECEIVE => receiver = Some(Receiver::new(queue, interrupt, features, metrics)),
+                TRANSMIT => transmitter = Some(Transmitter::new(queue, interrupt, metrics)),
+                _ => {}
+            }
+        }
+        Self { memory, tap, receiver, transmitter }
+    }
+
+    fn receive(&mut self) {
+        if let Some(receiver) = &mut self.receiver {
+            receiver.work(&self.memory, &self.tap);
+        }
+    }
+
+    fn transmit(&mut self) {
+        if let Some(transmitter) = &mut self.transmitter {
+            transmitter.work(&self.memory, &self.tap);
+        }
+    }
+}
+
+impl Worker for NetWorker {
+    fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
+        if let Some(receiver) = &self.receiver {
+            receiver.ring.watch(ops)?;
+            // By edges: a tap with frames for which the guest has no buffers
+            // would keep the loop busy. The receive queue's doorbell says when to
+            // go on.
+            let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
+            ops.add(Events::with_data(&*self.tap, TAP, edges))?;
+        }
+        if let Some(transmitter) = &self.transmitter {
+            transmitter.ring.watch(ops)?;
+            // What was made available before there was a worker.
+            transmitter.ring.come_back();
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, events: Events, _: &mut EventOps<'_>) {
+        match events.data() {
+            TAP => self.receive(),
+            index if index == u32::from(RECEIVE) => {
+                if let Some(receiver) = &self.receiver {
+                    receiver.ring.answer();
+                }
+                self.receive();
+            }
+            _ => {
+                if let Some(transmitter) = &self.transmitter {
+                    transmitter.ring.answer();
+                }
+                self.transmit();
+            }
+        }
+    }
+
+    fn retire(self: Box<Self>) -> Vec<ActiveQueue> {
+        let Self { memory, tap: _, receiver, transmitter } = *self;
+        let receiver = receiver.map(|receiver| receiver.retire(&memory));
+        let transmitter = transmitter.map(|transmitter| transmitter.ring.retire(&memory));
+        receiver.into_iter().chain(transmitter).collect()
+    }
+}
