@@ -1,6 +1,6 @@
 //! The real-time clock: Arm's PL031 behind its address range, wire and clock.
 //!
-//! [`pl031`] has the registers and no clock; here are the lock and the calls to
+//! `pl031.rs` has the registers and no clock; here are the lock and the calls to
 //! the clock and the wire that a change of state asks for. vm-superio's PL031
 //! has neither alarm nor interrupt, hence our own.
 
