@@ -1,6 +1,10 @@
 //! The Rust toolchain for arm64: rustup's musl target, or Debian's cross packages where there is no rustup.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, bail};
 
@@ -9,13 +13,24 @@ use crate::{process, progress};
 const MUSL: &str = "aarch64-unknown-linux-musl";
 const GNU: &str = "aarch64-unknown-linux-gnu";
 const CROSS_LINKER: &str = "aarch64-linux-gnu-gcc";
+/// Where a cross compiler and arm64 itself have the static C library.
+const LIBC: [&str; 2] = ["/usr/aarch64-linux-gnu/lib/libc.a", "/usr/lib/aarch64-linux-gnu/libc.a"];
 /// Debian's names; its plain `rustc` is too old for the project.
 const DEBIAN: [(&str, &str); 5] = [
     ("rustc-web", "builds kedge: there is no rustup here"),
     ("cargo-web", "goes with rustc-web"),
     ("rust-web-clippy", "checks the code"),
+    ("rustfmt-web", "formats it"),
     ("libstd-rust-web-dev:arm64", "Rust's library for arm64"),
+];
+/// What links arm64 programs there: the machine's own compiler, or a cross one.
+#[cfg(target_arch = "aarch64")]
+const DEBIAN_LINKER: [(&str, &str); 2] =
+    [("gcc", "links arm64 programs"), ("libc6-dev", "the C library that goes into them")];
+#[cfg(not(target_arch = "aarch64"))]
+const DEBIAN_LINKER: [(&str, &str); 2] = [
     ("gcc-aarch64-linux-gnu", "links arm64 programs"),
+    ("libc6-dev-arm64-cross", "the C library that goes into them"),
 ];
 
 /// A way to build static arm64 programs.
@@ -36,7 +51,9 @@ impl Toolchain {
         if has_library(MUSL) {
             return Ok(Self::Musl);
         }
-        if has_library(GNU) && process::find(CROSS_LINKER).is_some() {
+        let can_link = process::find(CROSS_LINKER).is_some()
+            && LIBC.iter().any(|library| Path::new(library).is_file());
+        if has_library(GNU) && can_link {
             return Ok(Self::DebianCross);
         }
         bail!("Rust cannot build for arm64 here: run `cargo xtask setup`")
@@ -81,13 +98,16 @@ impl Wanted {
     pub(super) fn packages(&self) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Nothing | Self::Rustup { .. } => Vec::new(),
-            Self::Debian => DEBIAN.to_vec(),
+            Self::Debian => {
+                let all = DEBIAN.into_iter().chain(DEBIAN_LINKER);
+                all.filter(|(name, _)| !is_installed(name)).collect()
+            }
         }
     }
 
     /// Whether dpkg must know packages of arm64.
     pub(super) fn is_foreign(&self) -> bool {
-        matches!(self, Self::Debian)
+        matches!(self, Self::Debian) && !cfg!(target_arch = "aarch64")
     }
 }
 
@@ -125,6 +145,12 @@ pub(super) fn install(wanted: &Wanted) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut query = Command::new("dpkg-query");
+    process::output(query.args(["--show", "--showformat", "${db:Status-Status}", package]))
+        .is_ok_and(|status| status == "installed")
 }
 
 fn rustup(words: &[&str]) -> anyhow::Result<()> {
