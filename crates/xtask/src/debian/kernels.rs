@@ -98,6 +98,7 @@ pub(crate) fn kernel(label: &str, page_size: PageSize) -> anyhow::Result<Kernel>
 
 fn fetch(source: &Source, page_size: PageSize, made: &Path) -> anyhow::Result<()> {
     let name = name(source.label, page_size);
+    let mut last_error = None;
     for (suite, release, packages) in candidates(source, page_size)? {
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
         let fetched = progress::step(format_args!("fetch kernel {name} ({release})"), || {
@@ -109,13 +110,15 @@ fn fetch(source: &Source, page_size: PageSize, made: &Path) -> anyhow::Result<()
         match fetched {
             Ok(()) => return Ok(()),
             // The lists can be ahead of the pool, or name a release of which half is missing.
-            Err(error) => progress::note(format_args!("{release} is not to be had: {error:#}")),
+            Err(error) => {
+                last_error = Some(error.context(format!("cannot fetch kernel {release}")));
+            }
         }
         if made.exists() {
             fs::remove_dir_all(made)?;
         }
     }
-    Err(KernelGone { name, suites: source.suites }.into())
+    Err(last_error.unwrap_or_else(|| KernelGone { name, suites: source.suites }.into()))
 }
 
 /// Suite, release and packages of each kernel worth trying, the best first.
