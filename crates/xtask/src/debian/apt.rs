@@ -58,7 +58,7 @@ impl Apt {
 
     /// A folder with just these packages.
     pub(super) fn alone(&self, packages: &[&str]) -> anyhow::Result<TempDir> {
-        let debs = tempfile::tempdir()?;
+        let debs = tempfile::tempdir_in(&self.folder)?;
         let mut command = self.program("apt-get");
         self.checked(command.arg("download").args(packages).current_dir(debs.path()))?;
         Ok(debs)
@@ -66,7 +66,7 @@ impl Apt {
 
     /// A folder with these packages and all that they depend on.
     pub(super) fn with_dependencies(&self, packages: &[&str]) -> anyhow::Result<TempDir> {
-        let debs = tempfile::tempdir()?;
+        let debs = tempfile::tempdir_in(&self.folder)?;
         fs::create_dir(debs.path().join("partial"))?;
         let mut command = self.program("apt-get");
         command.args(["install", "--download-only", "--yes", "--no-install-recommends", "-o"]);
