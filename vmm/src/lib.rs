@@ -1,5 +1,21 @@
 //! The machine: built from a specification, run, reset. A library that other
 //! programs embed: it prints nothing, exits never and installs no global state.
+//!
+//! A machine has three kinds of threads. Its own is the one that calls
+//! [`Machine::run`]; it waits for what the others report. Each vCPU has one. The
+//! devices' workers share one more, which waits for nobody (`run::event_loop`),
+//! so that the others may wait for it.
 #![deny(unsafe_code)]
 
+mod build;
+mod console;
+mod machine;
+mod run;
 pub mod spec;
+mod surroundings;
+
+pub use build::BuildError;
+pub use console::{ConsoleError, SerialInput};
+pub use machine::{Ended, Machine, RunError, Stopper};
+pub use run::VcpuFailure;
+pub use surroundings::{Entropy, PanicListener, Surroundings};

@@ -34,6 +34,27 @@ pub struct MachineSpec {
     pub devices: Vec<Box<dyn DeviceConfig>>,
     /// What a reset by the guest does.
     pub on_reset: OnReset,
+    /// What a panic of the guest's kernel does, once its console has told of it.
+    pub on_panic: OnPanic,
+}
+
+impl MachineSpec {
+    /// A machine that runs `boot`: one vCPU, 128 MiB of RAM, no virtio devices; it
+    /// ends when the guest resets or panics.
+    pub fn new(boot: Boot) -> Self {
+        Self {
+            cpus: 1,
+            memory: 128 << 20,
+            cpu_features: VcpuFeatures::NONE,
+            psci: None,
+            gic: None,
+            boot,
+            serial: SerialSpec::default(),
+            devices: Vec::new(),
+            on_reset: OnReset::Exit,
+            on_panic: OnPanic::Exit,
+        }
+    }
 }
 
 /// What a machine runs.
@@ -49,17 +70,24 @@ pub struct Boot {
     pub cmdline: String,
 }
 
+impl Boot {
+    /// Boots `kernel`, whatever it is, with nothing else.
+    pub fn new(kernel: impl Into<PathBuf>) -> Self {
+        let kernel_format = KernelFormat::Auto;
+        Self { kernel: kernel.into(), kernel_format, initrd: None, cmdline: String::new() }
+    }
+}
+
 /// Where the serial port leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SerialSpec {
-    /// To the process's standard output, and from its standard input.
+    /// To the writer in the machine's surroundings, and from `Machine::serial_input`:
+    /// for `kedge`, its standard output and input.
     #[default]
     Stdio,
     /// To a file or FIFO; nothing comes back.
     File(PathBuf),
-    /// To the embedder: see `Machine::serial`.
-    Pipe,
 }
 
 /// What a reset by the guest does.
@@ -70,6 +98,16 @@ pub enum OnReset {
     Exit,
     /// The machine is built anew from its specification.
     Restart,
+}
+
+/// What a panic of the guest's kernel does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnPanic {
+    /// The machine ends.
+    Exit,
+    /// Nothing: the guest goes on as its command line says.
+    Continue,
 }
 
 fn feature_names<S: Serializer>(features: &VcpuFeatures, to: S) -> Result<S::Ok, S::Error> {

@@ -84,6 +84,12 @@ pub fn map_anonymous(ranges: &[GuestRange]) -> Result<GuestMemory, MapError> {
     GuestMemory::from_arc_regions(regions).map_err(|_| MapError::Layout { start })
 }
 
+/// The regions of `memory`, each sharing its mapping, in order of their addresses.
+pub fn regions(memory: &GuestMemory) -> Vec<Arc<RamRegion>> {
+    let shared = |region: &RamRegion| RamRegion::with_arc(region.get_mmap(), region.start_addr());
+    memory.iter().filter_map(shared).map(Arc::new).collect()
+}
+
 fn map_region(range: &GuestRange) -> Result<RamRegion, MapError> {
     let (start, size) = (range.start.0, range.size);
     let refused = |source| MapError::Map { start, size, source };
@@ -107,6 +113,14 @@ mod tests {
         assert_eq!(memory.read_obj::<u64>(at).unwrap(), 0);
         memory.write_obj(7_u64, at).unwrap();
         assert_eq!(memory.read_obj::<u64>(at).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_region_shares_its_mapping() {
+        let memory = map_anonymous(&[GuestRange::new(0x1000, 0x1000)]).unwrap();
+        let shared = GuestMemory::from_arc_regions(regions(&memory)).unwrap();
+        memory.write_obj(7_u64, GuestAddress(0x1008)).unwrap();
+        assert_eq!(shared.read_obj::<u64>(GuestAddress(0x1008)).unwrap(), 7);
     }
 
     #[test]

@@ -1,0 +1,141 @@
+//! The machine's devices: opened, given a place and a wire, hung on the
+//! hypervisor's doorbells.
+
+use std::io;
+use std::sync::Arc;
+
+use kedge_arch::Layout;
+use kedge_arch::fdt::PlacedDevice;
+use kedge_arch::layout::Place;
+use kedge_bus::{AddressMap, IrqLine, MmioDevice};
+use kedge_devices::rtc::{Alarm, Rtc, WallClock};
+use kedge_devices::serial::SerialPort;
+use kedge_devices::virtio::device::VirtioDevice;
+use kedge_devices::virtio::transport::MmioTransport;
+use kedge_devices::virtio::worker::EventLoop;
+use kedge_guest_memory::{GuestAddress, GuestMemory};
+use kedge_hv::Vm;
+use kedge_ids::Spi;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{BuildError, Parts};
+use crate::spec::MachineSpec;
+
+/// Where devices go.
+pub(super) struct Site<'a> {
+    pub(super) vm: &'a dyn Vm,
+    pub(super) layout: &'a Layout,
+    pub(super) memory: &'a GuestMemory,
+}
+
+/// The devices in their places.
+pub(super) struct Placed {
+    pub(super) serial: Arc<SerialPort>,
+    pub(super) transports: Vec<Arc<MmioTransport>>,
+    pub(super) map: AddressMap,
+    /// The serial port first.
+    pub(super) nodes: Vec<PlacedDevice>,
+}
+
+/// Opens the virtio devices, in the order in which the guest finds them.
+///
+/// # Errors
+/// A host resource is missing, busy, or may not be used.
+pub(super) fn open(spec: &MachineSpec) -> Result<Vec<Box<dyn VirtioDevice>>, BuildError> {
+    spec.devices.iter().map(|config| Ok(config.open()?)).collect()
+}
+
+/// Gives every device its place.
+///
+/// # Errors
+/// There are too many, or the host lacks resources.
+pub(super) fn place(
+    site: &Site<'_>,
+    parts: &Parts<'_>,
+    virtio: Vec<Box<dyn VirtioDevice>>,
+    event_loop: &EventLoop,
+) -> Result<Placed, BuildError> {
+    let mut board = Board { vm: site.vm, devices: Vec::new() };
+    let serial = serial_port(site, parts, &mut board)?;
+    real_time_clock(site, &mut board, event_loop)?;
+    let mut transports = Vec::with_capacity(virtio.len());
+    for (index, device) in virtio.into_iter().enumerate() {
+        let place = site.layout.virtio(index)?;
+        let irq = board.wire(place.spi)?;
+        let transport = MmioTransport::new(device, site.memory.clone(), irq, event_loop.clone())
+            .map_err(BuildError::host("make an event for a virtio queue"))?;
+        let transport = Arc::new(transport);
+        board.add(place, Arc::<MmioTransport>::clone(&transport))?;
+        transports.push(transport);
+    }
+    let nodes = board.nodes();
+    let map = AddressMap::new(
+        board.devices.into_iter().map(|(place, device)| (place.range.start.0, device)),
+    )?;
+    Ok(Placed { serial, transports, map, nodes })
+}
+
+fn serial_port(
+    site: &Site<'_>,
+    parts: &Parts<'_>,
+    board: &mut Board<'_>,
+) -> Result<Arc<SerialPort>, BuildError> {
+    let place = site.layout.serial();
+    let drained = parts.console.drained().map_err(BuildError::host(EVENT))?;
+    let port = SerialPort::new(parts.console.output(), board.wire(place.spi)?, drained);
+    let port = Arc::new(port);
+    board.add(place, Arc::<SerialPort>::clone(&port))?;
+    Ok(port)
+}
+
+fn real_time_clock(
+    site: &Site<'_>,
+    board: &mut Board<'_>,
+    event_loop: &EventLoop,
+) -> Result<(), BuildError> {
+    let place = site.layout.rtc();
+    let clock = Arc::new(WallClock::new().map_err(BuildError::host("make a timer"))?);
+    let rtc = Arc::new(Rtc::new(Arc::<WallClock>::clone(&clock), board.wire(place.spi)?));
+    let alarm = Alarm::new(clock, Arc::clone(&rtc));
+    event_loop.start(Box::new(alarm)).map_err(|error| BuildError::Host {
+        what: "start the alarm clock",
+        source: io::Error::other(error),
+    })?;
+    board.add(place, rtc)
+}
+
+const EVENT: &str = "make an event";
+
+/// What is soldered so far.
+struct Board<'a> {
+    vm: &'a dyn Vm,
+    devices: Vec<(Place, Arc<dyn MmioDevice>)>,
+}
+
+impl Board<'_> {
+    /// A wire to the interrupt controller's input `spi`.
+    fn wire(&self, spi: Spi) -> Result<IrqLine, BuildError> {
+        let event = EventFd::new(EFD_NONBLOCK).map_err(BuildError::host(EVENT))?;
+        self.vm.connect_irq(spi, &event)?;
+        Ok(IrqLine::from_event(event))
+    }
+
+    fn add(&mut self, place: Place, device: Arc<dyn MmioDevice>) -> Result<(), BuildError> {
+        for bell in device.doorbells() {
+            let address = GuestAddress(place.range.start.0 + bell.offset);
+            self.vm.connect_doorbell(address, bell.value, &bell.event)?;
+        }
+        self.devices.push((place, device));
+        Ok(())
+    }
+
+    fn nodes(&self) -> Vec<PlacedDevice> {
+        let node = |(place, device): &(Place, Arc<dyn MmioDevice>)| PlacedDevice {
+            address: place.range.start,
+            size: place.range.size,
+            interrupt: Some(place.spi),
+            node: device.node(),
+        };
+        self.devices.iter().map(node).collect()
+    }
+}

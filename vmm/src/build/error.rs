@@ -1,0 +1,129 @@
+//! Why a machine cannot be built.
+
+use std::io;
+use std::path::PathBuf;
+
+use kedge_arch::cmdline::CmdlineError;
+use kedge_arch::fdt::FdtError;
+use kedge_arch::features::AbsentFeature;
+use kedge_arch::gic::GicError;
+use kedge_arch::image::{InitrdError, KernelError};
+use kedge_arch::layout::{LayoutError, TooManyDevices};
+use kedge_arch::psci::PsciError;
+use kedge_bus::Conflict;
+use kedge_devices::virtio::catalog::Clash;
+use kedge_diag::{Fix, Trouble};
+use kedge_guest_memory::MapError;
+use kedge_hv::HvError;
+
+use crate::console::ConsoleError;
+
+/// Why a machine cannot be built. Nothing is left behind then.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Memory or vCPUs that the host or kedge cannot give.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A vCPU feature the host lacks.
+    #[error(transparent)]
+    Features(#[from] AbsentFeature),
+    /// No such interrupt controller here.
+    #[error(transparent)]
+    Gic(#[from] GicError),
+    /// More devices than interrupts.
+    #[error(transparent)]
+    Devices(#[from] TooManyDevices),
+    /// Two devices at one address: ours to avoid.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// Devices that cannot be in one machine together.
+    #[error(transparent)]
+    Clash(#[from] Clash),
+    /// A device cannot be opened.
+    #[error(transparent)]
+    Device(#[from] Trouble),
+    /// The host cannot map the guest's memory.
+    #[error(transparent)]
+    Memory(#[from] MapError),
+    /// The kernel or the initial RAM disk cannot be opened.
+    #[error("cannot open `{}`", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The kernel cannot be loaded.
+    #[error("cannot boot the kernel `{}`", path.display())]
+    Kernel {
+        /// The kernel's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: KernelError,
+    },
+    /// The initial RAM disk cannot be loaded.
+    #[error("cannot load the initial RAM disk `{}`", path.display())]
+    Initrd {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: InitrdError,
+    },
+    /// The command line is not one.
+    #[error(transparent)]
+    Cmdline(#[from] CmdlineError),
+    /// The device tree cannot be written.
+    #[error(transparent)]
+    DeviceTree(#[from] FdtError),
+    /// The console cannot be set up.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    /// The host's firmware interface does not have this version.
+    #[error(transparent)]
+    Psci(#[from] PsciError),
+    /// The hypervisor refuses something that it should not.
+    #[error("cannot set up the virtual machine")]
+    Hypervisor(#[from] HvError),
+    /// The host lacks resources: threads, file descriptors, entropy.
+    #[error("the host cannot {what}")]
+    Host {
+        /// What for.
+        what: &'static str,
+        /// What the host said.
+        source: io::Error,
+    },
+}
+
+impl BuildError {
+    /// A wrapper for an error of the host's.
+    pub(crate) fn host(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Host { what, source }
+    }
+}
+
+impl Fix for BuildError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Layout(source) => source.fix(),
+            Self::Features(source) => source.fix(),
+            Self::Gic(source) => source.fix(),
+            Self::Devices(source) => source.fix(),
+            Self::Conflict(source) => source.fix(),
+            Self::Clash(source) => source.fix(),
+            Self::Device(source) => source.fix(),
+            Self::Memory(source) => source.fix(),
+            Self::Open { source, .. } => Some(match source.kind() {
+                io::ErrorKind::NotFound => "name a file that exists".to_owned(),
+                _ => "name a file that this user may read".to_owned(),
+            }),
+            Self::Kernel { source, .. } => source.fix(),
+            Self::Initrd { source, .. } => source.fix(),
+            Self::Cmdline(source) => source.fix(),
+            Self::DeviceTree(source) => source.fix(),
+            Self::Console(source) => source.fix(),
+            Self::Psci(source) => source.fix(),
+            Self::Hypervisor(source) => source.fix(),
+            Self::Host { .. } => Some("raise the limits of the process (ulimit -a)".to_owned()),
+        }
+    }
+}

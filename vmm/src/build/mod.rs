@@ -1,0 +1,158 @@
+//! From a specification to a machine that is ready to run.
+//!
+//! The order is KVM's: the machine, its memory, all vCPUs, the interrupt
+//! controller, then what refers to it. Everything a mistake of the user's can
+//! break comes as early as it can, and whatever was opened closes by itself when
+//! a later step fails.
+
+mod cpus;
+mod devices;
+mod error;
+mod tree;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use kedge_arch::image::{self, Loaded};
+use kedge_arch::layout::ipa_bits;
+use kedge_arch::{Layout, cmdline, features, gic};
+use kedge_devices::serial::SerialPort;
+use kedge_devices::virtio::transport::MmioTransport;
+use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
+use kedge_hv::{Access, Gic, Hypervisor, Limits, Vm, VmConfig};
+
+pub use self::error::BuildError;
+use crate::console::Console;
+use crate::run::event_loop::LoopThread;
+use crate::run::{AddressSpace, Event, Gate, Shared, VcpuThreads};
+use crate::spec::{Boot, MachineSpec};
+use crate::surroundings::Surroundings;
+
+/// What a machine is built from.
+pub(crate) struct Parts<'a> {
+    pub(crate) spec: &'a MachineSpec,
+    pub(crate) hypervisor: &'a dyn Hypervisor,
+    pub(crate) surroundings: &'a Surroundings,
+    pub(crate) console: &'a Console,
+    pub(crate) events: &'a Sender<Event>,
+}
+
+/// A machine ready to run. The fields are dropped in this order: vCPUs first, so
+/// that no guest code runs while devices retire; the loop after the devices.
+pub(crate) struct Built {
+    pub(crate) threads: VcpuThreads,
+    pub(crate) serial: Arc<SerialPort>,
+    _transports: Transports,
+    _loop_thread: LoopThread,
+    _gic: Box<dyn Gic>,
+    _vm: Arc<dyn Vm>,
+    pub(crate) device_tree: Vec<u8>,
+}
+
+/// The virtio devices of a machine; dropping them takes their queues home.
+pub(crate) struct Transports(Vec<Arc<MmioTransport>>);
+
+impl Drop for Transports {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|transport| transport.shutdown());
+    }
+}
+
+/// Builds the machine.
+///
+/// # Errors
+/// See [`BuildError`].
+pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
+    let Parts { spec, hypervisor, .. } = *parts;
+    let limits = hypervisor.limits();
+    features::check(spec.cpu_features, &limits)?;
+    cmdline::check(&spec.boot.cmdline)?;
+    let files = BootFiles::open(&spec.boot)?;
+    let vm = hypervisor.create_vm(&VmConfig { ipa_bits: ipa_bits(&limits) })?;
+    let layout = lay_out(spec, vm.as_ref(), &limits)?;
+
+    let memory = map_anonymous(layout.ram())?;
+    let (kernel, initrd) = load(&spec.boot, &files, &layout, &memory)?;
+    let opened = devices::open(spec)?;
+    map_into(vm.as_ref(), &memory)?;
+
+    let cpus = cpus::create(vm.as_ref(), spec)?;
+    // Where the host cannot, its guests do not see the call (Linux before 5.19).
+    let _ = vm.enable_system_suspend();
+    let gic = vm.create_gic(&layout.gic())?;
+    gic.init()?;
+    cpus::finish(&cpus, spec)?;
+
+    let loop_thread = LoopThread::start().map_err(BuildError::host("start a thread"))?;
+    let site = devices::Site { vm: vm.as_ref(), layout: &layout, memory: &memory };
+    let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
+    let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus };
+    let device_tree = tree.write(&placed, parts.surroundings, &memory)?;
+    cpus::set_entry(&cpus, &kernel, &layout)?;
+
+    let devices::Placed { serial, transports, map, .. } = placed;
+    let space = AddressSpace::new(map, Vec::new());
+    let shared = Arc::new(Shared { space, gate: Gate::new(cpus.vcpus.len()) });
+    let threads = VcpuThreads::start(cpus.vcpus, shared, parts.events)
+        .map_err(BuildError::host("start a thread for each vCPU"))?;
+    Ok(Built {
+        threads,
+        serial,
+        _transports: Transports(transports),
+        _loop_thread: loop_thread,
+        _gic: gic,
+        _vm: vm,
+        device_tree,
+    })
+}
+
+fn lay_out(spec: &MachineSpec, vm: &dyn Vm, limits: &Limits) -> Result<Layout, BuildError> {
+    let gic = gic::choose(vm, spec.gic)?;
+    Ok(Layout::new(spec.memory, spec.cpus, gic, limits)?)
+}
+
+/// The files a machine boots from.
+struct BootFiles {
+    kernel: File,
+    initrd: Option<File>,
+}
+
+impl BootFiles {
+    fn open(boot: &Boot) -> Result<Self, BuildError> {
+        let open = |path: &PathBuf| {
+            File::open(path).map_err(|source| BuildError::Open { path: path.clone(), source })
+        };
+        Ok(Self {
+            kernel: open(&boot.kernel)?,
+            initrd: boot.initrd.as_ref().map(open).transpose()?,
+        })
+    }
+}
+
+fn load(
+    boot: &Boot,
+    files: &BootFiles,
+    layout: &Layout,
+    memory: &GuestMemory,
+) -> Result<(Loaded, Option<GuestRange>), BuildError> {
+    let kernel = image::load_kernel(&files.kernel, boot.kernel_format, memory, layout)
+        .map_err(|source| BuildError::Kernel { path: boot.kernel.clone(), source })?;
+    let initrd = match (&files.initrd, &boot.initrd) {
+        (Some(file), Some(path)) => Some(
+            image::load_initrd(file, memory, layout, &kernel)
+                .map_err(|source| BuildError::Initrd { path: path.clone(), source })?,
+        ),
+        _ => None,
+    };
+    Ok((kernel, initrd))
+}
+
+/// Gives the guest its RAM, a memory slot for each region.
+fn map_into(vm: &dyn Vm, memory: &GuestMemory) -> Result<(), BuildError> {
+    for (slot, region) in (0..).zip(regions(memory)) {
+        vm.map_ram(slot, region, Access::ReadWrite)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! The guest's serial console, from its user's side: where its output goes, how
+//! input reaches it, and who hears of a panic. It outlives the machine's resets;
+//! the port itself is made anew with each.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kedge_devices::serial::{LineWatch, SerialPort};
+use kedge_diag::Fix;
+use libc::EFD_CLOEXEC;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::run::Event;
+use crate::spec::{MachineSpec, OnPanic, SerialSpec};
+use crate::surroundings::Surroundings;
+
+/// Why the console cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// The file for the serial port's output cannot be opened.
+    #[error("cannot write the serial port's output to `{}`", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The host has no more file descriptors.
+    #[error("cannot make an event for the serial port")]
+    Event(#[source] io::Error),
+}
+
+impl Fix for ConsoleError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Output { .. } => Some("name a file or FIFO that can be written".to_owned()),
+            Self::Event(_) => Some("raise the limit of open files (ulimit -n)".to_owned()),
+        }
+    }
+}
+
+/// The console of a machine.
+pub(crate) struct Console {
+    sink: Sink,
+    input: SerialInput,
+    drained: EventFd,
+}
+
+impl Console {
+    /// Opens the output that `spec` names.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) fn open(
+        spec: &MachineSpec,
+        surroundings: &Surroundings,
+        events: &Sender<Event>,
+    ) -> Result<Self, ConsoleError> {
+        let drained = EventFd::new(EFD_CLOEXEC).map_err(ConsoleError::Event)?;
+        let input = SerialInput {
+            port: Arc::default(),
+            drained: Arc::new(drained.try_clone().map_err(ConsoleError::Event)?),
+        };
+        let output = match &spec.serial {
+            SerialSpec::Stdio => Output::Given(Arc::clone(&surroundings.output)),
+            SerialSpec::File(path) => Output::File(open_output(path)?),
+        };
+        let watch =
+            LineWatch::new(output, PANIC, panic_listener(spec.on_panic, surroundings, events));
+        Ok(Self { sink: Sink(Arc::new(Mutex::new(watch))), input, drained })
+    }
+
+    /// A writer for the port of a new machine.
+    pub(crate) fn output(&self) -> Box<dyn Write + Send> {
+        Box::new(self.sink.clone())
+    }
+
+    /// What the port of a new machine rings when it can take more.
+    ///
+    /// # Errors
+    /// The host has no more file descriptors.
+    pub(crate) fn drained(&self) -> io::Result<EventFd> {
+        self.drained.try_clone()
+    }
+
+    /// From now on, input goes to `port`.
+    pub(crate) fn attach(&self, port: &Arc<SerialPort>) {
+        *self.input.port() = Some(Arc::clone(port));
+        // Whoever waits for the old port's FIFO has a new one to fill.
+        let _ = self.drained.write(1);
+    }
+
+    pub(crate) fn input(&self) -> SerialInput {
+        self.input.clone()
+    }
+}
+
+/// The way to the guest's serial port, from any thread.
+#[derive(Clone)]
+pub struct SerialInput {
+    port: Arc<Mutex<Option<Arc<SerialPort>>>>,
+    drained: Arc<EventFd>,
+}
+
+impl SerialInput {
+    /// Types `bytes`. Waits while the guest does not take them, for as long as the
+    /// machine is there.
+    ///
+    /// # Errors
+    /// The wait was interrupted.
+    pub fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let port = self.port().clone();
+            let taken = port.map_or(0, |port| port.receive(bytes));
+            bytes = bytes.get(taken..).unwrap_or_default();
+            if !bytes.is_empty() {
+                self.drained.read()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn port(&self) -> MutexGuard<'_, Option<Arc<SerialPort>>> {
+        self.port.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for SerialInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SerialInput")
+    }
+}
+
+/// What Linux prints first when it panics, and what its last line contains.
+const PANIC: &str = "Kernel panic";
+const END_OF_PANIC: &str = "end Kernel panic";
+
+type Observer = Box<dyn FnMut(&str) + Send>;
+
+fn panic_listener(
+    on_panic: OnPanic,
+    surroundings: &Surroundings,
+    events: &Sender<Event>,
+) -> Observer {
+    let listener = Arc::clone(&surroundings.on_panic);
+    let events = events.clone();
+    Box::new(move |line| {
+        listener.lock().unwrap_or_else(PoisonError::into_inner)(line);
+        if on_panic == OnPanic::Exit {
+            let ended = line.contains(END_OF_PANIC);
+            // A machine that is gone has nobody to tell.
+            let _ = events.send(if ended { Event::Panicked } else { Event::Panicking });
+        }
+    })
+}
+
+fn open_output(path: &PathBuf) -> Result<File, ConsoleError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).append(true);
+    // A FIFO nobody reads must not hold up the machine.
+    options.custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC);
+    options.open(path).map_err(|source| ConsoleError::Output { path: path.clone(), source })
+}
+
+/// Where the port's bytes end up.
+enum Output {
+    Given(Arc<Mutex<Box<dyn Write + Send>>>),
+    File(File),
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Given(output) => {
+                output.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+            }
+            Self::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Given(output) => output.lock().unwrap_or_else(PoisonError::into_inner).flush(),
+            Self::File(file) => file.flush(),
+        }
+    }
+}
+
+/// The one output that all ports of a machine's lives write to, one after another.
+#[derive(Clone)]
+struct Sink(Arc<Mutex<LineWatch<Output, Observer>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(bytes)
+    }
+}

@@ -1,0 +1,176 @@
+//! A machine as its user holds it: built, run, stopped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use kedge_devices::virtio::catalog;
+use kedge_diag::Fix;
+use kedge_hv::{Hypervisor, SystemEvent};
+
+use crate::build::{BuildError, Built, Parts, assemble};
+use crate::console::{Console, SerialInput};
+use crate::run::{Event, Halt, VcpuFailure};
+use crate::spec::{MachineSpec, OnReset};
+use crate::surroundings::Surroundings;
+
+/// Why a machine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The guest powered off.
+    Off,
+    /// The guest hibernated (PSCI SYSTEM_OFF2): its disks are to be kept.
+    Hibernated,
+    /// The guest reset, and its specification says to end then.
+    Reset,
+    /// Its user stopped it.
+    Stopped,
+    /// The guest's kernel panicked, by its console, and the specification says to
+    /// end then.
+    Panicked,
+}
+
+/// Why a machine could not run on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A vCPU cannot go on.
+    #[error("the guest cannot run any further")]
+    Vcpu(#[source] VcpuFailure),
+    /// The guest reported its own crash.
+    #[error("the guest reported that it crashed")]
+    Crashed,
+    /// After a reset the machine could not be built again.
+    #[error("the machine could not be built again after the guest's reset")]
+    Rebuild(#[source] BuildError),
+}
+
+impl Fix for RunError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Rebuild(source) => source.fix(),
+            Self::Vcpu(_) | Self::Crashed => None,
+        }
+    }
+}
+
+/// Ends a machine, from any thread.
+#[derive(Clone, Debug)]
+pub struct Stopper(Sender<Event>);
+
+impl Stopper {
+    /// [`Machine::run`] returns [`Ended::Stopped`] soon. Nothing where the machine
+    /// is gone.
+    pub fn stop(&self) {
+        let _ = self.0.send(Event::Stop);
+    }
+}
+
+/// A machine.
+pub struct Machine {
+    spec: MachineSpec,
+    hypervisor: Arc<dyn Hypervisor>,
+    surroundings: Surroundings,
+    console: Console,
+    events: (Sender<Event>, Receiver<Event>),
+    /// Absent only while a reset replaces it.
+    built: Option<Built>,
+}
+
+impl Machine {
+    /// Builds what `spec` describes, ready to run.
+    ///
+    /// # Errors
+    /// The specification contradicts itself or the host, or something it names
+    /// cannot be had. Nothing is left behind then.
+    pub fn build(
+        mut spec: MachineSpec,
+        hypervisor: Arc<dyn Hypervisor>,
+        surroundings: Surroundings,
+    ) -> Result<Self, BuildError> {
+        catalog::arrange(&mut spec.devices)?;
+        let events = mpsc::channel();
+        let console = Console::open(&spec, &surroundings, &events.0)?;
+        let mut machine = Self { spec, hypervisor, surroundings, console, events, built: None };
+        machine.assemble()?;
+        Ok(machine)
+    }
+
+    /// The device tree the guest finds, as a flattened blob.
+    pub fn device_tree(&self) -> &[u8] {
+        self.built.as_ref().map_or(&[], |built| built.device_tree.as_slice())
+    }
+
+    /// Something to end the machine with.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.events.0.clone())
+    }
+
+    /// The way to the guest's serial port.
+    pub fn serial_input(&self) -> SerialInput {
+        self.console.input()
+    }
+
+    /// Runs the guest until the machine ends.
+    ///
+    /// # Errors
+    /// The guest cannot run any further.
+    pub fn run(&mut self) -> Result<Ended, RunError> {
+        loop {
+            let Some(built) = &self.built else { return Ok(Ended::Stopped) };
+            let halt = built.threads.run(&self.events.1);
+            let restart = self.spec.on_reset == OnReset::Restart;
+            match ended(halt)? {
+                Ended::Reset if restart => self.restart().map_err(RunError::Rebuild)?,
+                end => {
+                    self.built = None;
+                    return Ok(end);
+                }
+            }
+        }
+    }
+
+    /// Builds the machine anew: KVM keeps too much over a reset of its vCPUs.
+    fn restart(&mut self) -> Result<(), BuildError> {
+        self.built = None;
+        // What the last machine had yet to say about itself concerns no other.
+        let stop = self.events.1.try_iter().any(|event| matches!(event, Event::Stop));
+        if stop {
+            self.stopper().stop();
+        }
+        self.assemble()
+    }
+
+    fn assemble(&mut self) -> Result<(), BuildError> {
+        let built = assemble(&Parts {
+            spec: &self.spec,
+            hypervisor: self.hypervisor.as_ref(),
+            surroundings: &self.surroundings,
+            console: &self.console,
+            events: &self.events.0,
+        })?;
+        self.console.attach(&built.serial);
+        self.built = Some(built);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+fn ended(halt: Halt) -> Result<Ended, RunError> {
+    match halt {
+        Halt::System(SystemEvent::Off) => Ok(Ended::Off),
+        Halt::System(SystemEvent::Off2) => Ok(Ended::Hibernated),
+        Halt::System(SystemEvent::Reset | SystemEvent::Reset2) => Ok(Ended::Reset),
+        // The vCPU threads keep the other events to themselves.
+        Halt::System(SystemEvent::Crash | SystemEvent::Suspend | SystemEvent::Wakeup) => {
+            Err(RunError::Crashed)
+        }
+        Halt::Stopped => Ok(Ended::Stopped),
+        Halt::Panicked => Ok(Ended::Panicked),
+        Halt::Failed(failure) => Err(RunError::Vcpu(failure)),
+    }
+}

@@ -1,0 +1,208 @@
+//! A vCPU's thread: runs guest code, answers its accesses, and reports what
+//! concerns the whole machine.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+
+use kedge_hv::{Exit, HvError, Kick, MpState, SystemEvent, Vcpu, VcpuFeatures};
+use kedge_ids::RegId;
+
+use super::Event;
+use super::access::{AddressSpace, Store};
+use super::gate::Gate;
+use super::suspend;
+
+/// What a vCPU thread tells its machine.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The guest asked for something that ends or rebuilds the machine.
+    System(SystemEvent),
+    /// vCPU `index` asked for SYSTEM_SUSPEND and waits for the others to be held.
+    Suspending,
+    /// It has learned what it wanted to know: the others may go on.
+    Suspended,
+    /// The vCPU cannot run any further.
+    Failed(VcpuFailure),
+}
+
+/// Why a vCPU cannot run any further.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuFailure {
+    /// The hypervisor refused a call.
+    #[error("vCPU {index} cannot go on at pc {pc:#x}")]
+    Refused {
+        /// Which vCPU.
+        index: usize,
+        /// Where its program counter stood, 0 where it cannot be read.
+        pc: u64,
+        /// What the hypervisor refused.
+        source: HvError,
+    },
+    /// The hypervisor gave up on it.
+    #[error("vCPU {index} stopped: {reason}")]
+    GaveUp {
+        /// Which vCPU.
+        index: usize,
+        /// In the hypervisor's words.
+        reason: String,
+    },
+}
+
+/// What all vCPU threads of a machine share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) space: AddressSpace,
+    pub(crate) gate: Gate,
+}
+
+/// A vCPU ready to run.
+pub(crate) struct ReadyVcpu {
+    pub(crate) vcpu: Box<dyn Vcpu>,
+    /// What it was initialised with, to the bit: Linux before 6.5 refuses a reset
+    /// with anything else.
+    pub(crate) features: VcpuFeatures,
+}
+
+/// A vCPU's thread, seen from its machine.
+pub(crate) struct VcpuThread {
+    kick: Box<dyn Kick>,
+    thread: JoinHandle<()>,
+}
+
+impl VcpuThread {
+    /// Starts the thread of vCPU number `index`. It waits at the gate.
+    ///
+    /// # Errors
+    /// The host has no more threads, or the hypervisor cannot bind the vCPU to one.
+    pub(crate) fn start(
+        index: usize,
+        ready: ReadyVcpu,
+        shared: Arc<Shared>,
+        events: Sender<Event>,
+    ) -> io::Result<Self> {
+        let ReadyVcpu { vcpu, features } = ready;
+        let (ready, kicker) = mpsc::sync_channel(1);
+        let mut runner = Runner { index, vcpu, features, shared, events };
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .stack_size(STACK_BYTES)
+            .spawn(move || match runner.vcpu.kicker() {
+                Ok(kick) => {
+                    // The machine waits for it below; should it be gone, so is the gate.
+                    let _ = ready.send(Ok(kick));
+                    runner.run();
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            })?;
+        let kick = kicker.recv().map_err(io::Error::other)?.map_err(io::Error::other)?;
+        Ok(Self { kick, thread })
+    }
+
+    /// Gets it out of guest code, to look at the gate.
+    pub(crate) fn kick(&self) {
+        self.kick.kick();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn join(self) {
+        // A panic there has been reported by its hook; the machine ends either way.
+        let _ = self.thread.join();
+    }
+}
+
+/// A vCPU thread needs little stack: no device handler recurses.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// What a step of guest code led to.
+enum Next {
+    GoOn,
+    LookAtGate,
+    Suspend,
+    End(Report),
+}
+
+struct Runner {
+    index: usize,
+    vcpu: Box<dyn Vcpu>,
+    features: VcpuFeatures,
+    shared: Arc<Shared>,
+    events: Sender<Event>,
+}
+
+impl Runner {
+    /// Runs guest code until the machine stops or this vCPU ends it. Whoever
+    /// changes the gate kicks the vCPU, so it need not look at it otherwise.
+    fn run(&mut self) {
+        let mut may_run = self.pass_gate();
+        while may_run {
+            match self.step().unwrap_or_else(|source| Next::End(self.refused(source))) {
+                Next::GoOn => {}
+                Next::LookAtGate => may_run = self.pass_gate(),
+                Next::Suspend => may_run = self.suspend(),
+                Next::End(report) => {
+                    self.tell(report);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn pass_gate(&self) -> bool {
+        let power = || self.vcpu.mp_state().unwrap_or(MpState::Runnable);
+        self.shared.gate.pass(self.index, power)
+    }
+
+    fn step(&mut self) -> Result<Next, HvError> {
+        let space = &self.shared.space;
+        let vcpu = &mut self.vcpu;
+        match vcpu.run()? {
+            Exit::MmioRead { address, data } => space.load(address, data),
+            Exit::MmioWrite { address, data } => {
+                if space.store(address, data) == Store::Aborts {
+                    space.abort(vcpu.as_mut())?;
+                }
+            }
+            Exit::Undecoded { .. } => space.abort(vcpu.as_mut())?,
+            Exit::Hypercall { .. } => suspend::set_result(vcpu.as_ref(), suspend::NOT_SUPPORTED)?,
+            Exit::System(SystemEvent::Suspend) => return Ok(Next::Suspend),
+            Exit::System(SystemEvent::Wakeup) => vcpu.set_mp_state(MpState::Runnable)?,
+            Exit::System(event) => return Ok(Next::End(Report::System(event))),
+            Exit::Interrupted => return Ok(Next::LookAtGate),
+            Exit::Failed { reason } => {
+                let index = self.index;
+                return Ok(Next::End(Report::Failed(VcpuFailure::GaveUp { index, reason })));
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// SYSTEM_SUSPEND: only the last vCPU that is on may ask for it (Arm DEN0022,
+    /// 5.20). The machine holds the others while this one looks. Whether to go on.
+    fn suspend(&mut self) -> bool {
+        self.tell(Report::Suspending);
+        let Some(others_off) = self.shared.gate.others_off(self.index) else { return false };
+        let answered = if others_off {
+            suspend::enter(self.vcpu.as_mut(), self.features)
+        } else {
+            suspend::set_result(self.vcpu.as_ref(), suspend::DENIED)
+        };
+        self.tell(Report::Suspended);
+        let Err(source) = answered else { return true };
+        self.tell(self.refused(source));
+        false
+    }
+
+    fn refused(&self, source: HvError) -> Report {
+        let pc = self.vcpu.reg64(RegId::PC).unwrap_or(0);
+        Report::Failed(VcpuFailure::Refused { index: self.index, pc, source })
+    }
+
+    fn tell(&self, report: Report) {
+        // A machine that is gone has told this thread to stop.
+        let _ = self.events.send(report.into());
+    }
+}

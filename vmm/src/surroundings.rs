@@ -1,0 +1,62 @@
+//! What a machine takes from the process around it: outputs, entropy and time
+//! are parameters, so that a test can choose them.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+/// What hears of a `Kernel panic` line on the guest's console.
+pub type PanicListener = Box<dyn FnMut(&str) + Send>;
+
+/// Fills a buffer with random bytes.
+pub type Entropy = fn(&mut [u8]) -> io::Result<()>;
+
+/// The process around a machine.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Where the serial port's output goes that no file takes.
+    pub(crate) output: Arc<Mutex<Box<dyn Write + Send>>>,
+    pub(crate) on_panic: Arc<Mutex<PanicListener>>,
+    pub(crate) entropy: Entropy,
+}
+
+impl Surroundings {
+    /// Surroundings with the serial port's output at `output`, the host's entropy,
+    /// and nobody to hear of a panic.
+    pub fn new(output: impl Write + Send + 'static) -> Self {
+        Self {
+            output: Arc::new(Mutex::new(Box::new(output))),
+            on_panic: Arc::new(Mutex::new(Box::new(|_| {}))),
+            entropy: host_entropy,
+        }
+    }
+
+    /// With `listener` to hear of each line of a panic.
+    #[must_use]
+    pub fn on_panic(mut self, listener: impl FnMut(&str) + Send + 'static) -> Self {
+        self.on_panic = Arc::new(Mutex::new(Box::new(listener)));
+        self
+    }
+
+    /// With another source of the seeds in the device tree.
+    #[must_use]
+    pub fn with_entropy(mut self, entropy: Entropy) -> Self {
+        self.entropy = entropy;
+        self
+    }
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Surroundings")
+    }
+}
+
+fn host_entropy(buffer: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        filled +=
+            rustix::rand::getrandom(&mut buffer[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
+}
