@@ -3,6 +3,7 @@
 
 mod boot;
 mod build;
+mod check;
 mod cpio;
 mod debian;
 mod host;
@@ -29,6 +30,8 @@ enum Command {
     Boot(boot::Args),
     /// Build kedge's static arm64 release binary; its path is the last line printed
     Build(build::Args),
+    /// Say what is wrong with the tree: format, clippy, layers, house lints, documentation, dependencies
+    Check(check::Args),
     /// Run a command in the emulated arm64 host, with kedge and the test guests on its path
     Host(host::Args),
     /// Install what the other commands need and this machine lacks
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Boot(args) => boot::main(&args),
         Command::Build(args) => build::main(&args),
+        Command::Check(args) => check::main(&args),
         Command::Host(args) => host::main(&args),
         Command::Setup(args) => setup::main(&args),
     };
