@@ -130,7 +130,7 @@ fn images_in(folder: &Path) -> anyhow::Result<Vec<Overlay>> {
 }
 
 /// The cargo that runs us, in the workspace.
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(paths::workspace()).stdin(Stdio::null());
     cargo

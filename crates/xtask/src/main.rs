@@ -12,6 +12,7 @@ mod paths;
 mod process;
 mod progress;
 mod setup;
+mod test;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Command {
     Host(host::Args),
     /// Install what the other commands need and this machine lacks
     Setup(setup::Args),
+    /// Run every test: natively, emulated, and in guests; the last line counts them
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::main(&args),
         Command::Host(args) => host::main(&args),
         Command::Setup(args) => setup::main(&args),
+        Command::Test(args) => test::main(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

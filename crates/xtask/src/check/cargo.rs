@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context;
 
 use super::Outcome;
-use crate::paths;
+use crate::{build::cargo, setup::Toolchain};
 
 /// The formatting is rustfmt's.
 pub(super) fn fmt() -> anyhow::Result<Outcome> {
@@ -19,7 +19,7 @@ pub(super) fn clippy() -> anyhow::Result<Outcome> {
 
 /// Clippy has nothing to say about the build that is shipped.
 pub(super) fn clippy_arm64() -> anyhow::Result<Outcome> {
-    run(cargo().args(CLIPPY).args(["--target", ARM64]).args(DENY_WARNINGS))
+    run(for_arm64(cargo().args(CLIPPY))?.args(DENY_WARNINGS))
 }
 
 /// The documentation builds without a warning.
@@ -29,20 +29,17 @@ pub(super) fn doc() -> anyhow::Result<Outcome> {
 
 /// So does that of the code which exists on arm64 only.
 pub(super) fn doc_arm64() -> anyhow::Result<Outcome> {
-    run(cargo().args(DOC).args(["--target", ARM64]).env("RUSTDOCFLAGS", "-D warnings"))
+    run(for_arm64(cargo().args(DOC))?.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// What is shipped: a static binary.
-pub(super) const ARM64: &str = "aarch64-unknown-linux-musl";
 const CLIPPY: [&str; 5] = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet"];
 const DENY_WARNINGS: [&str; 3] = ["--", "-D", "warnings"];
 const DOC: [&str; 5] = ["doc", "--workspace", "--no-deps", "--locked", "--quiet"];
 
-/// The cargo that runs us, for the whole workspace.
-pub(super) fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(paths::workspace());
-    cargo
+/// The same for the build that is shipped.
+fn for_arm64(command: &mut Command) -> anyhow::Result<&mut Command> {
+    let toolchain = Toolchain::installed()?;
+    Ok(command.envs(toolchain.environment()).args(["--target", toolchain.target()]))
 }
 
 /// Runs a tool; all it printed is shown if it fails.

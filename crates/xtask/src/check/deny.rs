@@ -7,11 +7,8 @@ use std::{
     process::Command,
 };
 
-use super::{
-    Outcome,
-    cargo::{cargo, run},
-};
-use crate::{paths, process};
+use super::{Outcome, cargo::run};
+use crate::{build::cargo, paths, process};
 
 const VERSION: &str = "0.20.2";
 const CHECKS: [&str; 3] = ["bans", "licenses", "sources"];

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::cargo::cargo;
+use crate::build::cargo;
 
 /// A package of the workspace.
 #[derive(Debug, PartialEq, Eq)]

@@ -16,12 +16,18 @@ const HOSTS: [(&str, &str); 10] = [
     ("proxy.golang", ".org"),
 ];
 
-/// Folders that exist on one machine, and how a path goes on if it means such a one.
-const FOLDERS: [(&str, fn(char) -> bool); 4] = [
-    (concat!("/ho", "me/"), is_name),
-    (concat!("/Us", "ers/"), is_name),
-    (concat!("/wo", "rk/"), is_name),
-    (concat!("/ro", "ot/"), is_hidden),
+/// A folder that exists on one machine.
+struct Folder {
+    path: &'static str,
+    /// Whether a path that goes on with this is somebody's.
+    goes_on: fn(char) -> bool,
+}
+
+const FOLDERS: [Folder; 4] = [
+    Folder { path: concat!("/ho", "me/"), goes_on: is_name },
+    Folder { path: concat!("/Us", "ers/"), goes_on: is_name },
+    Folder { path: concat!("/wo", "rk/"), goes_on: is_name },
+    Folder { path: concat!("/ro", "ot/"), goes_on: is_hidden },
 ];
 
 fn is_name(c: char) -> bool {
@@ -53,15 +59,15 @@ pub(super) fn registry_host(source: &Source) -> Vec<Finding> {
 /// No absolute path into somebody's files.
 pub(super) fn machine_path(source: &Source) -> Vec<Finding> {
     let lines = source.text.lines().zip(1..);
-    let found = lines
-        .filter(|(text, _)| FOLDERS.iter().any(|(folder, goes_on)| is_in(text, folder, *goes_on)));
+    let found = lines.filter(|(text, _)| FOLDERS.iter().any(|folder| is_in(text, folder)));
     found.map(|(_, line)| Finding::new(line, "a path of one machine; derive it")).collect()
 }
 
-fn is_in(text: &str, folder: &str, goes_on: fn(char) -> bool) -> bool {
-    text.match_indices(folder).any(|(at, _)| {
+fn is_in(text: &str, folder: &Folder) -> bool {
+    let Folder { path, goes_on } = folder;
+    text.match_indices(path).any(|(at, _)| {
         let begins = !text[..at].ends_with(|c: char| c.is_alphanumeric() || "._-}*$/".contains(c));
-        begins && text[at + folder.len()..].starts_with(goes_on)
+        begins && text[at + path.len()..].starts_with(goes_on)
     })
 }
 
@@ -89,7 +95,7 @@ mod tests {
     #[test]
     fn a_path_into_somebodys_files_is_found() {
         for (folder, next) in
-            [(FOLDERS[0].0, "me/x"), (FOLDERS[2].0, "main"), (FOLDERS[3].0, ".cache")]
+            [(FOLDERS[0].path, "me/x"), (FOLDERS[2].path, "main"), (FOLDERS[3].path, ".cache")]
         {
             assert_eq!(machine_path(&of(&format!("cd \"{folder}{next}\""))).len(), 1);
         }
@@ -97,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_folder_of_the_same_name_further_down_passes() {
-        let folder = FOLDERS[2].0;
+        let folder = FOLDERS[2].path;
         assert_eq!(
             machine_path(&of(&format!("target{folder}main {{dir}}{folder}x $A{folder}x"))),
             []
@@ -106,6 +112,6 @@ mod tests {
 
     #[test]
     fn the_superusers_folder_in_a_guest_passes() {
-        assert_eq!(machine_path(&of(&format!("mkdir {}x", FOLDERS[3].0))), []);
+        assert_eq!(machine_path(&of(&format!("mkdir {}x", FOLDERS[3].path))), []);
     }
 }

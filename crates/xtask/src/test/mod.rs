@@ -1,0 +1,137 @@
+//! `cargo xtask test`: every test there is, wherever it has to run, counted in one line.
+//!
+//! Unit tests run natively ([`unit`]) and, for the code that is shipped, under user-mode emulation; guests run inside
+//! emulated hosts ([`guest`]), which [`plan`] lists.
+
+mod guest;
+mod libtest;
+mod plan;
+mod tally;
+mod unit;
+
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::bail;
+use plan::Entry;
+use tally::Tally;
+
+use crate::setup;
+
+/// `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run these tests only
+    #[arg(long, value_delimiter = ',', value_name = "KIND")]
+    only: Vec<Kind>,
+    /// Run guests only, and on this host kernel only; may be repeated
+    #[arg(long, value_delimiter = ',', value_name = "LABEL")]
+    kernel: Vec<String>,
+    /// Run every combination of CPU, GIC, page size and kernel, and the long tests: takes hours
+    #[arg(long)]
+    full: bool,
+    /// Run the tests whose name contains this
+    filter: Option<String>,
+}
+
+/// Where tests run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Natively
+    Unit,
+    /// Unit tests of the arm64 build, under user-mode emulation
+    Arm64,
+    /// In emulated hosts, with real guests
+    Guest,
+}
+
+/// What was asked for.
+struct Selection {
+    unit: bool,
+    arm64: bool,
+    hosts: Vec<Entry>,
+}
+
+/// Runs `cargo xtask test`.
+pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
+    let selection = select(args)?;
+    setup::ensure()?;
+    let filter = args.filter.as_deref();
+    let mut tally = Tally::default();
+    if selection.unit {
+        stage("unit", &mut tally, |tally| unit::native(filter, tally));
+    }
+    if selection.arm64 {
+        stage("arm64", &mut tally, |tally| unit::arm64(filter, tally));
+    }
+    if !selection.hosts.is_empty() {
+        stage("guest", &mut tally, |tally| guest::run(&selection.hosts, filter, tally));
+    }
+    if let Some(filter) = filter
+        && tally.total() == 0
+    {
+        tally.fail("test", filter, "no test has this in its name");
+    }
+    Ok(tally.report())
+}
+
+fn select(args: &Args) -> anyhow::Result<Selection> {
+    let guests_only = !args.kernel.is_empty();
+    let asked = |kind| args.only.is_empty() || args.only.contains(&kind);
+    if guests_only && !asked(Kind::Guest) {
+        bail!("--kernel is about guests, which --only leaves out");
+    }
+    let hosts = if asked(Kind::Guest) { plan::hosts(args.full, &args.kernel)? } else { Vec::new() };
+    Ok(Selection {
+        unit: asked(Kind::Unit) && !guests_only,
+        arm64: asked(Kind::Arm64) && !guests_only,
+        hosts,
+    })
+}
+
+/// Runs one kind of tests; what keeps it from running is a failure like any other.
+fn stage(name: &str, tally: &mut Tally, run: impl FnOnce(&mut Tally) -> anyhow::Result<()>) {
+    let start = Instant::now();
+    if let Err(error) = run(tally) {
+        tally.fail(name, "cannot run", &format!("{error:#}"));
+    }
+    println!("{name}: done in {:.0} s; so far {}", start.elapsed().as_secs_f64(), tally.summary());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(only: &[Kind], kernel: &[&str]) -> Args {
+        let kernel = kernel.iter().map(|&label| label.to_owned()).collect();
+        Args { only: only.to_vec(), kernel, full: false, filter: None }
+    }
+
+    #[test]
+    fn everything_runs_unless_told_otherwise() {
+        let selection = select(&args(&[], &[])).unwrap();
+        assert!(selection.unit && selection.arm64 && !selection.hosts.is_empty());
+    }
+
+    #[test]
+    fn only_narrows_to_a_kind() {
+        let selection = select(&args(&[Kind::Arm64], &[])).unwrap();
+        assert!(!selection.unit && selection.arm64 && selection.hosts.is_empty());
+    }
+
+    #[test]
+    fn a_kernel_narrows_to_the_guests_on_it() {
+        let selection = select(&args(&[], &["6.1"])).unwrap();
+        assert!(!selection.unit && !selection.arm64);
+        assert!(selection.hosts.iter().all(|host| host.kernel == "6.1"));
+    }
+
+    #[test]
+    fn a_kernel_for_unit_tests_is_refused() {
+        assert!(select(&args(&[Kind::Unit], &["6.1"])).is_err());
+    }
+
+    #[test]
+    fn a_kernel_that_is_in_no_plan_is_refused() {
+        assert!(select(&args(&[], &["4.19"])).is_err());
+    }
+}

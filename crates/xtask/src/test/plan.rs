@@ -1,0 +1,191 @@
+//! Which emulated hosts the guest tests run on: a table for every day, and every combination for `--full`.
+
+use anyhow::bail;
+
+use crate::host::{HostConfig, PageSize};
+
+/// A host and what runs there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// How its lines begin.
+    pub name: String,
+    pub kernel: &'static str,
+    pub page_size: PageSize,
+    pub gic: u8,
+    pub cpu: Cpu,
+    /// Whether tests that take minutes run too.
+    pub length: Length,
+}
+
+/// A CPU of the emulated host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cpu {
+    pub name: &'static str,
+    /// QEMU's `-cpu`.
+    pub qemu: &'static str,
+    /// Kernels with 16 KiB pages run on it.
+    pub has_16k: bool,
+}
+
+/// Which tests of a suite a host runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    Short,
+    /// Those of [`LONG_TESTS`] too.
+    All,
+}
+
+/// Parts of the names of the tests that run under `--full` only.
+pub(super) const LONG_TESTS: [&str; 1] = ["systemd"];
+
+impl Entry {
+    /// The machine to emulate.
+    pub(super) fn host(&self) -> HostConfig {
+        HostConfig {
+            kernel: self.kernel.to_owned(),
+            cpu: self.cpu.qemu.to_owned(),
+            gic: self.gic,
+            page_size: self.page_size,
+            ..HostConfig::default()
+        }
+    }
+}
+
+/// No virtualization host extensions: KVM's other way of working.
+const A57: Cpu = Cpu { name: "cortex-a57", qemu: "cortex-a57", has_16k: false };
+/// A server of 2019.
+const N1: Cpu = Cpu { name: "neoverse-n1", qemu: "neoverse-n1", has_16k: true };
+/// Everything QEMU knows but SVE, which is slow; pointer authentication by a fast algorithm.
+const MAX: Cpu = Cpu { name: "max", qemu: "max,pauth-impdef=on,sve=off", has_16k: true };
+const SVE: Cpu = Cpu { name: "max-sve", qemu: "max,pauth-impdef=on", has_16k: true };
+
+const CPUS: [Cpu; 4] = [A57, N1, MAX, SVE];
+const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
+/// The kernels there are with 16 KiB pages.
+const KERNELS_16K: [&str; 1] = ["6.12"];
+
+use PageSize::{K4, K16};
+
+/// Every kernel, page size, GIC version and kind of CPU once.
+#[rustfmt::skip]
+const DAILY: [(&str, PageSize, u8, Cpu); 8] = [
+    // kernel  pages  GIC  CPU
+    ("6.12",   K4,    3,   MAX),
+    ("5.10",   K4,    3,   N1),
+    ("6.1",    K4,    3,   N1),
+    ("7.2",    K4,    3,   MAX),
+    ("6.12",   K16,   3,   MAX),
+    ("6.12",   K4,    2,   MAX),
+    ("6.12",   K4,    3,   A57),
+    ("6.12",   K4,    3,   SVE),
+];
+
+/// The hosts to run on, narrowed to these kernels unless there are none.
+///
+/// # Errors
+/// A kernel that no host runs.
+pub(super) fn hosts(full: bool, kernels: &[String]) -> anyhow::Result<Vec<Entry>> {
+    if let Some(unknown) = kernels.iter().find(|label| !KERNELS.contains(&label.as_str())) {
+        bail!("no test runs on kernel `{unknown}`; there are {}", KERNELS.join(", "));
+    }
+    let mut hosts: Vec<_> = DAILY.into_iter().map(entry).collect();
+    if full {
+        // What runs every day runs first, and everything long once.
+        hosts.iter_mut().take(1).for_each(|host| host.length = Length::All);
+        let rest: Vec<_> =
+            every_combination().filter(|host| !hosts.iter().any(|h| h.name == host.name)).collect();
+        hosts.extend(rest);
+    }
+    hosts.retain(|host| kernels.is_empty() || kernels.iter().any(|label| label == host.kernel));
+    Ok(hosts)
+}
+
+fn every_combination() -> impl Iterator<Item = Entry> {
+    let kernels =
+        KERNELS.map(|label| (label, K4)).into_iter().chain(KERNELS_16K.map(|label| (label, K16)));
+    kernels.flat_map(|(label, page_size)| {
+        let cpus = CPUS.into_iter().filter(move |cpu| page_size == K4 || cpu.has_16k);
+        cpus.flat_map(move |cpu| [3, 2].map(|gic| entry((label, page_size, gic, cpu))))
+    })
+}
+
+fn entry((kernel, page_size, gic, cpu): (&'static str, PageSize, u8, Cpu)) -> Entry {
+    let pages = match page_size {
+        K4 => "",
+        K16 => "-16k",
+    };
+    let name = format!("{kernel}{pages} gicv{gic} {}", cpu.name);
+    Entry { name, kernel, page_size, gic, cpu, length: Length::Short }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn daily() -> Vec<Entry> {
+        hosts(false, &[]).unwrap()
+    }
+
+    fn full() -> Vec<Entry> {
+        hosts(true, &[]).unwrap()
+    }
+
+    #[test]
+    fn every_day_has_every_kernel_gic_page_size_and_cpu() {
+        let daily = daily();
+        assert!(KERNELS.iter().all(|label| daily.iter().any(|host| host.kernel == *label)));
+        assert!(CPUS.iter().all(|cpu| daily.iter().any(|host| host.cpu == *cpu)));
+        assert!([2, 3].iter().all(|gic| daily.iter().any(|host| host.gic == *gic)));
+        assert!([K4, K16].iter().all(|size| daily.iter().any(|host| host.page_size == *size)));
+    }
+
+    #[test]
+    fn the_full_plan_begins_with_every_day() {
+        let (daily, full) = (daily(), full());
+        let names =
+            |hosts: &[Entry]| hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&full[..daily.len()]), names(&daily));
+    }
+
+    #[test]
+    fn the_full_plan_has_every_combination_once() {
+        let mut names: Vec<_> = full().into_iter().map(|host| host.name).collect();
+        names.sort();
+        names.dedup();
+        // 4 CPUs and 2 GICs on 4 kernels; with 16 KiB pages one CPU fewer, on one.
+        assert_eq!((names.len(), full().len()), (38, 38));
+    }
+
+    #[test]
+    fn long_tests_run_once_and_only_when_asked_for() {
+        assert!(daily().iter().all(|host| host.length == Length::Short));
+        assert_eq!(full().iter().filter(|host| host.length == Length::All).count(), 1);
+    }
+
+    #[test]
+    fn no_host_is_one_that_does_not_boot() {
+        let broken =
+            |host: &Entry| host.page_size == K16 && (host.kernel != "6.12" || host.cpu == A57);
+        assert!(!full().iter().any(broken));
+    }
+
+    #[test]
+    fn kernels_narrow_the_plan() {
+        let hosts = hosts(false, &["5.10".to_owned(), "7.2".to_owned()]).unwrap();
+        let labels: Vec<_> = hosts.iter().map(|host| host.kernel).collect();
+        assert_eq!(labels, ["5.10", "7.2"]);
+    }
+
+    #[test]
+    fn an_unknown_kernel_names_the_known_ones() {
+        let error = hosts(false, &["4.19".to_owned()]).unwrap_err().to_string();
+        assert_eq!(error, "no test runs on kernel `4.19`; there are 5.10, 6.1, 6.12, 7.2");
+    }
+
+    #[test]
+    fn a_host_is_what_its_row_says() {
+        let host = entry(("6.12", K16, 2, N1)).host();
+        assert_eq!((host.kernel.as_str(), host.cpu.as_str(), host.gic), ("6.12", "neoverse-n1", 2));
+        assert_eq!(host.page_size, K16);
+    }
+}
