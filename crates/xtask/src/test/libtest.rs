@@ -11,6 +11,9 @@ use super::tally::{Failure, Tally};
 /// How many lines are kept to show what a harness said before it died.
 const TAIL_LINES: usize = 60;
 
+/// What is wrong with a program that ran no tests.
+const SILENCE: &str = "no word of a test harness";
+
 /// How one test ended, in the harness' words.
 const OUTCOMES: [&str; 3] = ["ok", "FAILED", "ignored"];
 
@@ -19,10 +22,11 @@ pub(super) struct Reader {
     run: String,
     /// The program whose section comes next, by cargo's word.
     program: String,
+    /// That program has printed nothing of a harness yet.
+    awaited: bool,
     section: Option<Section>,
-    /// The last lines, whatever they were.
+    /// The last lines since the program was announced, whatever they were.
     tail: VecDeque<String>,
-    sections: u32,
     tally: Tally,
 }
 
@@ -62,25 +66,21 @@ impl Reader {
         Self {
             run: run.to_owned(),
             program: String::new(),
+            awaited: true,
             section: None,
             tail: VecDeque::new(),
-            sections: 0,
             tally: Tally::default(),
         }
     }
 
     /// Reads one line; says so if a test ended with it.
     pub(super) fn line(&mut self, line: &str) -> Option<TestLine> {
-        if self.tail.len() == TAIL_LINES {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line.to_owned());
+        self.keep(line);
         if let Some(program) = program(line) {
-            self.end_unfinished();
-            self.program = program;
+            self.begin_program(program, line);
         } else if is_start(line) && self.section.as_ref().is_none_or(|s| s.part == Part::Tests) {
             self.end_unfinished();
-            self.sections += 1;
+            self.awaited = false;
             self.section = Some(Section::default());
         } else if let Some(section) = &mut self.section {
             if let Some(counts) = section.result(line) {
@@ -101,13 +101,32 @@ impl Reader {
     /// Ends the run. `ended` says how, if that was not with status 0.
     pub(super) fn finish(mut self, ended: Option<&str>) -> Tally {
         self.end_unfinished();
-        let unexplained = self.tally.failures.is_empty();
         match ended {
-            Some(how) if unexplained => self.fail_with_tail(how),
-            None if self.sections == 0 => self.fail_with_tail("no test harness spoke"),
+            Some(how) if self.awaited || self.tally.failures.is_empty() => self.fail_with_tail(how),
+            None if self.awaited => self.fail_with_tail(SILENCE),
             _ => {}
         }
         self.tally
+    }
+
+    /// Keeps a line for a failure that has no output of its own.
+    fn keep(&mut self, line: &str) {
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.to_owned());
+    }
+
+    /// Another program is announced by this line: the one before it had its chance.
+    fn begin_program(&mut self, program: String, line: &str) {
+        self.end_unfinished();
+        if self.awaited && !self.program.is_empty() {
+            self.fail_with_tail(SILENCE);
+        }
+        self.program = program;
+        self.awaited = true;
+        self.tail.clear();
+        self.keep(line);
     }
 
     /// Counts a section whose result line has come.

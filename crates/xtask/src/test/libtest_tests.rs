@@ -81,7 +81,25 @@ fn what_does_not_build_is_one_failure_that_shows_why() {
 #[test]
 fn silence_is_a_failure() {
     let (tally, _) = read("", None);
-    assert_eq!(names(&tally), [("run", "no test harness spoke")]);
+    assert_eq!(names(&tally), [("run", "no word of a test harness")]);
+}
+
+#[test]
+fn a_program_that_does_not_start_is_a_failure_whatever_the_one_before_it_did() {
+    let recorded = include_str!("recorded/does_not_start.txt");
+    let (tally, _) = read(recorded, Some("status 127"));
+    let expected = [("run conformance", "psci::version"), ("run guest-tests", "status 127")];
+    assert_eq!(names(&tally), expected);
+    assert!(tally.failures[1].output.contains("not found"));
+}
+
+#[test]
+fn a_program_that_is_followed_by_another_has_had_its_chance() {
+    let (tally, _) = read(
+        "Running a (a-)\nRunning b (b-)\nrunning 0 tests\ntest result: ok. 0 passed; 0 failed; 0 ignored\n",
+        None,
+    );
+    assert_eq!(names(&tally), [("run a", "no word of a test harness")]);
 }
 
 #[test]

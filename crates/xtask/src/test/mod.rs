@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test there is, wherever it has to run, counted in one line.
 //!
-//! Unit tests run natively ([`unit`]) and, for the code that is shipped, under user-mode emulation; guests run inside
+//! Unit tests run natively ([`mod@unit`]) and, for the code that is shipped, under user-mode emulation; guests run inside
 //! emulated hosts ([`guest`]), which [`plan`] lists.
 
 mod guest;
