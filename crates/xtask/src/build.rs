@@ -20,10 +20,11 @@ use crate::{
 pub(crate) struct Args {}
 
 /// Programs that commands in the emulated host find on their path: package and binary.
-const HOST_PROGRAMS: [(&str, &str); 3] = [
+const HOST_PROGRAMS: [(&str, &str); 4] = [
     ("kedge", "kedge"),
     ("kedge-guest-tests", "guest-tests"),
     ("kedge-conformance", "conformance"),
+    ("kedge-bench", "bench"),
 ];
 
 /// Runs `cargo xtask build`: the binary's path is the last line printed.

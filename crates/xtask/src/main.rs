@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's developer commands, one module each.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod boot;
 mod build;
 mod check;
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure what kedge costs and hold it against what it may cost
+    Bench(bench::Args),
     /// Boot a Debian guest in kedge, installing, building and fetching whatever that takes
     Boot(boot::Args),
     /// Build kedge's static arm64 release binary; its path is the last line printed
@@ -43,6 +46,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Bench(args) => bench::main(&args),
         Command::Boot(args) => boot::main(&args),
         Command::Build(args) => build::main(&args),
         Command::Check(args) => check::main(&args),
