@@ -2,8 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    env,
-    process::Command,
+    fs,
+    num::NonZero,
     sync::{Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
@@ -12,28 +12,30 @@ use std::{
 use super::{
     libtest::Reader,
     plan::{Entry, LONG_TESTS, Length},
+    suites,
     tally::Tally,
 };
 use crate::{
     debian::kernels::KernelGone,
-    host::{self, Content, Guest, HostExit, HostJob, Overlay},
-    process,
+    host::{self, Guest, HostExit, HostJob, Overlay},
 };
 
-/// Hosts that run at one time.
-const AT_ONCE: usize = 1;
+/// Memory to be free for each host that runs at the same time, in KiB: its own and its initial file system's.
+const KIB_PER_HOST: usize = 4 * 1024 * 1024;
 /// The longest one host may take.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// The same with long tests.
 const LONG_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// The programs that hold the tests.
-const SUITES: [&str; 2] = ["conformance", "guest-tests"];
-/// Runs the suites with the arguments it is given, each announced as cargo would.
+/// Runs the suites with the arguments it is given, each announced as cargo would. Tests that wait for KVM have it here.
 const SCRIPT: &str = r#"status=0
-for suite in conformance guest-tests; do
+for suite in $KEDGE_SUITES; do
     echo "Running $suite ($suite-)"
-    $suite "$@" || status=$?
+    case $suite in
+        *.on_kvm) more=--include-ignored ;;
+        *) more= ;;
+    esac
+    $suite $more "$@" || status=$?
 done
 exit $status"#;
 
@@ -42,15 +44,16 @@ exit $status"#;
 /// # Errors
 /// What the hosts have in common cannot be built or fetched.
 pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
-    let files = host::standard_files(&[])?;
-    if filter.is_some_and(|filter| !any_test(&files, filter)) {
+    let mut files = host::standard_files(&[])?;
+    files.extend(suites::on_kvm()?);
+    if filter.is_some_and(|filter| !suites::any_test(&files, filter)) {
         return Ok(());
     }
     let queue = Mutex::new(hosts.iter().collect::<VecDeque<_>>());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let (results, of_hosts) = mpsc::channel();
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once() {
             let (results, next, files) = (results.clone(), &next, &files);
             scope.spawn(move || {
                 while let Some(entry) = next() {
@@ -65,24 +68,14 @@ pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> a
     Ok(())
 }
 
-/// Some test has this in its name, so that it is worth booting hosts. A suite that cannot say counts as one that has.
-fn any_test(files: &[Overlay], filter: &str) -> bool {
-    SUITES.into_iter().any(|suite| tests_of(files, suite).is_none_or(|all| has(&all, filter)))
-}
-
-/// The names of a suite's tests, as it lists them under user-mode emulation.
-fn tests_of(files: &[Overlay], suite: &str) -> Option<String> {
-    let path = format!("/kedge/bin/{suite}");
-    let Content::Copy(program) = &files.iter().find(|file| file.path == path)?.content else {
-        return None;
-    };
-    let mut list =
-        Command::new(if env::consts::ARCH == "aarch64" { "env" } else { "qemu-aarch64" });
-    process::output(list.arg(program).arg("--list")).ok()
-}
-
-fn has(list: &str, filter: &str) -> bool {
-    list.lines().filter_map(|line| line.strip_suffix(": test")).any(|name| name.contains(filter))
+/// Hosts that run at one time: a host keeps one processor busy, rarely two.
+fn at_once() -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let free = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let free: usize =
+        free.and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+    processors.min(free / KIB_PER_HOST).max(1)
 }
 
 /// Runs the suites on one host; a kernel that is not to be had is one skip.
@@ -101,7 +94,9 @@ fn suites_on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> any
     let guest = Guest { label: entry.kernel.to_owned(), page_size: entry.page_size };
     let mut files = files.to_vec();
     files.extend(host::guest_files(&guest)?);
+    let suites = suites::names(&files).join(" ");
     let mut job = HostJob::new(command(entry.length, filter), files);
+    job.env.push(("KEDGE_SUITES".to_owned(), suites));
     job.timeout = match entry.length {
         Length::Short => TIMEOUT,
         Length::All => LONG_TIMEOUT,
@@ -145,17 +140,5 @@ mod tests {
         let short = command(Length::Short, Some("boot"));
         assert_eq!(short[4..], ["--test-threads=1", "--skip", "systemd", "boot"]);
         assert_eq!(command(Length::All, None)[4..], ["--test-threads=1"]);
-    }
-
-    #[test]
-    fn every_suite_is_in_the_script() {
-        assert!(SCRIPT.contains(&format!("for suite in {};", SUITES.join(" "))));
-    }
-
-    #[test]
-    fn a_filter_is_looked_for_in_the_names_of_tests() {
-        let list = "boot::one_cpu: test\nboot::four_cpus: test\n";
-        assert!(has(list, "four"));
-        assert!(!has(list, "test"));
     }
 }

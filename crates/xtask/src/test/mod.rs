@@ -6,6 +6,7 @@
 mod guest;
 mod libtest;
 mod plan;
+mod suites;
 mod tally;
 mod unit;
 

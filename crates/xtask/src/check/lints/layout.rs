@@ -18,9 +18,8 @@ pub(super) fn module_docs(source: &Source) -> Vec<Finding> {
 
 /// A Rust file is short enough to be read in one go.
 pub(super) fn file_length(source: &Source) -> Vec<Finding> {
-    let tests_only = source.is_test() && source.path.ends_with("tests.rs");
     let lines = source.tests_start - 1;
-    if !source.is_rust() || tests_only || lines < MOST_LINES {
+    if !source.is_rust() || source.is_tests_of_a_crate() || lines < MOST_LINES {
         return Vec::new();
     }
     vec![Finding::new(MOST_LINES, format!("{lines} lines before the tests; at most {MOST_LINES}"))]
@@ -68,6 +67,14 @@ mod tests {
     fn unit_tests_do_not_count() {
         let tests = "#[cfg(test)]\nmod tests {\n".to_owned() + &"// x\n".repeat(900) + "}\n";
         assert_eq!(file_length(&lines(400, &tests)), []);
+    }
+
+    #[test]
+    fn nor_does_a_file_of_tests() {
+        let text = "//! x\n".repeat(900);
+        assert_eq!(file_length(&Source::new("arch/tests/boot.rs", text.as_str())), []);
+        assert_eq!(file_length(&Source::new("arch/src/gic/tests.rs", text.as_str())), []);
+        assert_eq!(file_length(&Source::new("tests/guest/src/boot.rs", text)).len(), 1);
     }
 
     #[test]

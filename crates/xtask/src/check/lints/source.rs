@@ -38,13 +38,15 @@ impl Source {
         self.path.ends_with(".rs")
     }
 
-    /// Nothing but tests: an integration test, or unit tests in a file of their own.
+    /// Part of tests: those of a crate, or a package that exists to test.
     pub(super) fn is_test(&self) -> bool {
-        self.path.starts_with("tests/")
-            || self.path.contains("/tests/")
-            || self.path.ends_with("/tests.rs")
-            || self.path.ends_with("_test.rs")
-            || self.path.ends_with("_tests.rs")
+        self.path.starts_with("tests/") || self.is_tests_of_a_crate()
+    }
+
+    /// Nothing but tests: a crate's integration tests, or its unit tests in a file of their own.
+    pub(super) fn is_tests_of_a_crate(&self) -> bool {
+        let ends = ["/tests.rs", "_test.rs", "_tests.rs"];
+        self.path.contains("/tests/") || ends.iter().any(|end| self.path.ends_with(end))
     }
 
     /// The indices at which these tokens stand one after the other.

@@ -7,7 +7,7 @@ use super::{Finding, Source};
 /// Each `unsafe` block and `unsafe impl` says why it is sound.
 pub(super) fn safety_comment(source: &Source) -> Vec<Finding> {
     let uses = ["{", "impl"].into_iter().flat_map(|next| source.find(&["unsafe", next]));
-    let unargued = uses.filter(|&at| !argued(source, at, "// SAFETY: "));
+    let unargued = uses.filter(|&at| !argued(source, at, " SAFETY: "));
     let mut lines: Vec<_> = unargued.map(|at| source.tokens[at].line).collect();
     lines.sort_unstable();
     lines.into_iter().map(|line| Finding::new(line, "no `// SAFETY: ` right above")).collect()
@@ -21,7 +21,7 @@ pub(super) fn opt_in(source: &Source) -> Vec<Finding> {
         findings.push(Finding::new(source.tokens[at].line, what));
     }
     for at in source.find(&["expect", "(", "unsafe_code"]) {
-        if !argued(source, at, "// UNSAFETY: ") {
+        if !argued(source, at, " UNSAFETY: ") {
             findings.push(Finding::new(
                 source.tokens[at].line,
                 "no `// UNSAFETY: ` and a reason right above",
@@ -34,9 +34,11 @@ pub(super) fn opt_in(source: &Source) -> Vec<Finding> {
 /// A comment with this mark stands over the token or over the statement that it is part of.
 fn argued(source: &Source, at: usize, mark: &str) -> bool {
     let lines = [source.tokens[at].line, source.tokens[statement_start(source, at)].line];
-    lines
-        .into_iter()
-        .any(|line| source.comments_above(line).iter().any(|note| note.starts_with(mark)))
+    let says = |note: &&str| {
+        let text = note.strip_prefix("//!").or_else(|| note.strip_prefix("//"));
+        text.is_some_and(|text| text.starts_with(mark))
+    };
+    lines.into_iter().any(|line| source.comments_above(line).iter().any(says))
 }
 
 /// The index of the first token after the last `;`, `{`, `}` or `=>`.
@@ -96,6 +98,13 @@ mod tests {
     fn an_opt_in_with_its_reason_passes() {
         let text =
             "//! Slots.\n// UNSAFETY: KVM maps memory by address.\n#![expect(unsafe_code)]\n";
+        assert_eq!(opt_in(&rust(text)), []);
+    }
+
+    #[test]
+    fn the_reason_may_stand_in_the_files_own_words() {
+        let text =
+            "//! Slots.\n//!\n//! UNSAFETY: KVM maps memory by address.\n#![expect(unsafe_code)]\n";
         assert_eq!(opt_in(&rust(text)), []);
     }
 
