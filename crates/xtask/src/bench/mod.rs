@@ -17,8 +17,8 @@ use budget::{BUDGETS, Measured};
 /// Runs that count, after one that does not.
 const RUNS: &str = "5";
 const TIMEOUT: Duration = Duration::from_secs(20 * 60);
-/// A guest that powers off with its first instructions, entered as a flat binary.
-const NULL_GUEST: &str = "kedge run --kernel /kedge/payloads/null_guest.img --kernel-format flat";
+/// A guest that powers off with its first instructions.
+const NULL_GUEST: &str = "kedge run --kernel /kedge/payloads/null.img";
 /// Fork, exec and exit of a program that does nothing: what no program can undercut.
 const FLOOR: &str = "/bin/true";
 

@@ -27,12 +27,12 @@ const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// The same with long tests.
 const LONG_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// Runs the suites with the arguments it is given, each announced as cargo would. Tests that wait for KVM have it here.
+/// Runs the suites with the arguments it is given, each announced as cargo would.
 const SCRIPT: &str = r#"status=0
 for suite in $KEDGE_SUITES; do
     echo "Running $suite ($suite-)"
     case $suite in
-        *.on_kvm) more=--include-ignored ;;
+        *.on_kvm) more=$KEDGE_ON_KVM ;;
         *) more= ;;
     esac
     $suite $more "$@" || status=$?
@@ -97,6 +97,7 @@ fn suites_on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> any
     let suites = suites::names(&files).join(" ");
     let mut job = HostJob::new(command(entry.length, filter), files);
     job.env.push(("KEDGE_SUITES".to_owned(), suites));
+    job.env.push(("KEDGE_ON_KVM".to_owned(), on_kvm(entry)));
     job.timeout = match entry.length {
         Length::Short => TIMEOUT,
         Length::All => LONG_TIMEOUT,
@@ -131,14 +132,30 @@ fn command(length: Length, filter: Option<&str>) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
+/// Arguments of the suites that cargo builds: their tests are ignored elsewhere, and name what a host must have.
+fn on_kvm(entry: &Entry) -> String {
+    let lacking = entry.lacks().into_iter().map(|part| format!(" --skip host_with_{part}"));
+    "--include-ignored".to_owned() + &lacking.collect::<String>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test::plan::{self, Plan};
 
     #[test]
     fn long_tests_are_left_out_unless_asked_for() {
         let short = command(Length::Short, Some("boot"));
         assert_eq!(short[4..], ["--test-threads=1", "--skip", "systemd", "boot"]);
         assert_eq!(command(Length::All, None)[4..], ["--test-threads=1"]);
+    }
+
+    #[test]
+    fn tests_for_what_a_host_lacks_are_left_out_there() {
+        let hosts = plan::hosts(Plan::Daily, &[]).unwrap();
+        let with_gicv2 = hosts.iter().find(|host| host.gic == 2).unwrap();
+        let expected =
+            "--include-ignored --skip host_with_gicv3 --skip host_with_pmu --skip host_with_sve";
+        assert_eq!(on_kvm(with_gicv2), expected);
     }
 }

@@ -13,7 +13,7 @@ mod unit;
 use std::{process::ExitCode, time::Instant};
 
 use anyhow::bail;
-use plan::Entry;
+use plan::{Entry, Plan};
 use tally::Tally;
 
 use crate::setup;
@@ -81,7 +81,8 @@ fn select(args: &Args) -> anyhow::Result<Selection> {
     if guests_only && !asked(Kind::Guest) {
         bail!("--kernel is about guests, which --only leaves out");
     }
-    let hosts = if asked(Kind::Guest) { plan::hosts(args.full, &args.kernel)? } else { Vec::new() };
+    let plan = if args.full { Plan::Full } else { Plan::Daily };
+    let hosts = if asked(Kind::Guest) { plan::hosts(plan, &args.kernel)? } else { Vec::new() };
     Ok(Selection {
         unit: asked(Kind::Unit) && !guests_only,
         arm64: asked(Kind::Arm64) && !guests_only,
