@@ -32,9 +32,10 @@ pub(super) fn doc_arm64() -> anyhow::Result<Outcome> {
     run(for_arm64(cargo().args(DOC))?.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-const CLIPPY: [&str; 5] = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet"];
+const CLIPPY: [&str; 6] =
+    ["clippy", "--workspace", "--all-targets", "--keep-going", "--locked", "--quiet"];
 const DENY_WARNINGS: [&str; 3] = ["--", "-D", "warnings"];
-const DOC: [&str; 5] = ["doc", "--workspace", "--no-deps", "--locked", "--quiet"];
+const DOC: [&str; 6] = ["doc", "--workspace", "--no-deps", "--keep-going", "--locked", "--quiet"];
 
 /// The same for the build that is shipped.
 fn for_arm64(command: &mut Command) -> anyhow::Result<&mut Command> {

@@ -2,12 +2,15 @@
 //!
 //! Dev-dependencies are exempt, but for the crates that only one place may name at all.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs};
+
+use anyhow::Context;
 
 use super::{
     Outcome,
     metadata::{self, Dependency, Kind, Package},
 };
+use crate::paths;
 
 /// What a crate may import of ours.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +84,11 @@ const ARM64_ONLY: &str = "kedge-hv-kvm";
 
 /// The step of `cargo xtask check`.
 pub(super) fn check() -> anyhow::Result<Outcome> {
-    let wrongs = violations(&metadata::read()?);
+    let packages = metadata::read()?;
+    let readme =
+        fs::read_to_string(paths::workspace().join("README.md")).context("no README.md")?;
+    let mut wrongs = violations(&packages);
+    wrongs.extend(unmapped(&packages, &readme));
     if wrongs.is_empty() {
         return Ok(Outcome::Clean);
     }
@@ -99,6 +106,15 @@ pub(super) fn check() -> anyhow::Result<Outcome> {
 /// Everything that is wrong with the dependencies of these packages.
 fn violations(packages: &[Package]) -> Vec<String> {
     packages.iter().flat_map(of_package).collect()
+}
+
+/// Packages that the README's map of the tree does not show.
+fn unmapped(packages: &[Package], readme: &str) -> Vec<String> {
+    let missing =
+        packages.iter().filter(|package| !readme.contains(&format!("| `{}` |", package.name)));
+    missing
+        .map(|package| format!("`{}` is not in README.md's map of the tree", package.name))
+        .collect()
 }
 
 fn of_package(package: &Package) -> Vec<String> {
@@ -166,9 +182,8 @@ mod tests {
 
     /// What `cargo metadata` says of `package` with this one dependency.
     fn wrongs(package: &str, dependency: &str) -> Vec<String> {
-        let json = format!(
-            r#"{{"packages": [{{"name": "{package}", "manifest_path": "/x/Cargo.toml", "dependencies": [{dependency}]}}]}}"#
-        );
+        let json =
+            format!(r#"{{"packages": [{{"name": "{package}", "dependencies": [{dependency}]}}]}}"#);
         violations(&metadata::parse(json.as_bytes()).unwrap())
     }
 
@@ -191,6 +206,15 @@ mod tests {
     }
 
     const NOTHING: [&str; 0] = [];
+
+    #[test]
+    fn a_crate_that_is_not_on_the_map_is_an_error() {
+        let json = r#"{"packages": [{"name": "kedge-ids", "dependencies": []}]}"#;
+        let packages = metadata::parse(json.as_bytes()).unwrap();
+        assert_eq!(unmapped(&packages, "| `crates/ids/` | `kedge-ids` | 0 |"), NOTHING);
+        let expected = ["`kedge-ids` is not in README.md's map of the tree"];
+        assert_eq!(unmapped(&packages, "| `crates/ids/` | - | 0 |"), expected);
+    }
 
     #[test]
     fn a_crate_may_import_from_every_layer_below() {

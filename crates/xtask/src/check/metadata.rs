@@ -1,7 +1,5 @@
 //! What `cargo metadata` says about the workspace's packages, as far as the layer check asks.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, bail};
 use serde_json::Value;
 
@@ -11,7 +9,6 @@ use crate::build::cargo;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Package {
     pub name: String,
-    pub manifest: PathBuf,
     pub dependencies: Vec<Dependency>,
 }
 
@@ -57,7 +54,6 @@ pub(super) fn parse(json: &[u8]) -> anyhow::Result<Vec<Package>> {
 fn package(value: &Value) -> anyhow::Result<Package> {
     Ok(Package {
         name: text(value, "name")?,
-        manifest: text(value, "manifest_path")?.into(),
         dependencies: list(value, "dependencies")?
             .iter()
             .map(dependency)
