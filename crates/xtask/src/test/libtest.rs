@@ -75,10 +75,12 @@ impl Reader {
 
     /// Reads one line; says so if a test ended with it.
     pub(super) fn line(&mut self, line: &str) -> Option<TestLine> {
-        self.keep(line);
         if let Some(program) = program(line) {
             self.begin_program(program, line);
-        } else if is_start(line) && self.section.as_ref().is_none_or(|s| s.part == Part::Tests) {
+            return None;
+        }
+        self.keep(line);
+        if is_start(line) && self.section.as_ref().is_none_or(|s| s.part == Part::Tests) {
             self.end_unfinished();
             self.awaited = false;
             self.section = Some(Section::default());

@@ -100,6 +100,7 @@ fn a_program_that_is_followed_by_another_has_had_its_chance() {
         None,
     );
     assert_eq!(names(&tally), [("run a", "no word of a test harness")]);
+    assert_eq!(tally.failures[0].output, "Running a (a-)");
 }
 
 #[test]
