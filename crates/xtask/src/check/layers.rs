@@ -79,9 +79,6 @@ const OWNED: &[Owned] = &[
     Owned { name: "vm-memory", feature: Some("backend-mmap"), owner: "kedge-guest-memory" },
 ];
 
-/// A dev-dependency on this crate stands under the target where the crate has something in it.
-const ARM64_ONLY: &str = "kedge-hv-kvm";
-
 /// The step of `cargo xtask check`.
 pub(super) fn check() -> anyhow::Result<Outcome> {
     let packages = metadata::read()?;
@@ -133,9 +130,6 @@ fn of_dependency(row: &Row, dependency: &Dependency) -> Option<String> {
     }
     let name = dependency.name.as_str();
     match dependency.kind {
-        Kind::Dev if name == ARM64_ONLY && !for_arm64(dependency) => Some(format!(
-            "`{name}` is a dev-dependency outside [target.'cfg(target_arch = \"aarch64\")'.dev-dependencies]"
-        )),
         Kind::Dev => None,
         Kind::Normal | Kind::Build => layer_violation(row, name),
     }
@@ -170,10 +164,6 @@ fn owner_violation(row: &Row, dependency: &Dependency) -> Option<String> {
         }
         Some(_) => None,
     }
-}
-
-fn for_arm64(dependency: &Dependency) -> bool {
-    dependency.target.as_deref().is_some_and(|target| target.contains("aarch64"))
 }
 
 #[cfg(test)]
@@ -278,14 +268,6 @@ mod tests {
     #[test]
     fn dev_dependencies_are_exempt() {
         assert_eq!(wrongs("kedge-bus", &dev("kedge-vmm", "null")), NOTHING);
-    }
-
-    #[test]
-    fn the_kvm_back_end_is_a_dev_dependency_on_arm64_only() {
-        let arm64 = r#""cfg(target_arch = \"aarch64\")""#;
-        assert_eq!(wrongs("kedge-vmm", &dev("kedge-hv-kvm", arm64)), NOTHING);
-        assert_eq!(wrongs("kedge-vmm", &dev("kedge-hv-kvm", "null")).len(), 1);
-        assert_eq!(wrongs("kedge-vmm", &dev("kedge-hv-kvm", r#""cfg(unix)""#)).len(), 1);
     }
 
     #[test]

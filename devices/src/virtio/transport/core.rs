@@ -53,10 +53,10 @@ pub(super) enum Half {
 /// Why queues could not move into the device's worker.
 #[derive(Debug, thiserror::Error)]
 enum ActivateError {
-    #[error("queue {index} is not as the specification wants it: {source}")]
+    #[error("queue {index} is not as the specification wants it")]
     Queue { index: u16, source: virtio_queue::Error },
-    #[error("the host has no file descriptor for a doorbell: {0}")]
-    Doorbell(io::Error),
+    #[error("the host has no file descriptor for a doorbell")]
+    Doorbell(#[source] io::Error),
     #[error(transparent)]
     Loop(LoopError),
 }
