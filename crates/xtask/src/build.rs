@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
 };
 
@@ -84,50 +84,47 @@ fn workspace_programs() -> anyhow::Result<Vec<String>> {
 fn programs(wanted: &[(&str, &str)]) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let toolchain = Toolchain::installed()?;
     let mut build = cargo();
-    build.args(["build", "--release", "--locked", "--target", toolchain.target()]);
-    build.args(["--message-format", "json-render-diagnostics"]);
-    build.envs(toolchain.environment());
+    build.args(["build", "--locked"]).envs(toolchain.environment());
     for (package, binary) in wanted {
         build.args(["--package", package, "--bin", binary]);
     }
+    let built = executables(build, toolchain)?;
+    for (_, path) in &built {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        check_static(&bytes)
+            .with_context(|| format!("{} is of no use in a bare host", path.display()))?;
+    }
+    Ok(built)
+}
+
+/// The bare-metal guests of `tests/payloads`: a workspace of its own, whose linker writes memory images.
+fn payloads() -> anyhow::Result<Vec<Overlay>> {
+    let folder = paths::workspace().join("tests/payloads");
+    if !folder.join("Cargo.toml").is_file() {
+        return Ok(Vec::new());
+    }
+    let toolchain = Toolchain::installed()?;
+    let mut build = cargo();
+    // Its `.cargo/config.toml` counts only there.
+    build.current_dir(&folder).args(["build", "--locked", "--target-dir"]);
+    build.arg(paths::work().join("payloads")).envs(toolchain.bare_metal_environment());
+    let built = executables(build, toolchain)?;
+    let overlay = |(name, path)| Overlay::copy(&format!("/kedge/payloads/{name}.img"), path);
+    Ok(built.into_iter().map(overlay).collect())
+}
+
+/// Runs `build` as a release build for arm64; name and path of each program it has made or found made.
+fn executables(mut build: Command, toolchain: Toolchain) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    build.args(["--release", "--target", toolchain.target()]);
+    build.args(["--message-format", "json-render-diagnostics"]);
     let built = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     ensure!(built.status.success(), "the arm64 build failed");
     let messages = String::from_utf8_lossy(&built.stdout);
-    let mut found = Vec::new();
-    for line in messages.lines() {
-        let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
-        let Some(path) = message.get("executable").and_then(Value::as_str) else { continue };
-        let path = PathBuf::from(path);
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        check_static(&bytes)
-            .with_context(|| format!("{} is of no use in a bare host", path.display()))?;
-        found.push((name, path));
-    }
-    Ok(found)
-}
-
-/// The bare-metal guests of `tests/payloads`, built by the script there.
-fn payloads() -> anyhow::Result<Vec<Overlay>> {
-    let folder = paths::workspace().join("tests/payloads");
-    let script = folder.join("build.sh");
-    if !script.is_file() {
-        return Ok(Vec::new());
-    }
-    let out = paths::work().join("payloads");
-    fs::create_dir_all(&out)?;
-    process::quiet(Command::new("sh").arg(&script).arg(&out).current_dir(&folder))?;
-    images_in(&out)
-}
-
-fn images_in(folder: &Path) -> anyhow::Result<Vec<Overlay>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        found.push(Overlay::copy(&format!("/kedge/payloads/{name}"), path));
-    }
-    Ok(found)
+    let message = |line| serde_json::from_str::<Value>(line).ok();
+    let executable = |message: Value| Some(PathBuf::from(message.get("executable")?.as_str()?));
+    let named =
+        |path: PathBuf| (path.file_name().unwrap_or_default().to_string_lossy().into(), path);
+    Ok(messages.lines().filter_map(message).filter_map(executable).map(named).collect())
 }
 
 /// The cargo that runs us, in the workspace.

@@ -13,15 +13,18 @@ use crate::{process, progress};
 const MUSL: &str = "aarch64-unknown-linux-musl";
 const GNU: &str = "aarch64-unknown-linux-gnu";
 const CROSS_LINKER: &str = "aarch64-linux-gnu-gcc";
+/// GNU's linker writes no plain memory images for arm64.
+const BARE_METAL_LINKER: &str = "ld.lld";
 /// Where a cross compiler and arm64 itself have the static C library.
 const LIBC: [&str; 2] = ["/usr/aarch64-linux-gnu/lib/libc.a", "/usr/lib/aarch64-linux-gnu/libc.a"];
 /// Debian's names; its plain `rustc` is too old for the project.
-const DEBIAN: [(&str, &str); 5] = [
+const DEBIAN: [(&str, &str); 6] = [
     ("rustc-web", "builds kedge: there is no rustup here"),
     ("cargo-web", "goes with rustc-web"),
     ("rust-web-clippy", "checks the code"),
     ("rustfmt-web", "formats it"),
     ("libstd-rust-web-dev:arm64", "Rust's library for arm64"),
+    ("lld", "links test guests that have no operating system"),
 ];
 /// What links arm64 programs there: the machine's own compiler, or a cross one.
 #[cfg(target_arch = "aarch64")]
@@ -51,7 +54,8 @@ impl Toolchain {
         if has_library(MUSL) {
             return Ok(Self::Musl);
         }
-        let can_link = process::find(CROSS_LINKER).is_some()
+        let linkers = [CROSS_LINKER, BARE_METAL_LINKER];
+        let can_link = linkers.iter().all(|linker| process::find(linker).is_some())
             && LIBC.iter().any(|library| Path::new(library).is_file());
         if has_library(GNU) && can_link {
             return Ok(Self::DebianCross);
@@ -78,6 +82,17 @@ impl Toolchain {
                     "-C target-feature=+crt-static",
                 ),
                 ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", "qemu-aarch64"),
+            ],
+        }
+    }
+
+    /// Variables that cargo needs to link programs that are no Linux programs, with flags of their own.
+    pub(crate) fn bare_metal_environment(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Musl => Vec::new(),
+            Self::DebianCross => vec![
+                ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", BARE_METAL_LINKER),
+                ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C linker-flavor=ld.lld"),
             ],
         }
     }
