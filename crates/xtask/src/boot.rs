@@ -1,8 +1,8 @@
 //! `cargo xtask boot`: a Debian guest in kedge, from nothing. The only place that knows kedge's command line.
 
 use std::{
-    io::{IsTerminal, stderr, stdin, stdout},
-    path::Path,
+    io::{BufRead, BufReader, IsTerminal, stdin, stdout},
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use crate::{
     build,
     debian::kernels,
-    host::{self, Guest, HostExit, HostJob, MachineArgs, Stdin},
+    host::{self, Guest, HostExit, HostJob, MachineArgs, Overlay, PageSize, Stdin},
     images, progress, setup,
 };
 
@@ -31,84 +31,87 @@ pub(crate) struct Args {
     guest: Option<String>,
 }
 
+/// What the guest does once it is up: a word of its init.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Shell,
+    PowerOff,
+}
+
 /// Runs `cargo xtask boot`.
 ///
 /// # Errors
 /// Something is missing and cannot be installed, built or fetched, or the guest does not come up.
 pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     setup::ensure()?;
-    let interactive = stdin().is_terminal() && stdout().is_terminal();
+    let kedge = build::kedge()?;
     let label = args.guest.as_ref().unwrap_or(&args.machine.kernel);
-    let then = if interactive { "shell" } else { "poweroff" };
-    if interactive {
+    let on_terminal = stdin().is_terminal() && stdout().is_terminal();
+    let then = if on_terminal { Then::Shell } else { Then::PowerOff };
+    if then == Then::Shell {
         progress::note("Ctrl-A x ends the guest");
     }
     if setup::can_run_arm64_guests() {
-        return here(label, then);
+        return here(&kedge, label, then);
     }
-    inside(args, label, then)
+    inside(args, kedge, label, then)
 }
 
 /// kedge's arguments for a guest that does `then` once it is up.
-fn kedge_arguments(kernel: &str, initrd: &str, then: &str) -> Vec<String> {
-    let cmdline = format!("console=ttyS0 kedge.then={then}");
-    let words = ["run", "--kernel", kernel, "--initrd", initrd, "--cmdline", &cmdline];
+fn kedge_arguments(kernel: &str, initrd: &str, then: Then) -> Vec<String> {
+    let cmdline = match then {
+        Then::Shell => "console=ttyS0 kedge.then=shell",
+        Then::PowerOff => "console=ttyS0 kedge.then=poweroff",
+    };
+    let words = ["run", "--kernel", kernel, "--initrd", initrd, "--cmdline", cmdline];
     let machine = ["--cpus", "2", "--memory", "256M", "--rng"];
     words.into_iter().chain(machine).map(str::to_owned).collect()
 }
 
 /// Runs kedge on this machine.
-fn here(label: &str, then: &str) -> anyhow::Result<ExitCode> {
-    let kedge = build::kedge()?;
-    let kernel = kernels::kernel(label, host::PageSize::K4)?;
+fn here(kedge: &Path, label: &str, then: Then) -> anyhow::Result<ExitCode> {
+    let kernel = kernels::kernel(label, PageSize::K4)?;
     let initrd = images::initrd(&kernel)?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut command = Command::new(kedge);
     command.args(kedge_arguments(&text(&kernel.image()), &text(&initrd), then));
-    if then == "shell" {
-        let status = command.status().context("cannot start kedge")?;
-        return Ok(status_code(status.code().and_then(|code| u8::try_from(code).ok())));
-    }
-    let ran =
-        command.stdin(Stdio::null()).stderr(stderr()).output().context("cannot start kedge")?;
     let mut guest = Watched::default();
-    String::from_utf8_lossy(&ran.stdout).lines().for_each(|line| guest.line(line));
-    guest.result(ran.status.code().and_then(|code| u8::try_from(code).ok()))
+    if then == Then::PowerOff {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+    }
+    let mut running = command.spawn().context("cannot start kedge")?;
+    if let Some(console) = running.stdout.take() {
+        for line in BufReader::new(console).split(b'\n') {
+            guest.line(String::from_utf8_lossy(&line?).trim_end());
+        }
+    }
+    let status = running.wait()?.code().and_then(|code| u8::try_from(code).ok());
+    guest.result(status.context("kedge was killed by a signal")?, then)
 }
 
 /// Runs kedge in the emulated host.
-fn inside(args: &Args, label: &str, then: &str) -> anyhow::Result<ExitCode> {
-    let guest = Guest { label: label.to_owned(), page_size: host::PageSize::K4 };
-    let mut files = vec![host::Overlay::copy("/kedge/bin/kedge", build::kedge()?)];
+fn inside(args: &Args, kedge: PathBuf, label: &str, then: Then) -> anyhow::Result<ExitCode> {
+    let guest = Guest { label: label.to_owned(), page_size: PageSize::K4 };
+    let mut files = vec![Overlay::copy("/kedge/bin/kedge", kedge)];
     files.extend(host::guest_files(&guest)?);
-    let folder = format!("/kedge/guests/{label}");
+    let file = |name: &str| format!("/kedge/guests/{label}/{name}");
     let mut command = vec!["kedge".to_owned()];
-    command.extend(kedge_arguments(
-        &format!("{folder}/Image"),
-        &format!("{folder}/initrd.gz"),
-        then,
-    ));
+    command.extend(kedge_arguments(&file("Image"), &file("initrd.gz"), then));
     let mut job = HostJob::new(command, files);
-    if then == "shell" {
-        job.stdin = Stdin::Terminal;
-        job.timeout = host::NO_TIMEOUT;
-    } else {
-        job.timeout = TIMEOUT;
-    }
+    (job.stdin, job.timeout) = match then {
+        Then::Shell => (Stdin::Terminal, host::NO_TIMEOUT),
+        Then::PowerOff => (Stdin::Nothing, TIMEOUT),
+    };
     let config = args.machine.config();
     progress::note(format_args!("starting the emulated arm64 host (kernel {})", config.kernel));
     let mut guest = Watched::default();
-    let ended = host::run(&config, &job, &mut |line| guest.line(line))?;
-    match ended {
-        HostExit::Status(status) if then == "shell" => Ok(ExitCode::from(status)),
-        HostExit::Status(status) => guest.result(Some(status)),
+    match host::run(&config, &job, &mut |line| guest.line(line))? {
+        HostExit::Status(status) => guest.result(status, then),
         HostExit::TimedOut => bail!("the guest was not done after {} s", TIMEOUT.as_secs()),
-        HostExit::Died(_) => bail!("the emulated host died under kedge; its last lines are above"),
+        HostExit::Died(_) => {
+            bail!("the emulated host died under kedge; its last lines are above")
+        }
     }
-}
-
-fn status_code(status: Option<u8>) -> ExitCode {
-    status.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// A guest's console without a terminal: every line is shown, and the one that counts noticed.
@@ -123,18 +126,15 @@ impl Watched {
         self.came_up |= line.contains(UP);
     }
 
-    /// How kedge ended.
+    /// What kedge's exit status means for the command.
     ///
     /// # Errors
-    /// The guest did not come up.
-    fn result(&self, status: Option<u8>) -> anyhow::Result<ExitCode> {
-        match status {
-            Some(status) if self.came_up => Ok(ExitCode::from(status)),
-            Some(status) => {
-                bail!("the guest's init did not come up; kedge ended with status {status}")
-            }
-            None => bail!("kedge was killed by a signal"),
+    /// The guest did not come up, as far as can be told: on a terminal the user has seen it.
+    fn result(&self, status: u8, then: Then) -> anyhow::Result<ExitCode> {
+        if then == Then::PowerOff && !self.came_up {
+            bail!("the guest's init did not come up; kedge ended with status {status}");
         }
+        Ok(ExitCode::from(status))
     }
 }
 
@@ -144,13 +144,19 @@ mod tests {
 
     #[test]
     fn a_guest_that_never_came_up_is_a_failure_whatever_kedge_says() {
-        assert!(Watched::default().result(Some(0)).is_err());
+        assert!(Watched::default().result(0, Then::PowerOff).is_err());
     }
 
     #[test]
     fn a_guest_that_came_up_ends_with_kedges_status() {
         let mut guest = Watched::default();
         guest.line("GUEST-UP 6.12.1 2.1 1.0");
-        assert!(guest.result(Some(0)).is_ok());
+        assert_eq!(guest.result(3, Then::PowerOff).unwrap(), ExitCode::from(3));
+    }
+
+    #[test]
+    fn the_guests_init_is_told_what_to_do() {
+        let words = kedge_arguments("Image", "initrd.gz", Then::Shell).join(" ");
+        assert!(words.contains("--cmdline console=ttyS0 kedge.then=shell --cpus 2"));
     }
 }
