@@ -8,6 +8,9 @@ use std::{
 
 use anyhow::Context;
 
+/// What the names of items under construction start with.
+const UNFINISHED: &str = ".new-";
+
 /// The root of this clone.
 pub(crate) fn workspace() -> PathBuf {
     let here = env::var_os("CARGO_MANIFEST_DIR")
@@ -62,12 +65,23 @@ pub(crate) fn item(
     if path.exists() {
         return Ok(path);
     }
-    let unfinished = tempfile::Builder::new().prefix(".new-").tempdir_in(folder)?;
+    remove_unfinished(folder);
+    let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder)?;
     let made = unfinished.path().join("item");
     make(&made)?;
     fs::rename(&made, &path)
         .with_context(|| format!("cannot put {} in its place", path.display()))?;
     Ok(path)
+}
+
+/// Removes what writers that were killed left in `folder`, which is locked.
+fn remove_unfinished(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            // It costs room and nothing else.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Removes what lies beside `keep` in its folder under a name that starts with `prefix`: its older versions.
@@ -93,6 +107,14 @@ mod tests {
         item(path.clone(), |at| Ok(fs::write(at, "first")?)).unwrap();
         item(path.clone(), |at| Ok(fs::write(at, "second")?)).unwrap();
         assert_eq!(fs::read_to_string(path).unwrap(), "first");
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(".new-x")).unwrap();
+        item(folder.path().join("item"), |at| Ok(fs::write(at, "whole")?)).unwrap();
+        assert!(!folder.path().join(".new-x").exists());
     }
 
     #[test]

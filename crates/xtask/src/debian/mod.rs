@@ -28,7 +28,7 @@ const SUITE: &str = "trixie";
 ///
 /// # Errors
 /// No mirror, no network, no such package, or not all dependencies.
-#[expect(dead_code, reason = "guest recipes with a whole user space use it")]
+#[allow(dead_code, reason = "guest recipes with a whole user space use it")]
 pub(crate) fn extract(packages: &[&str], suite: &str, into: &Path) -> anyhow::Result<()> {
     let debs = Apt::open(suite)?.with_dependencies(packages)?;
     unpack(debs.path(), into)

@@ -9,14 +9,15 @@ mod qemu;
 mod terminal;
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{IsTerminal, Write, stdin, stdout},
+    os::fd::AsRawFd,
     path::PathBuf,
-    process::ExitCode,
+    process::{self, ExitCode},
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::{
     build,
@@ -189,7 +190,7 @@ pub(crate) enum Content {
     /// A copy of this file with its permission bits, or of everything in this folder.
     Copy(PathBuf),
     /// A file of mode 755 with these bytes.
-    #[expect(dead_code, reason = "tests lay their own scripts over the host")]
+    #[allow(dead_code, reason = "tests lay their own scripts over the host")]
     Bytes(Vec<u8>),
 }
 
@@ -270,11 +271,10 @@ pub(crate) fn run(
         }
     }
     root.file("kedge/job", 0o644, job::script(config, job).as_bytes())?;
-    let work = paths::work();
-    fs::create_dir_all(&work)?;
-    let mut initrd = tempfile::NamedTempFile::with_prefix_in("host-", work)?;
-    initrd.write_all(&root.finish()?)?;
-    let qemu = qemu::command(config, &kernel.image(), initrd.path())?;
+    let initrd = nameless_file(&root.finish()?)?;
+    // QEMU opens it through us: a file without a name leaves nothing behind, however we end.
+    let path = PathBuf::from(format!("/proc/{}/fd/{}", process::id(), initrd.as_raw_fd()));
+    let qemu = qemu::command(config, &kernel.image(), &path)?;
     console::run(qemu, job, on_line)
 }
 
@@ -306,6 +306,15 @@ pub(crate) fn guest_files(guest: &Guest) -> anyhow::Result<[Overlay; 2]> {
         Overlay::copy(&format!("{folder}/Image"), kernel.image()),
         Overlay::copy(&format!("{folder}/initrd.gz"), images::initrd(&kernel)?),
     ])
+}
+
+fn nameless_file(content: &[u8]) -> anyhow::Result<File> {
+    let work = paths::work();
+    fs::create_dir_all(&work)?;
+    let mut file = tempfile::tempfile_in(&work)
+        .with_context(|| format!("cannot make a file in {}", work.display()))?;
+    file.write_all(content).with_context(|| format!("no room in {}", work.display()))?;
+    Ok(file)
 }
 
 /// Lines as they follow the first of an error.
