@@ -108,3 +108,77 @@ fn count(list: &str) -> Option<u32> {
     };
     list.split(',').map(span).try_fold(0_u32, |sum, n| sum.checked_add(n?)).filter(|n| *n > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const L1: &[(&str, &str)] = &[
+        ("size", "64K\n"),
+        ("level", "1\n"),
+        ("coherency_line_size", "64\n"),
+        ("number_of_sets", "256\n"),
+        ("shared_cpu_list", "0\n"),
+    ];
+
+    /// A sysfs with these files for each cache of CPU 0.
+    fn sysfs(caches: &[&[&[(&str, &str)]]]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (index, files) in caches.iter().enumerate() {
+            let folder = root.path().join(format!("devices/system/cpu/cpu0/cache/index{index}"));
+            fs::create_dir_all(&folder).unwrap();
+            for (name, text) in files.iter().copied().flatten() {
+                fs::write(folder.join(name), text).unwrap();
+            }
+        }
+        root
+    }
+
+    #[test]
+    fn the_caches_of_a_server_are_read() {
+        let l2: &[_] = &[
+            ("size", "1024K\n"),
+            ("level", "2\n"),
+            ("type", "Unified\n"),
+            ("shared_cpu_list", "0-1\n"),
+        ];
+        let l3: &[_] = &[
+            ("size", "32M\n"),
+            ("level", "3\n"),
+            ("type", "Unified\n"),
+            ("shared_cpu_list", "0-31,64-95\n"),
+        ];
+        let data: &[_] = &[L1, &[("type", "Data\n")]];
+        let instruction: &[_] = &[L1, &[("type", "Instruction\n")]];
+        let l1 = Geometry { size: 64 << 10, line: Some(64), sets: Some(256) };
+        let sized = |size| Geometry { size, line: None, sets: None };
+        let caches = Caches {
+            data: Some(l1),
+            instruction: Some(l1),
+            outer: vec![
+                Outer { level: 2, geometry: sized(1 << 20), shared_by: 2 },
+                Outer { level: 3, geometry: sized(32 << 20), shared_by: 64 },
+            ],
+        };
+        let root = sysfs(&[data, instruction, &[l2], &[l3]]);
+        assert_eq!(read(root.path()), caches);
+    }
+
+    #[test]
+    fn a_host_that_tells_no_sizes_has_no_caches_to_show() {
+        let root = sysfs(&[&[&[("level", "1\n"), ("type", "Data\n")]]]);
+        assert_eq!(read(root.path()), Caches::default());
+        assert_eq!(read(Path::new("/nowhere")), Caches::default());
+    }
+
+    #[test]
+    fn sizes_and_lists_that_make_no_sense_are_left_out() {
+        assert_eq!(bytes("64"), None);
+        assert_eq!(bytes("0K"), None);
+        assert_eq!(bytes("4194304K"), None);
+        assert_eq!(count("3-1"), None);
+        assert_eq!(count(""), None);
+        assert_eq!(count("0-4294967295"), None);
+        assert_eq!(count("0-3,8"), Some(5));
+    }
+}

@@ -55,3 +55,36 @@ pub fn check(text: &str) -> Result<(), CmdlineError> {
         (Ok(()), _) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use kedge_diag::report;
+
+    use super::*;
+
+    #[test]
+    fn a_command_line_up_to_the_kernels_limit_is_taken() {
+        assert_eq!(check(""), Ok(()));
+        assert_eq!(check("  console=ttyS0 a=\"b c\" -- init args "), Ok(()));
+        assert_eq!(check(&"x".repeat(2047)), Ok(()));
+    }
+
+    #[test]
+    fn a_longer_one_is_refused_with_both_lengths() {
+        expect![[r#"
+            error: the command line is 2050 bytes long, arm64 kernels read 2047
+              fix: shorten it by 3 bytes, or move settings into the initrd"#]]
+        .assert_eq(&report(&check(&"x".repeat(2050)).unwrap_err()));
+    }
+
+    #[test]
+    fn what_is_not_printable_is_refused() {
+        expect![[r#"
+            error: the command line has a character that is not printable ASCII at byte 2: '\n'
+              fix: remove the character"#]]
+        .assert_eq(&report(&check("ab\ncd").unwrap_err()));
+        assert_eq!(check("ä"), Err(CmdlineError::NotPrintable { at: 0, found: 'ä' }));
+        assert!(check("a\0b").is_err());
+    }
+}

@@ -78,3 +78,48 @@ pub fn check(asked: VcpuFeatures, limits: &Limits) -> Result<(), AbsentFeature> 
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use kedge_diag::report;
+
+    use super::*;
+
+    fn host(features: VcpuFeatures) -> Limits {
+        Limits { ipa_bits: 40, vcpus: 8, slot_bytes: 1 << 40, slots: 32, features }
+    }
+
+    #[test]
+    fn a_host_with_the_features_gives_them() {
+        let all = VcpuFeatures::PMU_V3 | VcpuFeatures::SVE | VcpuFeatures::PTRAUTH;
+        assert_eq!(check(all, &host(all)), Ok(()));
+        assert_eq!(check(VcpuFeatures::NONE, &host(VcpuFeatures::NONE)), Ok(()));
+    }
+
+    #[test]
+    fn an_absent_feature_is_named_with_the_cure() {
+        let asked = VcpuFeatures::PMU_V3 | VcpuFeatures::SVE;
+        let error = check(asked, &host(VcpuFeatures::PMU_V3)).unwrap_err();
+        expect![[r#"
+            error: this host has no Scalable Vector Extension (SVE) for its guests
+              fix: leave `sve` out of the CPU features, or run on a host that has it"#]]
+        .assert_eq(&report(&error));
+    }
+
+    #[test]
+    fn half_of_pointer_authentication_is_not_enough() {
+        let address_keys = VcpuFeatures(1 << 5);
+        assert!(check(VcpuFeatures::PTRAUTH, &host(address_keys)).is_err());
+        assert!(check(address_keys, &host(VcpuFeatures::NONE)).is_err());
+    }
+
+    #[test]
+    fn features_have_names() {
+        assert_eq!(named("ptrauth"), Ok(VcpuFeatures::PTRAUTH));
+        expect![[r#"
+            error: there is no CPU feature `sse`
+              fix: use any of: pmu, sve, ptrauth"#]]
+        .assert_eq(&report(&named("sse").unwrap_err()));
+    }
+}

@@ -83,3 +83,40 @@ pub fn choose(vm: &dyn Vm, wanted: Option<GicVersion>) -> Result<GicChoice, GicE
         None => Err(wanted.map_or(GicError::None, |version| GicError::Absent { version })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use kedge_diag::report;
+
+    use super::*;
+    use crate::fakes::FakeVm;
+
+    fn host(gics: &[GicVersion]) -> FakeVm {
+        FakeVm { gics: gics.to_vec(), its: true }
+    }
+
+    #[test]
+    fn the_best_controller_is_taken() {
+        let both = host(&[GicVersion::V2, GicVersion::V3]);
+        assert_eq!(choose(&both, None), Ok(GicChoice::V3 { its: true }));
+        assert_eq!(choose(&host(&[GicVersion::V2]), None), Ok(GicChoice::V2));
+        assert_eq!(choose(&both, Some(GicVersion::V2)), Ok(GicChoice::V2));
+    }
+
+    #[test]
+    fn a_gicv3_goes_without_an_its_where_there_is_none() {
+        let host = FakeVm { gics: vec![GicVersion::V3], its: false };
+        assert_eq!(choose(&host, None), Ok(GicChoice::V3 { its: false }));
+    }
+
+    #[test]
+    fn an_absent_controller_is_refused() {
+        let error = choose(&host(&[GicVersion::V3]), Some(GicVersion::V2)).unwrap_err();
+        expect![[r#"
+            error: this host cannot give a guest a GICv2
+              fix: leave the choice of the interrupt controller to kedge"#]]
+        .assert_eq(&report(&error));
+        assert_eq!(choose(&host(&[]), None), Err(GicError::None));
+    }
+}

@@ -347,3 +347,6 @@ fn split(memory: u64, limits: &Limits) -> Result<Vec<GuestRange>, LayoutError> {
     };
     Ok((0..memory.div_ceil(step)).map(range).collect())
 }
+
+#[cfg(test)]
+mod tests;

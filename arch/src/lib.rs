@@ -8,6 +8,8 @@
 
 pub mod cache;
 pub mod cmdline;
+#[cfg(test)]
+mod fakes;
 pub mod fdt;
 pub mod features;
 pub mod gic;

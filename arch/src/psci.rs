@@ -182,3 +182,67 @@ pub fn settle(vcpu: &dyn Vcpu, wanted: Option<PsciVersion>) -> Result<PsciVersio
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use kedge_diag::report;
+
+    use super::*;
+    use crate::fakes::FakeVcpu;
+
+    #[test]
+    fn a_version_has_a_name_and_a_register_value() {
+        for version in PsciVersion::ALL {
+            assert_eq!(version.to_string().parse(), Ok(version));
+            assert_eq!(PsciVersion::from_register(version.register()), Some(version));
+        }
+        assert_eq!(PsciVersion::V1_1.to_string(), "1.1");
+        assert_eq!(PsciVersion::V0_2.register(), 2);
+        assert_eq!(PsciVersion::from_register(3), None);
+    }
+
+    #[test]
+    fn versions_are_ordered() {
+        assert!(PsciVersion::ALL.is_sorted());
+        assert!(PsciVersion::ALL.map(PsciVersion::register).is_sorted());
+    }
+
+    #[test]
+    fn a_text_that_is_no_version_is_refused() {
+        expect![[r#"
+            error: there is no PSCI version `1.01`
+              fix: use one of: 0.1, 0.2, 1.0, 1.1, 1.2, 1.3"#]]
+        .assert_eq(&report(&"1.01".parse::<PsciVersion>().unwrap_err()));
+    }
+
+    #[test]
+    fn the_hosts_version_is_taken_as_it_is() {
+        let vcpu = FakeVcpu::new(0x1_0001);
+        assert_eq!(settle(&vcpu, None).unwrap(), PsciVersion::V1_1);
+    }
+
+    #[test]
+    fn an_older_version_is_set() {
+        let vcpu = FakeVcpu::new(0x1_0003);
+        assert_eq!(settle(&vcpu, Some(PsciVersion::V0_2)).unwrap(), PsciVersion::V0_2);
+        assert_eq!(vcpu.registers(), [(RegId::PSCI_VERSION, 2)]);
+    }
+
+    #[test]
+    fn a_newer_version_than_the_hosts_is_refused() {
+        let vcpu = FakeVcpu::new(0x1_0001);
+        let error = settle(&vcpu, Some(PsciVersion::V1_3)).unwrap_err();
+        expect![[r#"
+            error: this host offers its guests PSCI 1.1, not 1.3
+              fix: ask for PSCI 1.1 or older, or run on a newer host kernel"#]]
+        .assert_eq(&report(&error));
+    }
+
+    #[test]
+    fn a_version_that_kedge_does_not_know_is_not_passed_on() {
+        let vcpu = FakeVcpu::new(0x2_0000);
+        assert_eq!(settle(&vcpu, None).unwrap(), PsciVersion::V1_3);
+        assert_eq!(vcpu.registers(), [(RegId::PSCI_VERSION, 0x1_0003)]);
+    }
+}

@@ -39,3 +39,34 @@ pub fn set_boot_state(
     vcpu.set_reg64(RegId::PC, entry.0)?;
     vcpu.set_reg64(RegId::x(0), fdt.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::FakeVcpu;
+
+    #[test]
+    fn the_first_vcpu_starts_at_the_kernel_with_the_device_tree() {
+        let vcpu = FakeVcpu::new(0);
+        set_boot_state(&vcpu, GuestAddress(0x8020_0000), GuestAddress(0x8002_0000)).unwrap();
+        let registers = vcpu.registers();
+        assert!(registers.contains(&(RegId::x(0), 0x8002_0000)));
+        assert!(registers.contains(&(RegId::PC, 0x8020_0000)));
+        assert!(registers.contains(&(RegId::PSTATE, 0x3c5)));
+    }
+
+    #[test]
+    fn the_other_vcpus_wait_for_psci() {
+        let first = init_features(VcpuId(0), VcpuFeatures::SVE, None);
+        assert_eq!(first, VcpuFeatures::SVE | VcpuFeatures::PSCI_0_2);
+        let second = init_features(VcpuId(1), VcpuFeatures::SVE, None);
+        assert_eq!(second, first | VcpuFeatures::POWER_OFF);
+    }
+
+    #[test]
+    fn psci_0_1_goes_without_the_feature_of_its_successor() {
+        let features = |psci| init_features(VcpuId(0), VcpuFeatures::NONE, Some(psci));
+        assert_eq!(features(PsciVersion::V0_1), VcpuFeatures::NONE);
+        assert_eq!(features(PsciVersion::V0_2), VcpuFeatures::PSCI_0_2);
+    }
+}

@@ -62,7 +62,7 @@ fn write_controller(
         fdt.property_u32("#interrupt-cells", 3)?;
         reg(fdt, frames)?;
         fdt.property_phandle(phandle::GIC)?;
-        let Some(its) = its else { return Ok(()) };
+        let Some(its) = its else { return fdt.property_u32("#address-cells", 0) };
         fdt.property_u32("#address-cells", 2)?;
         fdt.property_u32("#size-cells", 2)?;
         fdt.property_null("ranges")?;

@@ -15,7 +15,6 @@ use kedge_ids::{Mpidr, Ppi, Spi, u64_from};
 use vm_fdt::{Error, FdtWriter};
 
 use crate::cache::Caches;
-use crate::size::Size;
 use crate::{Layout, PsciVersion};
 
 /// A machine, as far as its device tree tells of it.
@@ -72,7 +71,7 @@ pub enum FdtError {
         source: Error,
     },
     /// The machine has too many parts.
-    #[error("the machine's device tree takes {}, there is room for {}", Size(*size), Size(*most))]
+    #[error("the machine's device tree takes {size} bytes, there is room for {most}")]
     TooLarge {
         /// Its size in bytes.
         size: u64,

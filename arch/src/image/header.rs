@@ -27,6 +27,11 @@ pub(super) mod pe {
     pub(super) const SECTION:              usize = 40;
     pub(super) const RAW_SIZE:             usize = 16;
     pub(super) const RAW_OFFSET:           usize = 20;
+    // In the optional header.
+    pub(super) const PE32_PLUS:            u16   = 0x20b;
+    pub(super) const DIRECTORIES:          usize = 108;
+    pub(super) const SIGNATURE_DIRECTORY:  u32   = 4;
+    pub(super) const SIGNATURE:            usize = 144;
 }
 
 /// The pages a kernel was built for.
@@ -86,8 +91,9 @@ pub(super) fn is_image(head: &[u8]) -> bool {
     head.get(field::MAGIC..).is_some_and(|rest| rest.starts_with(b"ARM\x64"))
 }
 
-/// How long the file is at least, as its PE/COFF section table has it. The size
-/// in the Image header counts memory that no file fills.
+/// How long the file is at least, as its PE/COFF header has it: to the end of the
+/// last section, or of the signature behind them. The size in the Image header
+/// counts memory that no file fills.
 pub(super) fn least_file_size(head: &[u8]) -> Option<u64> {
     let pe = pe_header(head)?;
     let sections = usize::from(u16_at(pe, pe::SECTIONS)?);
@@ -97,7 +103,19 @@ pub(super) fn least_file_size(head: &[u8]) -> Option<u64> {
         let (offset, size) = (u32_at(section, pe::RAW_OFFSET)?, u32_at(section, pe::RAW_SIZE)?);
         Some(u64::from(offset) + u64::from(size))
     };
-    (0..sections).map_while(end).max()
+    (0..sections).map_while(end).chain(end_of_signature(pe)).max()
+}
+
+/// Where the signature for Secure Boot ends, if there is one.
+fn end_of_signature(pe: &[u8]) -> Option<u64> {
+    let optional = pe.get(pe::OPTIONAL_HEADER..)?;
+    let directories = u32_at(optional, pe::DIRECTORIES)?;
+    if u16_at(optional, 0)? != pe::PE32_PLUS || directories <= pe::SIGNATURE_DIRECTORY {
+        return None;
+    }
+    let offset = u32_at(optional, pe::SIGNATURE)?;
+    let size = u32_at(optional, pe::SIGNATURE + 4)?;
+    Some(u64::from(offset) + u64::from(size))
 }
 
 /// The PE/COFF header of an EFI application and what follows it.

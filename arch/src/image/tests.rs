@@ -6,7 +6,8 @@ use kedge_guest_memory::GuestRange;
 use proptest::prelude::*;
 
 use super::samples::{
-    Image, SIZE, Segment, elf, file, gzip, legacy_lz4, machine, pattern, read, with_efi_stub, zboot,
+    Image, SIZE, Segment, elf, file, gzip, legacy_lz4, machine, pattern, read, signed,
+    with_efi_stub, zboot,
 };
 use super::{InitrdError, KernelError, KernelFormat, Loaded, PageSize, load_initrd, load_kernel};
 use crate::layout::RAM_BASE;
@@ -202,6 +203,14 @@ fn a_truncated_image_is_noticed() {
     .assert_eq(&refusal(&image[..SIZE - 1]));
     assert!(matches!(load(&image[..40], 0), Err(KernelError::Truncated { .. })));
     assert!(matches!(load(&gzip(&image[..4096]), 0), Err(KernelError::Truncated { .. })));
+}
+
+#[test]
+fn an_image_cut_in_its_signature_is_noticed() {
+    let image = signed(with_efi_stub(Image::today().build(), 0xaa64));
+    assert_eq!(load(&image, SIZE).unwrap().1, image[..SIZE]);
+    let cut = load(&image[..image.len() - 1], 0);
+    assert!(matches!(cut, Err(KernelError::Truncated { .. })));
 }
 
 #[test]

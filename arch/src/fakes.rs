@@ -1,0 +1,118 @@
+//! Stand-ins for a hypervisor's objects, for tests: they hold what this crate
+//! asks of them and nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use kedge_guest_memory::{GuestAddress, RamRegion};
+use kedge_hv::{
+    Access, Exit, Gic, GicConfig, GicVersion, HvError, Kick, MpState, Vcpu, VcpuFeatures, VcpuReg,
+    Vm,
+};
+use kedge_ids::{Ppi, RegId, Spi, VcpuId};
+use vmm_sys_util::eventfd::EventFd;
+
+fn absent() -> HvError {
+    HvError::new("do what the stand-in cannot", 38)
+}
+
+/// A host with these interrupt controllers.
+pub(crate) struct FakeVm {
+    pub(crate) gics: Vec<GicVersion>,
+    pub(crate) its: bool,
+}
+
+impl Vm for FakeVm {
+    fn supports_gic(&self, version: GicVersion) -> bool {
+        self.gics.contains(&version)
+    }
+    fn supports_its(&self) -> bool {
+        self.its
+    }
+    fn map_ram(&self, _: u32, _: Arc<RamRegion>, _: Access) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn create_vcpu(&self, _: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {
+        Err(absent())
+    }
+    fn create_gic(&self, _: &GicConfig) -> Result<Box<dyn Gic>, HvError> {
+        Err(absent())
+    }
+    fn connect_irq(&self, _: Spi, _: &EventFd) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn connect_doorbell(&self, _: GuestAddress, _: u32, _: &EventFd) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn disconnect_doorbell(&self, _: GuestAddress, _: u32, _: &EventFd) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn enable_system_suspend(&self) -> Result<(), HvError> {
+        Err(absent())
+    }
+}
+
+/// A vCPU of a host whose newest PSCI version has the register value `newest`.
+pub(crate) struct FakeVcpu {
+    newest: u64,
+    registers: Mutex<BTreeMap<RegId, u64>>,
+}
+
+impl FakeVcpu {
+    pub(crate) fn new(newest: u64) -> Self {
+        let registers = BTreeMap::from([(RegId::PSCI_VERSION, newest)]);
+        Self { newest, registers: Mutex::new(registers) }
+    }
+
+    pub(crate) fn registers(&self) -> Vec<(RegId, u64)> {
+        self.registers.lock().unwrap().iter().map(|(id, value)| (*id, *value)).collect()
+    }
+}
+
+impl Vcpu for FakeVcpu {
+    fn id(&self) -> VcpuId {
+        VcpuId(0)
+    }
+    fn init(&mut self, _: VcpuFeatures) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn finalize_sve(&mut self) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn reg_list(&self) -> Result<Vec<RegId>, HvError> {
+        Err(absent())
+    }
+    fn reg(&self, id: RegId) -> Result<VcpuReg, HvError> {
+        let registers = self.registers.lock().unwrap();
+        registers.get(&id).map(|value| value.to_le_bytes().to_vec()).ok_or_else(absent)
+    }
+    fn set_reg(&self, id: RegId, value: &[u8]) -> Result<(), HvError> {
+        let value = u64::from_le_bytes(value.try_into().unwrap());
+        if id == RegId::PSCI_VERSION && value > self.newest {
+            return Err(HvError::new("write a register", 22));
+        }
+        self.registers.lock().unwrap().insert(id, value);
+        Ok(())
+    }
+    fn mp_state(&self) -> Result<MpState, HvError> {
+        Err(absent())
+    }
+    fn set_mp_state(&self, _: MpState) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn init_pmu(&self, _: Ppi) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn inject_external_abort(&self) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn complete_access(&mut self) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn kicker(&mut self) -> Result<Box<dyn Kick>, HvError> {
+        Err(absent())
+    }
+    fn run(&mut self) -> Result<Exit<'_>, HvError> {
+        Err(absent())
+    }
+}
