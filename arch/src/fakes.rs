@@ -103,7 +103,7 @@ impl Vcpu for FakeVcpu {
     fn init_pmu(&self, _: Ppi) -> Result<(), HvError> {
         Err(absent())
     }
-    fn inject_external_abort(&self) -> Result<(), HvError> {
+    fn inject_external_abort(&mut self) -> Result<(), HvError> {
         Err(absent())
     }
     fn complete_access(&mut self) -> Result<(), HvError> {

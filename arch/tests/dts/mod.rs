@@ -64,7 +64,7 @@ fn property(name: &str, value: &[u8]) -> String {
             let texts = String::from_utf8(value[..value.len() - 1].to_vec()).unwrap();
             format!("\"{}\"", texts.replace('\0', "\", \""))
         }
-        _ if value.len() % 4 == 0 => {
+        _ if value.len().is_multiple_of(4) => {
             let cell = |n| match u32_at(value, n * 4) {
                 phandle if REFERENCES.contains(&name) => format!("&p{phandle:x}"),
                 cell => format!("{cell:#x}"),
