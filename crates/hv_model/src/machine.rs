@@ -1,0 +1,148 @@
+//! What a model machine is made of, and the checks that its calls share.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kedge_guest_memory::GuestAddress;
+use kedge_hv::{GicConfig, GicVersion, HvError, VmConfig};
+use kedge_ids::{Spi, usize_from};
+use vmm_sys_util::epoll::{Epoll, EpollEvent};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::hypervisor::Shared;
+use crate::program::Program;
+use crate::refusal::{Refusal, refuse};
+use crate::release::Ability;
+use crate::state::VmState;
+
+/// SGIs and PPIs, which every vCPU has of its own.
+const PRIVATE_INTERRUPTS: u32 = 32;
+
+/// What a machine is, shared by its vCPUs and its interrupt controller.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) programs: BTreeMap<u32, Program>,
+    state: Mutex<VmState>,
+}
+
+impl Machine {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        config: &VmConfig,
+        programs: BTreeMap<u32, Program>,
+    ) -> Result<Self, HvError> {
+        if !(32..=shared.host.limits.ipa_bits).contains(&config.ipa_bits) {
+            return refuse(&shared.release, Refusal::AddressBits);
+        }
+        let state = VmState {
+            ipa_bits: config.ipa_bits,
+            slots: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            features: None,
+            vcpus: BTreeMap::new(),
+            gic: None,
+            ran: false,
+            suspend: Ability::Absent,
+            irqs: Vec::new(),
+            triggers: Epoll::new().map_err(no_event)?,
+            doorbells: Vec::new(),
+        };
+        Ok(Self { shared, programs, state: Mutex::new(state) })
+    }
+
+    /// The state. A thread that panicked with it had a bug of its own; what it
+    /// left is as good as what it found.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, VmState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn refuse<T>(&self, refusal: Refusal) -> Result<T, HvError> {
+        refuse(&self.shared.release, refusal)
+    }
+
+    /// Takes the edges that events have raised, and wakes whoever may wait for
+    /// them.
+    pub(crate) fn take_irqs(&self, vm: &mut VmState) {
+        let mut ready = vec![EpollEvent::default(); vm.irqs.len()];
+        let news = match vm.triggers.wait(0, &mut ready) {
+            Ok(news) => news,
+            // Interrupted, or nothing to wait for: the next look finds them.
+            Err(_) => 0,
+        };
+        for event in &ready[..news] {
+            let irq = &mut vm.irqs[usize_from(event.data())];
+            if irq.trigger.read().is_ok() {
+                irq.pending += 1;
+                irq.raised += 1;
+            }
+        }
+        for vcpu in vm.vcpus.values().filter(|_| news > 0) {
+            // The counter only saturates at 2^64 - 2 pending wake-ups.
+            let _ = vcpu.wake.write(1);
+        }
+    }
+
+    /// Edges of an interrupt since the machine was made.
+    pub(crate) fn raised(&self, spi: Spi) -> u64 {
+        let mut vm = self.lock();
+        self.take_irqs(&mut vm);
+        vm.irqs.iter().filter(|irq| irq.spi == spi).map(|irq| irq.raised).sum()
+    }
+
+    fn check_frame(&self, vm: &VmState, at: GuestAddress, align: u64) -> Result<(), HvError> {
+        if at.0 >> vm.ipa_bits != 0 {
+            return self.refuse(Refusal::GicBeyond);
+        }
+        if !at.0.is_multiple_of(align) {
+            return self.refuse(Refusal::GicMisaligned);
+        }
+        Ok(())
+    }
+
+    fn check_lines(&self, spis: u32) -> Result<(), HvError> {
+        let lines = spis.saturating_add(PRIVATE_INTERRUPTS);
+        if (64..=1024).contains(&lines) && lines.is_multiple_of(32) {
+            Ok(())
+        } else {
+            self.refuse(Refusal::GicLines)
+        }
+    }
+
+    pub(crate) fn check_gic(&self, vm: &VmState, config: &GicConfig) -> Result<(), HvError> {
+        match *config {
+            GicConfig::V2 { distributor, cpu_interface, spis } => {
+                self.check_lines(spis)?;
+                self.check_frame(vm, distributor, 4 << 10)?;
+                self.check_frame(vm, cpu_interface, 4 << 10)
+            }
+            GicConfig::V3 { distributor, redistributors, its, spis } => {
+                self.check_lines(spis)?;
+                self.check_frame(vm, distributor, 64 << 10)?;
+                self.check_frame(vm, redistributors, 64 << 10)?;
+                its.map_or(Ok(()), |its| self.check_frame(vm, its, 64 << 10))
+            }
+        }
+    }
+
+    /// vCPUs that a controller of this version serves.
+    pub(crate) const fn gic_vcpus(version: GicVersion) -> usize {
+        match version {
+            GicVersion::V2 => 8,
+            GicVersion::V3 => 512,
+        }
+    }
+}
+
+pub(crate) fn no_event(error: std::io::Error) -> HvError {
+    HvError { call: "make an event", source: error }
+}
+
+/// What tells one event from another, whatever number its descriptor has.
+pub(crate) fn identity(event: &EventFd) -> String {
+    let fd = event.as_raw_fd();
+    let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    let id = about.lines().find(|line| line.starts_with("eventfd-id:"));
+    id.map_or_else(|| format!("descriptor {fd}"), str::to_owned)
+}

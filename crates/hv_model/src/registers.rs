@@ -1,0 +1,280 @@
+//! The engine of the register rules: lists, reads and writes registers of one
+//! vCPU as the rows of a release say.
+
+use std::collections::BTreeMap;
+
+use kedge_hv::{HvError, VcpuFeatures};
+use kedge_ids::{Mpidr, RegId, VcpuId};
+
+use crate::recording::Recording;
+use crate::refusal::{Refusal, refuse};
+use crate::release::{
+    AtVcpuCreation, Birth, BitmapOrder, Freeze, Ids, Istatus, PSCI_0_1, Release, Row, Rule, Scope,
+};
+use crate::releases::id;
+use crate::state::{Sve, VcpuState, VmState, number};
+
+/// The registers of one vCPU, with all that they depend on.
+pub(crate) struct Registers<'a> {
+    pub(crate) release: &'a Release,
+    pub(crate) host: &'a Recording,
+    pub(crate) vm: &'a mut VmState,
+    pub(crate) vcpu: u32,
+    /// The host's counter now.
+    pub(crate) now: u64,
+}
+
+/// The registers of a vCPU just reset.
+pub(crate) fn at_reset(
+    release: &Release,
+    host: &Recording,
+    features: VcpuFeatures,
+    vcpu: VcpuId,
+) -> BTreeMap<RegId, Vec<u8>> {
+    let mut registers = host.registers(features);
+    for row in release.rows.iter().copied().flatten() {
+        let Ids::One(id) = row.ids else { continue };
+        let length = id.size().bytes();
+        let value = match row.birth {
+            Birth::Recorded => continue,
+            Birth::Value(value) => value.to_vec(),
+            Birth::Identity => (1 << 31 | Mpidr::of(vcpu).affinity()).to_le_bytes().to_vec(),
+        };
+        registers.insert(id, padded(value, length));
+    }
+    registers
+}
+
+fn padded(mut value: Vec<u8>, length: usize) -> Vec<u8> {
+    value.resize(length, 0);
+    value
+}
+
+impl Registers<'_> {
+    fn vcpu(&self) -> &VcpuState {
+        &self.vm.vcpus[&self.vcpu]
+    }
+
+    fn vcpu_mut(&mut self) -> &mut VcpuState {
+        self.vm.vcpus.get_mut(&self.vcpu).expect("vCPUs are never removed from a machine")
+    }
+
+    fn refuse<T>(&self, refusal: Refusal) -> Result<T, HvError> {
+        refuse(self.release, refusal)
+    }
+
+    /// The ids of all registers, ascending.
+    pub(crate) fn list(&self) -> Result<Vec<RegId>, HvError> {
+        match (self.vcpu().features, self.vcpu().sve) {
+            (None, _) => self.refuse(Refusal::NotInitialised),
+            (_, Sve::Choosing) => self.refuse(Refusal::SveUnfinished),
+            _ => Ok(self.vcpu().regs.keys().copied().collect()),
+        }
+    }
+
+    /// The row of a register that there is.
+    fn find(&self, id: RegId) -> Result<&'static Row, HvError> {
+        if self.vcpu().features.is_none() {
+            return self.refuse(Refusal::NotInitialised);
+        }
+        if id.0 & !SIZE & !LOW_HALF != ARM64 {
+            return self.refuse(Refusal::OtherArch);
+        }
+        if self.vcpu().regs.contains_key(&id) {
+            return Ok(self.release.row(id));
+        }
+        let hidden = id.coprocessor() == CORE && self.host.has_plain(id);
+        self.refuse(if hidden { Refusal::HiddenCore } else { Refusal::NoRegister })
+    }
+
+    /// The value stored for a register that there is.
+    fn stored(&self, row: &Row, id: RegId) -> Vec<u8> {
+        let own = &self.vcpu().regs[&id];
+        match row.scope {
+            Scope::Vcpu => own.clone(),
+            Scope::Vm => self.vm.shared.get(&id).unwrap_or(own).clone(),
+        }
+    }
+
+    fn store(&mut self, row: &Row, id: RegId, value: &[u8]) {
+        let values = match row.scope {
+            Scope::Vcpu => &mut self.vcpu_mut().regs,
+            Scope::Vm => &mut self.vm.shared,
+        };
+        values.insert(id, value.to_vec());
+    }
+
+    /// Reads a register.
+    pub(crate) fn get(&self, id: RegId) -> Result<Vec<u8>, HvError> {
+        let row = self.find(id)?;
+        let stored = self.stored(row, id);
+        let computed = match row.rule {
+            Rule::PsciVersion => self.psci_version(),
+            Rule::Counter(_) => self.now.wrapping_sub(number(&stored)),
+            Rule::TimerControl(istatus) => self.timer_control(id, number(&stored), istatus),
+            Rule::SveState if self.vcpu().sve == Sve::Choosing => {
+                return self.refuse(Refusal::SveUnfinished);
+            }
+            _ => return Ok(stored),
+        };
+        Ok(computed.to_le_bytes().to_vec())
+    }
+
+    /// The PSCI version that the guest is offered through this vCPU.
+    pub(crate) fn psci_version(&self) -> u64 {
+        let id = RegId::PSCI_VERSION;
+        let has_0_2 = self.vcpu().features.is_some_and(|f| f.contains(VcpuFeatures::PSCI_0_2));
+        match number(&self.stored(self.release.row(id), id)) {
+            _ if !has_0_2 => PSCI_0_1,
+            UNWRITTEN => self.release.newest_psci(),
+            version => version,
+        }
+    }
+
+    fn timer_control(&self, id: RegId, stored: u64, istatus: Istatus) -> u64 {
+        let (counter, compare) = if id == id::TIMER_CTL {
+            (id::TIMER_CNT, id::TIMER_CVAL)
+        } else {
+            (id::PTIMER_CNT, id::PTIMER_CVAL)
+        };
+        let offset = self.stored(self.release.row(counter), counter);
+        let due = self.now.wrapping_sub(number(&offset)) >= self.vcpu().raw(compare);
+        let enabled = stored & 1 != 0;
+        let shown = due && (istatus == Istatus::Computed || enabled);
+        stored & !ISTATUS | if shown { ISTATUS } else { 0 }
+    }
+
+    /// Writes a register.
+    pub(crate) fn set(&mut self, id: RegId, value: &[u8]) -> Result<(), HvError> {
+        let row = self.find(id)?;
+        if value.len() != id.size().bytes() {
+            return self.refuse(Refusal::Length);
+        }
+        let checked = self.checked(row, id, value);
+        let late = matches!(row.rule, Rule::Bitmap { order: BitmapOrder::UnknownFirst, .. });
+        if late && checked.is_err() {
+            return checked.map(drop);
+        }
+        if self.vm.ran && row.freeze != Freeze::Never {
+            let equal = row.freeze == Freeze::Run && self.get(id)? == value;
+            return if equal { Ok(()) } else { self.refuse(Refusal::Frozen) };
+        }
+        if let Some(value) = checked? {
+            self.store(row, id, &value);
+        }
+        Ok(())
+    }
+
+    /// What is to be stored when `value` is written, if anything.
+    fn checked(&self, row: &Row, id: RegId, value: &[u8]) -> Result<Option<Vec<u8>>, HvError> {
+        let now = self.stored(row, id);
+        let (old, new) = (number(&now), number(value));
+        let allow = |legal: bool, stored: Option<Vec<u8>>| {
+            if legal { Ok(stored) } else { self.refuse(Refusal::BadValue) }
+        };
+        let as_is = || Some(value.to_vec());
+        match row.rule {
+            Rule::Stored => Ok(as_is()),
+            Rule::Ignored => Ok(None),
+            Rule::Fixed => allow(now == value, None),
+            Rule::Masked(mask) => allow((old ^ new) & !mask == 0, as_is()),
+            Rule::PsciVersion => allow(self.psci_versions().contains(&new), as_is()),
+            Rule::Level(mask) => allow(new & !mask == 0 && new <= old, None),
+            Rule::SsbdLevel => allow(ssbd(new).is_some_and(|level| level <= old), None),
+            Rule::Bitmap { known, .. } => allow(new & !known == 0, as_is()),
+            Rule::Fields => self.fields(id, old, new),
+            Rule::CacheSize => allow(new >> 28 == 0 && new & 7 >= old & 7, as_is()),
+            Rule::Counter(_) => Ok(Some(self.now.wrapping_sub(new).to_le_bytes().to_vec())),
+            Rule::TimerControl(_) => Ok(Some((new & !ISTATUS).to_le_bytes().to_vec())),
+            Rule::VectorLengths => self.vector_lengths(value),
+            Rule::SveState if self.vcpu().sve == Sve::Choosing => {
+                self.refuse(Refusal::SveUnfinished)
+            }
+            Rule::SveState => Ok(as_is()),
+        }
+    }
+
+    /// The versions that this vCPU may choose.
+    fn psci_versions(&self) -> &[u64] {
+        match self.vcpu().features {
+            Some(features) if features.contains(VcpuFeatures::PSCI_0_2) => self.release.psci,
+            _ => &[PSCI_0_1],
+        }
+    }
+
+    /// An ID register, four bits at a time.
+    fn fields(&self, id: RegId, old: u64, new: u64) -> Result<Option<Vec<u8>>, HvError> {
+        let mut stored = old;
+        for shift in (0..u64::BITS).step_by(4) {
+            let (was, wanted) = (old >> shift & 0xf, new >> shift & 0xf);
+            let accepted = self.host.accepted(id, shift);
+            let bit = 1_u16 << wanted;
+            if was == wanted || accepted.lost & bit != 0 {
+                continue;
+            }
+            if accepted.kept & bit == 0 {
+                return self.refuse(Refusal::BadValue);
+            }
+            stored = stored & !(0xf << shift) | wanted << shift;
+        }
+        Ok(Some(stored.to_le_bytes().to_vec()))
+    }
+
+    /// Every length of the host's up to the longest one chosen.
+    fn vector_lengths(&self, value: &[u8]) -> Result<Option<Vec<u8>>, HvError> {
+        if self.vcpu().sve != Sve::Choosing {
+            return self.refuse(Refusal::SveFinished);
+        }
+        let features = self.vcpu().features.unwrap_or_default();
+        let host = &self.host.registers(features)[&RegId::SVE_VLS];
+        let Some(longest) = (0..512).rev().find(|bit| is_set(value, *bit)) else {
+            return self.refuse(Refusal::SveLengths);
+        };
+        if (0..=longest).all(|bit| is_set(value, bit) == is_set(host, bit)) {
+            Ok(Some(value.to_vec()))
+        } else {
+            self.refuse(Refusal::SveLengths)
+        }
+    }
+}
+
+/// What creating a vCPU does to the machine's counters.
+pub(crate) fn restart_counters(release: &Release, vm: &mut VmState, now: u64) {
+    for row in release.rows.iter().copied().flatten() {
+        let (Ids::One(id), Rule::Counter(at_creation)) = (row.ids, row.rule) else { continue };
+        let offset: u64 = match at_creation {
+            AtVcpuCreation::Restarts => now,
+            AtVcpuCreation::FollowsHost => 0,
+            AtVcpuCreation::Kept => continue,
+        };
+        vm.shared.insert(id, offset.to_le_bytes().to_vec());
+    }
+}
+
+fn is_set(bitmap: &[u8], bit: usize) -> bool {
+    bitmap.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
+}
+
+/// The level that a value of WORKAROUND_2 asks for: of the four there are, KVM
+/// tells two apart.
+fn ssbd(value: u64) -> Option<u64> {
+    match value {
+        SSBD_NOT_AVAIL | SSBD_UNKNOWN => Some(SSBD_NOT_AVAIL),
+        SSBD_AVAIL | SSBD_AVAIL_ENABLED | SSBD_NOT_REQUIRED => Some(SSBD_NOT_REQUIRED),
+        _ => None,
+    }
+}
+
+/// The architecture's nibble of an id; the rest of the upper half is the size.
+const ARM64: u64 = 0x6 << 60;
+const SIZE: u64 = 0xf << 52;
+const LOW_HALF: u64 = 0xffff_ffff;
+const CORE: u64 = 0x10;
+/// The PSCI version of a machine whose user has chosen none.
+const UNWRITTEN: u64 = 0;
+const ISTATUS: u64 = 1 << 2;
+const SSBD_NOT_AVAIL: u64 = 0;
+const SSBD_UNKNOWN: u64 = 1;
+const SSBD_AVAIL: u64 = 2;
+const SSBD_AVAIL_ENABLED: u64 = 2 | 1 << 4;
+const SSBD_NOT_REQUIRED: u64 = 3;

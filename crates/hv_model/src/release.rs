@@ -1,0 +1,290 @@
+//! The vocabulary in which a kernel release is described: which rule a register
+//! follows, whose it is, when it freezes, and with which errno the kernel
+//! refuses what. The releases themselves are in `releases`.
+//!
+//! Everything is plain data, so that a kernel that does not exist yet is a
+//! struct update away: `Release { psci: &[0x2, 0x1_0000], ..V7_2 }`.
+
+use kedge_hv::MpState;
+use kedge_ids::RegId;
+
+use crate::refusal::Refusal;
+
+/// What KVM/arm64 does in one kernel release.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// The version as `uname -r` begins: `6.12`.
+    pub name: &'static str,
+    /// A host under this release, as it was recorded (see `recording`).
+    pub recording: &'static str,
+    /// The rules of its registers, in groups. The first row that names a
+    /// register counts; one that no row names is plain state of its vCPU.
+    pub rows: &'static [&'static [Row]],
+    /// The PSCI versions it speaks, the newest last. A machine that asks for
+    /// none gets the newest.
+    pub psci: &'static [u64],
+    /// The calls its firmware answers besides PSCI.
+    pub services: &'static [Service],
+    /// The vCPU features it knows, whatever the host can do.
+    pub features: u32,
+    /// Whether vCPUs of one machine may differ in their features.
+    pub feature_scope: Scope,
+    /// What becomes of the feature that leaves a vCPU powered off.
+    pub power_off: PowerOff,
+    /// The power states that can be written.
+    pub mp_states: &'static [MpState],
+    /// Whether PSCI SYSTEM_SUSPEND can be had.
+    pub system_suspend: Ability,
+    /// What freezes the firmware that the guest sees.
+    pub frozen_by: FrozenBy,
+    /// When a target of CPU_ON shows its new registers.
+    pub cpu_on_reset: CpuOnReset,
+    /// Where it refuses with another errno than [`Refusal::errno`].
+    pub errnos: &'static [(Refusal, i32)],
+}
+
+impl Release {
+    /// The row that rules `id`.
+    pub fn row(&self, id: RegId) -> &'static Row {
+        self.rows.iter().copied().flatten().find(|row| row.ids.contains(id)).unwrap_or(&Row::PLAIN)
+    }
+
+    /// The errno with which it refuses.
+    pub fn errno(&self, refusal: Refusal) -> i32 {
+        let own = self.errnos.iter().find(|(which, _)| *which == refusal);
+        own.map_or(refusal.errno(), |(_, errno)| *errno)
+    }
+
+    /// The newest PSCI version it speaks.
+    pub fn newest_psci(&self) -> u64 {
+        self.psci.last().copied().unwrap_or(PSCI_0_1)
+    }
+}
+
+/// PSCI 0.1, the version of a vCPU without the feature `psci-0.2`.
+pub const PSCI_0_1: u64 = 1;
+
+/// The rule of some registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Which ones.
+    pub ids: Ids,
+    /// What a write does.
+    pub rule: Rule,
+    /// Who holds the value.
+    pub scope: Scope,
+    /// Until when it can change.
+    pub freeze: Freeze,
+    /// The value it is born with.
+    pub birth: Birth,
+}
+
+impl Row {
+    /// A register that holds what is written to it, one for each vCPU.
+    pub const PLAIN: Self = Self {
+        ids: Ids::Range(RegId(0), RegId(u64::MAX)),
+        rule: Rule::Stored,
+        scope: Scope::Vcpu,
+        freeze: Freeze::Never,
+        birth: Birth::Recorded,
+    };
+
+    /// The rule for `ids`, held by each vCPU and never frozen.
+    pub const fn of(ids: Ids, rule: Rule) -> Self {
+        Self { ids, rule, ..Self::PLAIN }
+    }
+
+    /// The same, held once by the machine.
+    pub const fn whole_vm(self) -> Self {
+        Self { scope: Scope::Vm, ..self }
+    }
+
+    /// The same, frozen by the first run: from then on only the value it has is
+    /// accepted.
+    pub const fn frozen_by_run(self) -> Self {
+        Self { freeze: Freeze::Run, ..self }
+    }
+
+    /// The same, listed by this release whatever the recorded host has.
+    pub const fn born(self, value: &'static [u8]) -> Self {
+        Self { birth: Birth::Value(value), ..self }
+    }
+}
+
+/// A set of register ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// This one.
+    One(RegId),
+    /// From the first to the last, both included.
+    Range(RegId, RegId),
+}
+
+impl Ids {
+    /// Whether `id` is in the set.
+    pub fn contains(self, id: RegId) -> bool {
+        match self {
+            Self::One(only) => id == only,
+            Self::Range(first, last) => (first..=last).contains(&id),
+        }
+    }
+}
+
+/// What a write to a register does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It stores any value.
+    Stored,
+    /// It accepts the value there is, no other.
+    Fixed,
+    /// It accepts every value and drops it.
+    Ignored,
+    /// It changes these bits, and refuses a difference elsewhere.
+    Masked(u64),
+    /// A PSCI version.
+    PsciVersion,
+    /// How well the host is mitigated, up to the given level: a write only asks
+    /// whether the host is at least that good, and stores nothing.
+    Level(u64),
+    /// The same for Spectre v4: the four levels count as two.
+    SsbdLevel,
+    /// A set of firmware services among those known here.
+    Bitmap {
+        /// The bits known.
+        known: u64,
+        /// Whether unknown bits or the freeze are noticed first.
+        order: BitmapOrder,
+    },
+    /// An identification register: field by field, as recorded on the host.
+    Fields,
+    /// A cache's size: `CCSIDR_EL1`, with reserved bits and a least line size.
+    CacheSize,
+    /// A counter: a write moves it, and it runs on.
+    Counter(AtVcpuCreation),
+    /// A timer's control register, whose ISTATUS bit is computed.
+    TimerControl(Istatus),
+    /// The set of SVE vector lengths.
+    VectorLengths,
+    /// SVE state, out of reach until the lengths are final.
+    SveState,
+}
+
+/// Who holds a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Each vCPU its own.
+    Vcpu,
+    /// The machine, one for all vCPUs.
+    Vm,
+}
+
+/// Until when a register can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freeze {
+    /// For ever.
+    Never,
+    /// Until the first run; writing the value it has is accepted after it.
+    Run,
+    /// Until the first run; every write is refused after it.
+    RunEvenIfEqual,
+}
+
+/// The value a register is born with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// What the recording says.
+    Recorded,
+    /// This one, little endian; missing high bytes are zero.
+    Value(&'static [u8]),
+    /// `MPIDR_EL1`: the vCPU's index, sixteen to a cluster.
+    Identity,
+}
+
+/// What a write to a bitmap notices first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BitmapOrder {
+    /// A bit that is not known.
+    UnknownFirst,
+    /// That the machine has run.
+    FrozenFirst,
+}
+
+/// What creating another vCPU does to a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtVcpuCreation {
+    /// It starts again from zero.
+    Restarts,
+    /// It shows the host's counter.
+    FollowsHost,
+    /// Nothing.
+    Kept,
+}
+
+/// When a timer's control register says that its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Istatus {
+    /// Whenever the counter has reached the compare value.
+    Computed,
+    /// Not for a timer that is off.
+    WhenEnabled,
+}
+
+/// A set of function ids that the firmware answers, unless they are switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The function id.
+    pub function: u32,
+    /// The bitmap register and its bit that must be set.
+    pub gate: Option<(RegId, u64)>,
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// What a service answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// These values in x0 to x3.
+    Values([u64; 4]),
+    /// The vendor bitmaps: in x0 and x2, as KVM_FEATURES gives them.
+    VendorFeatures,
+    /// Which of the architecture's workarounds and services there are.
+    ArchFeatures,
+    /// Whether the function in x1 is one of the TRNG's.
+    TrngFeatures,
+}
+
+/// What becomes of the feature that leaves a vCPU powered off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerOff {
+    /// It is a feature as any other: the next initialisation must repeat it.
+    Compared,
+    /// It holds for the one initialisation (Linux 6.5).
+    Ephemeral,
+}
+
+/// Whether a host can do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// It can.
+    Present,
+    /// It cannot.
+    Absent,
+}
+
+/// What freezes the firmware that the guest sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrozenBy {
+    /// The first attempt to run, even one that runs no guest code.
+    RunCall,
+    /// The first guest code.
+    GuestCode,
+}
+
+/// When a target of PSCI CPU_ON shows its new registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuOnReset {
+    /// To whoever reads them.
+    WhenRead,
+    /// Once it runs.
+    WhenRun,
+}

@@ -1,0 +1,233 @@
+//! The four releases that kedge is tested on, as rows. The rules are those of
+//! Linux' `arch/arm64/kvm` and were compared with running kernels by the
+//! conformance suite; the kernel is right.
+
+use kedge_hv::MpState;
+use kedge_ids::RegId;
+
+use crate::release::{
+    Ability, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, FrozenBy, Ids, Istatus,
+    PowerOff, Release, Row, Rule, Scope, Service,
+};
+
+/// Register ids that the rows name.
+#[rustfmt::skip]
+pub mod id {
+    use kedge_ids::RegId;
+
+    const fn fw(index: u64) -> RegId { RegId(0x6030_0000_0014_0000 | index) }
+    const fn bitmap(index: u64) -> RegId { RegId(0x6030_0000_0016_0000 | index) }
+
+    /// Mitigation of Spectre v2.
+    pub const WORKAROUND_1:      RegId = fw(1);
+    /// Mitigation of Spectre v4.
+    pub const WORKAROUND_2:      RegId = fw(2);
+    /// Mitigation of Spectre-BHB.
+    pub const WORKAROUND_3:      RegId = fw(3);
+    /// Standard secure services: the TRNG.
+    pub const STD_BMAP:          RegId = bitmap(0);
+    /// Standard hypervisor services: PV time.
+    pub const STD_HYP_BMAP:      RegId = bitmap(1);
+    /// Services of KVM's own.
+    pub const VENDOR_HYP_BMAP:   RegId = bitmap(2);
+    /// Services of KVM's own, from function 64 on.
+    pub const VENDOR_HYP_BMAP_2: RegId = bitmap(3);
+
+    /// CNTVCT. The ABI has it and the next swapped, against their encodings.
+    pub const TIMER_CNT:  RegId = RegId::system(3, 3, 14, 3, 2);
+    /// CNTV_CVAL.
+    pub const TIMER_CVAL: RegId = RegId::system(3, 3, 14, 0, 2);
+    /// CNTV_CTL.
+    pub const TIMER_CTL:  RegId = RegId::system(3, 3, 14, 3, 1);
+    /// CNTPCT.
+    pub const PTIMER_CNT:  RegId = RegId::system(3, 3, 14, 0, 1);
+    /// CNTP_CVAL.
+    pub const PTIMER_CVAL: RegId = RegId::system(3, 3, 14, 2, 2);
+    /// CNTP_CTL.
+    pub const PTIMER_CTL:  RegId = RegId::system(3, 3, 14, 2, 1);
+}
+
+const fn one(id: RegId, rule: Rule) -> Row {
+    Row::of(Ids::One(id), rule)
+}
+
+const fn bitmap(id: RegId, known: u64, birth: &'static [u8]) -> Row {
+    one(id, Rule::Bitmap { known, order: BitmapOrder::UnknownFirst })
+        .whole_vm()
+        .frozen_by_run()
+        .born(birth)
+}
+
+const fn system(first: (u64, u64), last: (u64, u64), rule: Rule) -> Row {
+    let first = RegId::system(3, 0, 0, first.0, first.1);
+    Row::of(Ids::Range(first, RegId::system(3, 0, 0, last.0, last.1)), rule)
+}
+
+const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
+const CTR_EL0: RegId = RegId::system(3, 3, 0, 0, 1);
+const MIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 0);
+const REVIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 6);
+const AIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 7);
+const OSLSR_EL1: RegId = RegId::system(2, 0, 1, 1, 4);
+const DEMUX: Ids = Ids::Range(RegId(0x6020_0000_0011_0000), RegId(0x6020_0000_0011_ffff));
+const SVE_STATE: Ids = Ids::Range(RegId(0x6080_0000_0015_0000), RegId(0x6080_0000_0015_03ff));
+const SVE_PREDICATES: Ids = Ids::Range(RegId(0x6050_0000_0015_0400), RegId(0x6050_0000_0015_0600));
+
+/// Rules of every release.
+pub const COMMON: &[Row] = &[
+    one(RegId::PSCI_VERSION, Rule::PsciVersion).whole_vm().born(&[0]),
+    one(id::WORKAROUND_1, Rule::Level(0xf)),
+    one(id::WORKAROUND_2, Rule::SsbdLevel),
+    one(id::WORKAROUND_3, Rule::Level(0xf)),
+    Row { birth: Birth::Identity, ..one(RegId::MPIDR_EL1, Rule::Stored) },
+    one(MIDR_EL1, Rule::Fixed),
+    one(REVIDR_EL1, Rule::Fixed),
+    one(AIDR_EL1, Rule::Fixed),
+    one(OSLSR_EL1, Rule::Masked(1 << 1)),
+    one(id::TIMER_CNT, Rule::Counter(AtVcpuCreation::Restarts)).whole_vm(),
+    one(id::PTIMER_CNT, Rule::Counter(AtVcpuCreation::FollowsHost)).whole_vm(),
+    one(RegId::SVE_VLS, Rule::VectorLengths),
+    Row::of(SVE_STATE, Rule::SveState),
+    Row::of(SVE_PREDICATES, Rule::SveState),
+];
+
+/// Timers that show their condition even when they are off.
+const TIMERS: &[Row] = &[
+    one(id::TIMER_CTL, Rule::TimerControl(Istatus::Computed)),
+    one(id::PTIMER_CTL, Rule::TimerControl(Istatus::Computed)),
+];
+
+/// Timers of Linux 7.
+const TIMERS_7: &[Row] = &[
+    one(id::TIMER_CTL, Rule::TimerControl(Istatus::WhenEnabled)),
+    one(id::PTIMER_CTL, Rule::TimerControl(Istatus::WhenEnabled)),
+];
+
+/// Identification before Linux 6.3: all of the host's, but for two fields.
+const IDENTITY: &[Row] = &[
+    system((1, 0), (7, 7), Rule::Fields).whole_vm(),
+    one(CLIDR_EL1, Rule::Fixed),
+    one(CTR_EL0, Rule::Fixed),
+    Row::of(DEMUX, Rule::Fixed),
+];
+
+/// Identification since Linux 6.11: held by the machine, fields can be lowered.
+const IDENTITY_WRITABLE: &[Row] = &[
+    system((1, 0), (7, 7), Rule::Fields).whole_vm().frozen_by_run(),
+    one(CLIDR_EL1, Rule::Fields),
+    one(CTR_EL0, Rule::Fields).whole_vm().frozen_by_run(),
+    Row::of(DEMUX, Rule::CacheSize),
+];
+
+/// The bitmaps of Linux 5.19: everything on, to be opted out of.
+pub const BITMAPS: &[Row] = &[
+    bitmap(id::STD_BMAP, 0x1, &[0x1]),
+    bitmap(id::STD_HYP_BMAP, 0x1, &[0x1]),
+    bitmap(id::VENDOR_HYP_BMAP, 0x3, &[0x3]),
+];
+
+/// The bitmap of Linux 6.15: everything off, to be opted in.
+pub const BITMAPS_2: &[Row] = &[bitmap(id::VENDOR_HYP_BMAP_2, 0x3, &[0x0])];
+
+const fn service(function: u32, gate: Option<(RegId, u64)>, answer: Answer) -> Service {
+    Service { function, gate, answer }
+}
+
+const fn says(x0: u64) -> Answer {
+    Answer::Values([x0, 0, 0, 0])
+}
+
+const NOT_SUPPORTED: Answer = says(u64::MAX);
+const TRNG: Option<(RegId, u64)> = Some((id::STD_BMAP, 1));
+const PV_TIME: Option<(RegId, u64)> = Some((id::STD_HYP_BMAP, 1));
+const VENDOR: Option<(RegId, u64)> = Some((id::VENDOR_HYP_BMAP, 1));
+const PTP: Option<(RegId, u64)> = Some((id::VENDOR_HYP_BMAP, 2));
+/// 28b46fb6-2ec5-11e9-a9ca-4b564d003a74, as four words.
+const KVM_UID: Answer = Answer::Values([0xb66f_b428, 0xe911_c52e, 0x564b_caa9, 0x743a_004d]);
+
+/// The calls of Linux 5.10: no switches.
+const SERVICES_OLD: &[Service] = &[
+    service(0x8000_0000, None, says(0x1_0001)),
+    service(0x8000_0001, None, Answer::ArchFeatures),
+    service(0xc500_0020, None, NOT_SUPPORTED),
+    service(0xc500_0021, None, NOT_SUPPORTED),
+];
+
+/// The calls since Linux 5.19, each behind a bit of a bitmap. PV time has no
+/// memory to point to here, and PTP no clock.
+const SERVICES: &[Service] = &[
+    service(0x8000_0000, None, says(0x1_0001)),
+    service(0x8000_0001, None, Answer::ArchFeatures),
+    service(0x8400_0050, TRNG, says(0x1_0000)),
+    service(0x8400_0051, TRNG, Answer::TrngFeatures),
+    service(
+        0x8400_0052,
+        TRNG,
+        Answer::Values([0x0d21_e000, 0x4384_11eb, 0x8070_5244, 0x554e_5a4c]),
+    ),
+    service(0x8400_0053, TRNG, says(0)),
+    service(0xc400_0053, TRNG, says(0)),
+    service(0xc500_0020, PV_TIME, NOT_SUPPORTED),
+    service(0xc500_0021, PV_TIME, NOT_SUPPORTED),
+    service(0x8600_0000, VENDOR, Answer::VendorFeatures),
+    service(0x8600_ff01, VENDOR, KVM_UID),
+    service(0x8600_0001, PTP, says(0)),
+];
+
+/// Linux 5.10, the oldest release kedge runs on.
+pub const V5_10: Release = Release {
+    name: "5.10",
+    recording: include_str!("../recordings/max-5.10.host"),
+    rows: &[COMMON, TIMERS, IDENTITY],
+    psci: &[0x2, 0x1_0000],
+    services: SERVICES_OLD,
+    features: 0x7f,
+    feature_scope: Scope::Vcpu,
+    power_off: PowerOff::Compared,
+    mp_states: &[MpState::Runnable, MpState::Stopped],
+    system_suspend: Ability::Absent,
+    frozen_by: FrozenBy::RunCall,
+    cpu_on_reset: CpuOnReset::WhenRun,
+    errnos: &[],
+};
+
+/// Linux 6.1.
+pub const V6_1: Release = Release {
+    name: "6.1",
+    recording: include_str!("../recordings/max-6.1.host"),
+    rows: &[COMMON, TIMERS, IDENTITY, BITMAPS],
+    psci: &[0x2, 0x1_0000, 0x1_0001],
+    services: SERVICES,
+    mp_states: &[MpState::Runnable, MpState::Stopped, MpState::Suspended],
+    system_suspend: Ability::Present,
+    cpu_on_reset: CpuOnReset::WhenRead,
+    ..V5_10
+};
+
+/// Linux 6.12.
+pub const V6_12: Release = Release {
+    name: "6.12",
+    recording: include_str!("../recordings/max-6.12.host"),
+    rows: &[COMMON, TIMERS, IDENTITY_WRITABLE, BITMAPS],
+    feature_scope: Scope::Vm,
+    power_off: PowerOff::Ephemeral,
+    ..V6_1
+};
+
+/// Linux 7.2.
+pub const V7_2: Release = Release {
+    name: "7.2",
+    recording: include_str!("../recordings/max-7.2.host"),
+    rows: &[COMMON, TIMERS_7, IDENTITY_WRITABLE, BITMAPS, BITMAPS_2],
+    psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003],
+    features: 0x1ff,
+    ..V6_12
+};
+
+/// The releases, oldest first.
+pub const RELEASES: &[Release] = &[V5_10, V6_1, V6_12, V7_2];
+
+/// The release called `name`, as in `6.12`.
+pub fn release(name: &str) -> Option<&'static Release> {
+    RELEASES.iter().find(|release| release.name == name)
+}

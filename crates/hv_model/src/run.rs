@@ -1,0 +1,291 @@
+//! Running a vCPU: its script, one step after the other, until something needs
+//! the machine's user.
+
+use kedge_guest_memory::{Bytes, GuestAddress, GuestMemoryRegion};
+use kedge_hv::{Access, GicConfig, HvError, MpState, SystemEvent};
+use kedge_ids::RegId;
+
+use crate::firmware::Called;
+use crate::program::{Step, Width};
+use crate::refusal::{Refusal, refuse};
+use crate::registers::Registers;
+use crate::release::FrozenBy;
+use crate::state::{GicState, Pending, Slot, Sve, VcpuState, VmState, number};
+use crate::trace::Event;
+
+/// The vector base.
+pub(crate) const VBAR_EL1: RegId = RegId::system(3, 0, 12, 0, 0);
+/// Where a synchronous exception of EL1 goes, from the vector base.
+pub(crate) const VECTOR: u64 = 0x200;
+const ESR_EL1: RegId = RegId::system(3, 0, 5, 2, 0);
+const FAR_EL1: RegId = RegId::system(3, 0, 6, 0, 0);
+/// In `struct kvm_regs`: behind 31 registers, SP, PC, PSTATE and SP_EL1.
+const ELR_EL1: RegId = RegId::core(8 * 35);
+/// A data abort without a change of exception level, 32-bit instruction,
+/// synchronous external abort.
+const EXTERNAL_ABORT: u64 = 0x25 << 26 | 1 << 25 | 0x10;
+/// What hardware says of a load of a pair: nothing but the translation fault.
+const UNDECODED_SYNDROME: u64 = 0x6;
+
+/// What a step led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The next one.
+    Next,
+    /// Nothing, before something happens outside.
+    Blocked,
+    /// The user is needed.
+    Exit(Exit),
+}
+
+/// A [`kedge_hv::Exit`] that owns its data.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    MmioRead { address: u64, length: usize },
+    MmioWrite { address: u64, value: u64, length: usize },
+    Undecoded { address: u64, syndrome: u64 },
+    System(SystemEvent),
+    Failed(String),
+}
+
+/// Which way into the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// To run.
+    Run,
+    /// Only to complete the last access.
+    Complete,
+}
+
+impl Registers<'_> {
+    fn vcpu_state(&mut self) -> &mut VcpuState {
+        self.vm.vcpus.get_mut(&self.vcpu).expect("vCPUs are never removed from a machine")
+    }
+
+    /// What happens at every attempt to run, before guest code does. `data` is
+    /// the user's answer to the last load.
+    pub(crate) fn enter(&mut self, entry: Entry, data: [u8; 8]) -> Result<Option<Event>, HvError> {
+        self.ready()?;
+        if entry == Entry::Run || self.release.frozen_by == FrozenBy::RunCall {
+            self.vm.ran = true;
+        }
+        let index = self.vcpu;
+        self.start(index);
+        let vcpu = self.vcpu_state();
+        match std::mem::replace(&mut vcpu.pending, Pending::None) {
+            Pending::Load { reg, address, length } => {
+                let value = number(&data[..length]);
+                vcpu.put(RegId::x(u64::from(reg)), value);
+                vcpu.advance();
+                return Ok(Some(Event::Loaded { vcpu: index, address, value }));
+            }
+            Pending::Store => vcpu.advance(),
+            Pending::None => {}
+        }
+        Ok(None)
+    }
+
+    /// Whether the machine is in a state to run at all.
+    fn ready(&mut self) -> Result<(), HvError> {
+        let release = self.release;
+        let gic_unready =
+            matches!(self.vm.gic, Some(GicState { config: GicConfig::V3 { .. }, ready: false }));
+        let vcpu = self.vcpu_state();
+        let Some(features) = vcpu.features else {
+            return refuse(release, Refusal::NotInitialised);
+        };
+        if vcpu.sve == Sve::Choosing {
+            return refuse(release, Refusal::SveUnfinished);
+        }
+        if gic_unready {
+            return refuse(release, Refusal::GicUnready);
+        }
+        if features.contains(kedge_hv::VcpuFeatures::PMU_V3) && vcpu.pmu.is_none() {
+            return refuse(release, Refusal::PmuUnready);
+        }
+        Ok(())
+    }
+
+    /// Takes an external abort in the place of the last access.
+    pub(crate) fn abort(&mut self) -> Event {
+        let index = self.vcpu;
+        let vcpu = self.vcpu_state();
+        vcpu.pending = Pending::None;
+        let (pc, fault) = (vcpu.raw(RegId::PC), vcpu.fault);
+        let vector = vcpu.raw(VBAR_EL1).wrapping_add(VECTOR);
+        vcpu.put(ELR_EL1, pc);
+        vcpu.put(ESR_EL1, EXTERNAL_ABORT);
+        vcpu.put(FAR_EL1, fault);
+        // Where the script lies must not change by leaving it.
+        vcpu.base.get_or_insert(pc);
+        vcpu.put(RegId::PC, vector);
+        Event::Aborted { vcpu: index, pc }
+    }
+
+    /// Does one step.
+    pub(crate) fn step(&mut self) -> Outcome {
+        let vcpu = self.vcpu_state();
+        match vcpu.mp {
+            MpState::Runnable => {}
+            MpState::Stopped => return Outcome::Blocked,
+            MpState::Suspended => return self.suspended(),
+        }
+        let Some(step) = vcpu.step() else { return Outcome::Blocked };
+        match step {
+            Step::Set { reg, value } => {
+                vcpu.put(RegId::x(u64::from(reg)), value);
+                self.next()
+            }
+            Step::Load { reg, address, width } => self.load(reg, address, width),
+            Step::Store { reg, address, width } => self.store_step(reg, address, width),
+            Step::LoadPair { address } => self.load_pair(address),
+            Step::Call => self.call_step(),
+            Step::Wait => self.wait_for(|_| true),
+            Step::AwaitIrq(spi) => self.wait_for(|irq| irq == spi),
+            Step::Jump(steps) => {
+                vcpu.jump(i64::from(steps));
+                Outcome::Next
+            }
+            Step::Event(event) => {
+                vcpu.advance();
+                Outcome::Exit(Exit::System(event))
+            }
+            Step::Fail(reason) => Outcome::Exit(Exit::Failed(reason)),
+        }
+    }
+
+    fn next(&mut self) -> Outcome {
+        self.vcpu_state().advance();
+        Outcome::Next
+    }
+
+    fn suspended(&mut self) -> Outcome {
+        let awake = self.vm.irqs.iter().any(|irq| irq.pending > 0);
+        if awake { Outcome::Exit(Exit::System(SystemEvent::Wakeup)) } else { Outcome::Blocked }
+    }
+
+    fn wait_for(&mut self, wanted: impl Fn(kedge_ids::Spi) -> bool) -> Outcome {
+        let mut irqs = self.vm.irqs.iter_mut();
+        let Some(irq) = irqs.find(|irq| irq.pending > 0 && wanted(irq.spi)) else {
+            return Outcome::Blocked;
+        };
+        irq.pending -= 1;
+        self.next()
+    }
+
+    fn load(&mut self, reg: u8, address: u64, width: Width) -> Outcome {
+        let length = width.bytes();
+        if let Some(slot) = slot_at(self.vm, address, length) {
+            let mut data = [0; 8];
+            if read(slot, address, &mut data[..length]).is_none() {
+                return Outcome::Exit(Exit::Failed(lost(address)));
+            }
+            self.vcpu_state().put(RegId::x(u64::from(reg)), number(&data));
+            return self.next();
+        }
+        if in_gic(self.vm, address) {
+            self.vcpu_state().put(RegId::x(u64::from(reg)), 0);
+            return self.next();
+        }
+        let vcpu = self.vcpu_state();
+        vcpu.pending = Pending::Load { reg, address, length };
+        vcpu.fault = address;
+        Outcome::Exit(Exit::MmioRead { address, length })
+    }
+
+    fn store_step(&mut self, reg: u8, address: u64, width: Width) -> Outcome {
+        let length = width.bytes();
+        let value = self.vcpu_state().raw(RegId::x(u64::from(reg)));
+        let value = value & u64::MAX >> (64 - 8 * u32::try_from(length).unwrap_or(8));
+        match slot_at(self.vm, address, length) {
+            Some(slot) if slot.access == Access::ReadWrite => {
+                return match write(slot, address, &value.to_le_bytes()[..length]) {
+                    Some(()) => self.next(),
+                    None => Outcome::Exit(Exit::Failed(lost(address))),
+                };
+            }
+            None if in_gic(self.vm, address) => return self.next(),
+            None if width == Width::Word && ring(self.vm, address, value) => return self.next(),
+            _ => {}
+        }
+        let vcpu = self.vcpu_state();
+        vcpu.pending = Pending::Store;
+        vcpu.fault = address;
+        Outcome::Exit(Exit::MmioWrite { address, value, length })
+    }
+
+    fn load_pair(&mut self, address: u64) -> Outcome {
+        if slot_at(self.vm, address, 16).is_some() {
+            return self.next();
+        }
+        self.vcpu_state().fault = address;
+        Outcome::Exit(Exit::Undecoded { address, syndrome: UNDECODED_SYNDROME })
+    }
+
+    fn call_step(&mut self) -> Outcome {
+        let vcpu = self.vcpu_state();
+        let [function, x1, x2, x3] = [0, 1, 2, 3].map(|n| vcpu.raw(RegId::x(n)));
+        vcpu.advance();
+        // The function id is in w0: its upper half is not looked at.
+        let function = u32::try_from(function & 0xffff_ffff).unwrap_or_default();
+        match self.call(function, [x1, x2, x3]) {
+            Called::Answered(values) => {
+                for (n, value) in (0..).zip(values) {
+                    self.vcpu_state().put(RegId::x(n), value);
+                }
+                Outcome::Next
+            }
+            Called::Event(event) => Outcome::Exit(Exit::System(event)),
+            Called::Off => Outcome::Next,
+        }
+    }
+}
+
+fn lost(address: u64) -> String {
+    format!("the host lost the guest's memory at {address:#x}")
+}
+
+fn slot_at(vm: &VmState, address: u64, length: usize) -> Option<&Slot> {
+    let last = address.checked_add(kedge_ids::u64_from(length) - 1)?;
+    vm.slots.values().find(|slot| {
+        let (start, end) = slot.bounds();
+        (start..end).contains(&address) && (start..end).contains(&last)
+    })
+}
+
+fn read(slot: &Slot, address: u64, data: &mut [u8]) -> Option<()> {
+    let offset = kedge_ids::usize_from(address - slot.bounds().0);
+    slot.region.as_volatile_slice().ok()?.read_slice(data, offset).ok()
+}
+
+fn write(slot: &Slot, address: u64, data: &[u8]) -> Option<()> {
+    let offset = kedge_ids::usize_from(address - slot.bounds().0);
+    slot.region.as_volatile_slice().ok()?.write_slice(data, offset).ok()
+}
+
+/// Whether one of the interrupt controller's frames answers at `address`.
+fn in_gic(vm: &VmState, address: u64) -> bool {
+    let Some(gic) = &vm.gic else { return false };
+    let redistributors = 0x2_0000 * kedge_ids::u64_from(vm.vcpus.len());
+    let within = |start: GuestAddress, size| (start.0..start.0 + size).contains(&address);
+    match gic.config {
+        GicConfig::V2 { distributor, cpu_interface, .. } => {
+            within(distributor, 0x1000) || within(cpu_interface, 0x2000)
+        }
+        GicConfig::V3 { distributor, redistributors: first, its, .. } => {
+            within(distributor, 0x1_0000)
+                || within(first, redistributors)
+                || its.is_some_and(|its| within(its, 0x2_0000))
+        }
+    }
+}
+
+fn ring(vm: &VmState, address: u64, value: u64) -> bool {
+    let rung =
+        |bell: &&crate::state::Doorbell| bell.address == address && u64::from(bell.value) == value;
+    match vm.doorbells.iter().find(rung) {
+        // The counter only saturates at 2^64 - 2 rings.
+        Some(bell) => bell.event.write(1).is_ok(),
+        None => false,
+    }
+}

@@ -1,0 +1,176 @@
+//! The state of a model machine, behind one lock. What it means is decided
+//! elsewhere: `registers`, `firmware`, `run`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kedge_guest_memory::{GuestMemoryRegion, RamRegion};
+use kedge_hv::{Access, GicConfig, MpState, VcpuFeatures};
+use kedge_ids::{Ppi, RegId, Spi};
+use vmm_sys_util::epoll::Epoll;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::program::{Program, Step};
+use crate::release::Ability;
+
+/// Everything a machine remembers.
+#[derive(Debug)]
+pub(crate) struct VmState {
+    pub(crate) ipa_bits: u8,
+    pub(crate) slots: BTreeMap<u32, Slot>,
+    /// Registers that the machine holds, once written.
+    pub(crate) shared: BTreeMap<RegId, Vec<u8>>,
+    /// The features of its first vCPU.
+    pub(crate) features: Option<VcpuFeatures>,
+    pub(crate) vcpus: BTreeMap<u32, VcpuState>,
+    pub(crate) gic: Option<GicState>,
+    pub(crate) ran: bool,
+    pub(crate) suspend: Ability,
+    pub(crate) irqs: Vec<Irq>,
+    /// The triggers of `irqs`, by index.
+    pub(crate) triggers: Epoll,
+    pub(crate) doorbells: Vec<Doorbell>,
+}
+
+/// A memory slot.
+pub(crate) struct Slot {
+    pub(crate) region: Arc<RamRegion>,
+    pub(crate) access: Access,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    /// The first address, and the first behind it.
+    pub(crate) fn bounds(&self) -> (u64, u64) {
+        let start = self.region.start_addr().0;
+        (start, start.saturating_add(self.region.len()))
+    }
+}
+
+/// The interrupt controller.
+#[derive(Debug)]
+pub(crate) struct GicState {
+    pub(crate) config: GicConfig,
+    pub(crate) ready: bool,
+}
+
+/// An interrupt that an event raises.
+#[derive(Debug)]
+pub(crate) struct Irq {
+    pub(crate) spi: Spi,
+    pub(crate) trigger: EventFd,
+    pub(crate) identity: String,
+    /// Edges that no script has waited for yet.
+    pub(crate) pending: u64,
+    /// Edges since the start.
+    pub(crate) raised: u64,
+}
+
+/// A store that rings an event.
+#[derive(Debug)]
+pub(crate) struct Doorbell {
+    pub(crate) address: u64,
+    pub(crate) value: u32,
+    pub(crate) event: EventFd,
+    pub(crate) identity: String,
+}
+
+/// How far a vCPU's vector lengths are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sve {
+    Without,
+    Choosing,
+    Final,
+}
+
+/// An access that its user has answered but the guest has not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pending {
+    None,
+    Load { reg: u8, address: u64, length: usize },
+    Store,
+}
+
+/// Everything a vCPU remembers.
+#[derive(Debug)]
+pub(crate) struct VcpuState {
+    /// None before its first initialisation.
+    pub(crate) features: Option<VcpuFeatures>,
+    pub(crate) regs: BTreeMap<RegId, Vec<u8>>,
+    pub(crate) sve: Sve,
+    pub(crate) mp: MpState,
+    pub(crate) pending: Pending,
+    /// Where CPU_ON wants it to start, and with which x0, until it notices.
+    pub(crate) start: Option<(u64, u64)>,
+    pub(crate) pmu: Option<Ppi>,
+    pub(crate) program: Program,
+    /// Where its script lies: chosen when it first runs, and again after a reset.
+    pub(crate) base: Option<u64>,
+    /// The address of the last access that left the guest.
+    pub(crate) fault: u64,
+    pub(crate) wake: EventFd,
+}
+
+impl VcpuState {
+    /// One that is not initialised.
+    pub(crate) fn new(program: Program, wake: EventFd) -> Self {
+        Self {
+            features: None,
+            regs: BTreeMap::new(),
+            sve: Sve::Without,
+            mp: MpState::Runnable,
+            pending: Pending::None,
+            start: None,
+            pmu: None,
+            program,
+            base: None,
+            fault: 0,
+            wake,
+        }
+    }
+
+    /// A 64-bit register as it is stored, 0 when there is none.
+    pub(crate) fn raw(&self, id: RegId) -> u64 {
+        self.regs.get(&id).map_or(0, |value| number(value))
+    }
+
+    /// Stores a 64-bit register.
+    pub(crate) fn put(&mut self, id: RegId, value: u64) {
+        self.regs.insert(id, value.to_le_bytes().to_vec());
+    }
+
+    /// Moves the program counter to the next step.
+    pub(crate) fn advance(&mut self) {
+        self.jump(1);
+    }
+
+    /// Moves the program counter by so many steps.
+    pub(crate) fn jump(&mut self, steps: i64) {
+        let pc = self.raw(RegId::PC).wrapping_add_signed(steps * 4);
+        self.put(RegId::PC, pc);
+    }
+
+    /// The step that the program counter stands on.
+    pub(crate) fn step(&mut self) -> Option<Step> {
+        let pc = self.raw(RegId::PC);
+        let base = *self.base.get_or_insert(pc);
+        let vector = self.raw(crate::run::VBAR_EL1).wrapping_add(crate::run::VECTOR);
+        at(&self.program.main, pc.wrapping_sub(base))
+            .or_else(|| at(&self.program.vector, pc.wrapping_sub(vector)))
+            .cloned()
+    }
+}
+
+fn at(steps: &[Step], offset: u64) -> Option<&Step> {
+    steps.get(usize::try_from(offset / 4).ok()?)
+}
+
+/// Up to eight little-endian bytes as a number.
+pub(crate) fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
