@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kedge_hv::{GicVersion, HvError, Hypervisor, Limits, Vm, VmConfig};
 use kedge_ids::{Spi, VcpuId};
@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) gics: Vec<GicVersion>,
     pub(crate) trace: Trace,
     counter: AtomicU64,
+    /// For each vCPU, its programs in the first machine, the second and so on.
+    programs: Mutex<BTreeMap<u32, Vec<Program>>>,
 }
 
 impl Shared {
@@ -30,14 +32,19 @@ impl Shared {
         const TICKS: u64 = 1000;
         self.counter.fetch_add(TICKS, Ordering::Relaxed)
     }
+
+    /// What a vCPU runs in the machine of this number.
+    pub(crate) fn program(&self, machine: usize, id: VcpuId) -> Program {
+        let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_vcpu = programs.get(&id.0).map(Vec::as_slice).unwrap_or_default();
+        of_vcpu.get(machine).or(of_vcpu.last()).cloned().unwrap_or_default()
+    }
 }
 
 /// KVM/arm64 as a model.
 #[derive(Debug)]
 pub struct ModelHypervisor {
     shared: Arc<Shared>,
-    /// For each vCPU, its programs in the first machine, the second and so on.
-    programs: Mutex<BTreeMap<u32, Vec<Program>>>,
     machines: Mutex<Vec<Weak<Machine>>>,
 }
 
@@ -61,23 +68,27 @@ impl ModelHypervisor {
             trace: Trace::default(),
             // Not zero: a host has run for a while.
             counter: AtomicU64::new(1 << 24),
+            programs: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), programs: Mutex::default(), machines: Mutex::default() }
+        Self { shared: Arc::new(shared), machines: Mutex::default() }
     }
 
     /// The same, whose vCPU `id` runs `program`. Said again, the program is for
     /// the next machine; the last one is for all machines behind it, too.
     #[must_use]
     pub fn with_program(self, id: VcpuId, program: Program) -> Self {
-        self.add_program(id, program);
+        self.programs().entry(id.0).or_default().push(program);
         self
     }
 
-    /// As [`Self::with_program`], for a hypervisor that is in use. It holds for
-    /// machines made from now on.
-    pub fn add_program(&self, id: VcpuId, program: Program) {
-        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        programs.entry(id.0).or_default().push(program);
+    /// Gives vCPU `id` of the next machine, and of all behind it, this program and
+    /// no other. A vCPU takes its program when it is created.
+    pub fn set_program(&self, id: VcpuId, program: Program) {
+        self.programs().insert(id.0, vec![program]);
+    }
+
+    fn programs(&self) -> MutexGuard<'_, BTreeMap<u32, Vec<Program>>> {
+        self.shared.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What its vCPUs do.
@@ -90,12 +101,6 @@ impl ModelHypervisor {
         let machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
         machines.iter().filter_map(Weak::upgrade).map(|machine| machine.raised(spi)).sum()
     }
-
-    fn programs_of(&self, machine: usize) -> BTreeMap<u32, Program> {
-        let programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        let pick = |all: &Vec<Program>| all.get(machine).or(all.last()).cloned();
-        programs.iter().filter_map(|(id, all)| Some((*id, pick(all)?))).collect()
-    }
 }
 
 impl Hypervisor for ModelHypervisor {
@@ -105,8 +110,8 @@ impl Hypervisor for ModelHypervisor {
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
         let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-        let programs = self.programs_of(machines.len());
-        let machine = Arc::new(Machine::new(Arc::clone(&self.shared), config, programs)?);
+        let machine = Machine::new(Arc::clone(&self.shared), config, machines.len())?;
+        let machine = Arc::new(machine);
         machines.push(Arc::downgrade(&machine));
         Ok(Arc::new(ModelVm { machine }))
     }

@@ -11,7 +11,6 @@ use vmm_sys_util::epoll::{Epoll, EpollEvent};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::hypervisor::Shared;
-use crate::program::Program;
 use crate::refusal::{Refusal, refuse};
 use crate::release::Ability;
 use crate::state::VmState;
@@ -23,7 +22,8 @@ const PRIVATE_INTERRUPTS: u32 = 32;
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) programs: BTreeMap<u32, Program>,
+    /// How many machines the hypervisor made before.
+    pub(crate) number: usize,
     state: Mutex<VmState>,
 }
 
@@ -31,7 +31,7 @@ impl Machine {
     pub(crate) fn new(
         shared: Arc<Shared>,
         config: &VmConfig,
-        programs: BTreeMap<u32, Program>,
+        number: usize,
     ) -> Result<Self, HvError> {
         if !(32..=shared.host.limits.ipa_bits).contains(&config.ipa_bits) {
             return refuse(&shared.release, Refusal::AddressBits);
@@ -49,7 +49,7 @@ impl Machine {
             triggers: Epoll::new().map_err(no_event)?,
             doorbells: Vec::new(),
         };
-        Ok(Self { shared, programs, state: Mutex::new(state) })
+        Ok(Self { shared, number, state: Mutex::new(state) })
     }
 
     /// The state. A thread that panicked with it had a bug of its own; what it

@@ -76,7 +76,7 @@ impl Vm for ModelVm {
         }
         let wake = EventFd::new(EFD_NONBLOCK).map_err(no_event)?;
         let waker = wake.try_clone().map_err(no_event)?;
-        let program = self.machine.programs.get(&id.0).cloned().unwrap_or_default();
+        let program = self.machine.shared.program(self.machine.number, id);
         vm.vcpus.insert(id.0, VcpuState::new(program, waker));
         restart_counters(&self.machine.shared.release, &mut vm, self.machine.shared.counter());
         Ok(Box::new(ModelVcpu::new(id, Arc::clone(&self.machine), wake)))
