@@ -16,6 +16,14 @@ pub enum BodyError {
         /// What serde says, naming the field.
         source: serde_json::Error,
     },
+    /// A necessary field is not there.
+    #[error("`{key}` needs `{field}`")]
+    Missing {
+        /// The key of the kind of device.
+        key: &'static str,
+        /// The field.
+        field: &'static str,
+    },
     /// A field has a value it cannot have.
     #[error("`{field}` of `{key}` cannot be `{value}`")]
     Value {
@@ -44,6 +52,7 @@ impl Fix for BodyError {
             Self::Shape { .. } => {
                 "correct the field named above: they are those of Firecracker's API".to_owned()
             }
+            Self::Missing { field, .. } => format!("add `{field}`"),
             Self::Value { wanted, .. } => format!("give {wanted}"),
             Self::Unsupported { field, .. } => format!("leave `{field}` out"),
         })
@@ -93,15 +102,21 @@ impl RateLimiter {
     }
 }
 
-/// Checks a device's name: letters, digits and underscores, as Firecracker has it.
+/// What a device's name is made of.
+pub const ID: &str = "letters, digits and underscores";
+
+/// Whether `id` can be a device's name: [`ID`], as Firecracker has it.
+pub fn is_id(id: &str) -> bool {
+    !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Checks a device's name.
 ///
 /// # Errors
-/// It is something else.
+/// `id`, in `field` of `key`, is not made of [`ID`].
 pub fn check_id(key: &'static str, field: &'static str, id: &str) -> Result<(), BodyError> {
-    let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if !id.is_empty() && id.chars().all(letter) {
+    if is_id(id) {
         return Ok(());
     }
-    let wanted = "letters, digits and underscores";
-    Err(BodyError::Value { key, field, value: id.to_owned(), wanted })
+    Err(BodyError::Value { key, field, value: id.to_owned(), wanted: ID })
 }

@@ -7,7 +7,7 @@ use kedge_diag::{Fix, Trouble};
 use serde_json::Value;
 
 use super::device::VirtioDevice;
-use super::{net, rng};
+use super::{block, net, rng};
 
 /// What a user configured: parsed and checked, nothing opened yet.
 pub trait DeviceConfig: Debug + Send + Sync {
@@ -67,7 +67,7 @@ pub struct Kind {
 }
 
 /// Every kind, in the order in which a guest finds them.
-pub const KINDS: &[&Kind] = &[&net::KIND, &rng::KIND];
+pub const KINDS: &[&Kind] = &[&block::KIND, &net::KIND, &rng::KIND];
 
 /// Devices that cannot be in one machine together.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -151,4 +151,70 @@ fn of_kind<'d>(
     kind: &'static Kind,
 ) -> impl Iterator<Item = &'d dyn DeviceConfig> {
     devices.iter().map(AsRef::as_ref).filter(|device| device.kind().key == kind.key)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use kedge_diag::report;
+    use serde_json::json;
+
+    use super::*;
+
+    fn disk(id: &str, is_root: bool) -> Box<dyn DeviceConfig> {
+        let body = json!({"drive_id": id, "is_root_device": is_root, "path_on_host": "a.img"});
+        (block::KIND.from_json)(body).unwrap()
+    }
+
+    fn rng() -> Box<dyn DeviceConfig> {
+        (rng::KIND.from_flag)("", 0).unwrap()
+    }
+
+    fn clash(mut devices: Vec<Box<dyn DeviceConfig>>, expected: &Expect) {
+        expected.assert_eq(&report(&arrange(&mut devices).unwrap_err()));
+    }
+
+    #[test]
+    fn the_guest_finds_the_root_disk_first_and_then_kind_by_kind() {
+        let mut devices = [rng(), disk("a", false), disk("b", true), disk("c", false)];
+        arrange(&mut devices).unwrap();
+        assert_eq!(devices.each_ref().map(|device| device.id()), ["b", "a", "c", "rng"]);
+    }
+
+    #[test]
+    fn two_devices_with_one_name_are_refused() {
+        clash(
+            vec![disk("data", false), disk("data", true)],
+            &expect![[r#"
+                error: there are two disks with the name `data`
+                  fix: give each a name of its own"#]],
+        );
+    }
+
+    #[test]
+    fn two_root_devices_are_refused() {
+        clash(
+            vec![disk("a", true), disk("b", true)],
+            &expect![[r#"
+                error: the disks `a` and `b` are both root devices
+                  fix: make one of them the root device"#]],
+        );
+    }
+
+    #[test]
+    fn a_second_entropy_device_is_refused() {
+        clash(
+            vec![rng(), rng()],
+            &expect![[r#"
+                error: there is more than one entropy device
+                  fix: ask for one entropy device"#]],
+        );
+    }
+
+    #[test]
+    fn no_two_kinds_share_a_flag_or_a_key() {
+        let flags: std::collections::BTreeSet<_> = KINDS.iter().map(|kind| kind.flag).collect();
+        let keys: std::collections::BTreeSet<_> = KINDS.iter().map(|kind| kind.key).collect();
+        assert_eq!((flags.len(), keys.len()), (KINDS.len(), KINDS.len()));
+    }
 }

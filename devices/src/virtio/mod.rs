@@ -4,6 +4,7 @@
 //! [`device::VirtioDevice`] and does its work in a [`worker::Worker`] on an event
 //! loop, which owns the queues while the device is active.
 
+pub mod block;
 pub mod body;
 pub mod buffers;
 pub mod catalog;

@@ -1,0 +1,96 @@
+//! Block device (Virtio 1.2, 5.2) over a raw file or a block device of the host.
+//!
+//! [`request`] takes a request apart, [`disk`] does what it says; between them a
+//! request is a value.
+
+mod config;
+mod disk;
+mod request;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
+};
+
+use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
+use super::worker::{LoopError, Running};
+pub use config::{BlockConfig, Cache, KIND};
+use disk::Disk;
+pub use disk::{Access, OpenError};
+use worker::BlockWorker;
+
+/// The largest size of the one queue, `requestq`.
+const QUEUE_SIZE: u16 = 256;
+const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
+
+/// Buffers in a request, besides its header and its status.
+const SEG_MAX: u16 = QUEUE_SIZE - 2;
+
+/// Bytes in a sector, whatever the block size (5.2.3).
+const SECTOR: u64 = 512;
+
+/// The device.
+#[derive(Debug)]
+pub struct Block {
+    disk: Arc<Disk>,
+    running: Option<Running>,
+}
+
+impl Block {
+    /// The device of an open disk.
+    fn new(disk: Disk) -> Self {
+        Self { disk: Arc::new(disk), running: None }
+    }
+
+    /// `struct virtio_blk_config` (5.2.4), up to the last field that we have.
+    fn config(&self) -> [u8; 24] {
+        let mut config = [0; 24];
+        config[0..8].copy_from_slice(&self.disk.sectors().to_le_bytes()); // capacity
+        config[12..16].copy_from_slice(&u32::from(SEG_MAX).to_le_bytes()); // seg_max
+        config[20..24].copy_from_slice(&self.disk.block_size().to_le_bytes()); // blk_size
+        config
+    }
+}
+
+impl VirtioDevice for Block {
+    fn device_id(&self) -> DeviceId {
+        DeviceId::Block
+    }
+
+    fn features(&self) -> u64 {
+        let read_only = self.disk.access() == Access::ReadOnly;
+        let flush = self.disk.cache() == Cache::Writeback;
+        1 << VIRTIO_BLK_F_SEG_MAX
+            | 1 << VIRTIO_BLK_F_BLK_SIZE
+            | u64::from(read_only) << VIRTIO_BLK_F_RO
+            | u64::from(flush) << VIRTIO_BLK_F_FLUSH
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let config = self.config();
+        let from = usize::try_from(offset).ok().and_then(|offset| config.get(offset..));
+        for (to, from) in data.iter_mut().zip(from.unwrap_or_default()) {
+            *to = *from;
+        }
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
+        let event_loop = activation.event_loop.clone();
+        let worker = BlockWorker::new(activation, Arc::clone(&self.disk));
+        self.running = Some(event_loop.start(Box::new(worker))?);
+        Ok(())
+    }
+
+    fn deactivate(&mut self) -> Result<Vec<ActiveQueue>, LoopError> {
+        self.running.take().map_or(Ok(Vec::new()), Running::stop)
+    }
+}
