@@ -2,6 +2,7 @@
 //! machine is built. The command line, the configuration file and embedders all
 //! produce the same value.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use kedge_arch::image::KernelFormat;
@@ -118,5 +119,6 @@ fn devices_as_json<S: Serializer>(
     devices: &[Box<dyn DeviceConfig>],
     to: S,
 ) -> Result<S::Ok, S::Error> {
-    to.collect_seq(devices.iter().map(|device| device.to_json()))
+    let objects = devices.iter().map(|device| (device.kind().key, device.to_json()));
+    to.collect_seq(objects.map(|object| BTreeMap::from([object])))
 }

@@ -1,4 +1,52 @@
-//! The kedge command: see README.md.
-#![forbid(unsafe_code)]
+//! The kedge command. It has two doors: `kedge run`, with flags of its own, and
+//! at the top level the command line of Firecracker, whose users' clients and
+//! platforms find what they know. Behind both is one machine.
+#![deny(unsafe_code)]
 
-fn main() {}
+mod completion;
+mod console;
+mod devices;
+mod firecracker;
+mod flags;
+mod logging;
+mod machine;
+mod output;
+mod run;
+mod size;
+mod status;
+mod usage;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use firecracker::Name;
+use status::{Failure, Status};
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let status = enter(&words).unwrap_or_else(|Failure { error, status }| {
+        // Where stderr is gone, nobody can be told.
+        let _ = writeln!(std::io::stderr(), "{}", kedge_diag::report(&error));
+        status
+    });
+    status.into()
+}
+
+/// Goes through the door that the command line names.
+fn enter(words: &[OsString]) -> Result<Status, Failure> {
+    let program = words.first().map(Path::new).and_then(Path::file_name);
+    if program.is_some_and(|name| name == "firecracker") {
+        return firecracker::enter(Name::Firecracker, words);
+    }
+    let Some(rest @ [first, ..]) = words.get(1..) else {
+        firecracker::enter(Name::Kedge, &["kedge".into(), "--help".into()])?;
+        return Ok(Status::USAGE);
+    };
+    match first.to_str() {
+        Some("run") => run::enter(rest),
+        Some("completion") => completion::enter(rest),
+        _ => firecracker::enter(Name::Kedge, words),
+    }
+}

@@ -1,0 +1,83 @@
+//! The flags of Firecracker's command line, and kedge's own beside them.
+
+use clap::{Arg, Command};
+use tracing::level_filters::LevelFilter;
+
+use super::{Name, refused};
+use crate::flags::{Choices, dry_run, dump_dtb, file, help, on_reset, one_of, option, switch};
+
+/// Firecracker's names of levels, in any case.
+pub(super) const LEVELS: Choices<LevelFilter> = &[
+    ("Error", LevelFilter::ERROR),
+    ("Warning", LevelFilter::WARN),
+    ("Info", LevelFilter::INFO),
+    ("Debug", LevelFilter::DEBUG),
+    ("Trace", LevelFilter::TRACE),
+    ("Off", LevelFilter::OFF),
+];
+
+/// The instance's name where none is given.
+const ANONYMOUS: &str = "anonymous-instance";
+
+const USAGE: &str = "\
+kedge run --kernel FILE [OPTIONS]
+       kedge --no-api --config-file FILE [OPTIONS]
+       kedge completion SHELL";
+
+/// The command line at the top level.
+pub(crate) fn command(name: Name) -> Command {
+    let command = match name {
+        Name::Kedge => Command::new("kedge").override_usage(USAGE),
+        Name::Firecracker => Command::new("firecracker"),
+    };
+    command
+        .about("kedge runs virtual machines on arm64 Linux with KVM")
+        .after_help(refused::NOTE)
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .args_conflicts_with_subcommands(true)
+        .next_help_heading("Firecracker's command line")
+        .args(machine())
+        .args(log())
+        .args(accepted())
+        .args(refused::flags())
+        .next_help_heading("kedge's own")
+        .args([on_reset("exit"), dry_run(), dump_dtb(), version(), help()])
+}
+
+fn machine() -> [Arg; 3] {
+    [
+        switch("no-api").requires("config-file").help("Run without an API: as yet there is none"),
+        file("config-file").help("The machine: Firecracker's configuration file (JSON)"),
+        option("id", "ID").default_value(ANONYMOUS).help("The machine's name in the log"),
+    ]
+}
+
+fn log() -> [Arg; 5] {
+    [
+        file("log-path").help("The log's file or FIFO [default: standard output]"),
+        one_of("level", "LEVEL", LEVELS)
+            .ignore_case(true)
+            .help("Error, Warning, Info, Debug, Trace or Off [default: Info]"),
+        switch("show-level").help("Give the log's lines a level"),
+        switch("show-log-origin").help("Give the log's lines a file and a line number"),
+        option("module", "PATH").help("Log this module alone"),
+    ]
+}
+
+/// What has no effect, and needs none.
+fn accepted() -> [Arg; 5] {
+    let time = |name| option(name, "MICROSECONDS").hide(true);
+    [
+        switch("no-seccomp").help("Install no system-call filter: as yet there is none"),
+        // Without metrics, nobody asks when the jailer started.
+        time("start-time-us"),
+        time("start-time-cpu-us"),
+        time("parent-cpu-time-us"),
+        file("api-sock").help("The API's socket: kedge has no API as yet").hide(true),
+    ]
+}
+
+fn version() -> Arg {
+    switch("version").help("Print the version")
+}

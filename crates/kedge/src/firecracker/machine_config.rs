@@ -1,0 +1,107 @@
+//! The `machine-config` object (FIRECRACKER_API.md, 3.2).
+
+use kedge_diag::Fix;
+use serde::Deserialize;
+
+const MIB: u64 = 1 << 20;
+const MOST_VCPUS: u8 = 32;
+
+/// The object, as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MachineConfig {
+    vcpu_count: u8,
+    mem_size_mib: u64,
+    #[serde(default)]
+    smt: bool,
+    cpu_template: Option<String>,
+    #[serde(default)]
+    track_dirty_pages: bool,
+    huge_pages: Option<String>,
+}
+
+/// CPUs and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    /// vCPUs.
+    pub(super) cpus: u32,
+    /// RAM in bytes.
+    pub(super) memory: u64,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self { cpus: 1, memory: 128 * MIB }
+    }
+}
+
+/// A value that kedge has no machine for.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadMachine {
+    /// Too few CPUs, or too many.
+    #[error("`vcpu_count` cannot be {0}")]
+    VcpuCount(u8),
+    /// No memory, or more than there is.
+    #[error("`mem_size_mib` cannot be {0}")]
+    Memory(u64),
+    /// Arm's processors have none.
+    #[error("`smt` cannot be true on arm64")]
+    Smt,
+    /// kedge does not have it yet.
+    #[error("`{key}` cannot be {value} yet")]
+    NotYet {
+        /// The key.
+        key: &'static str,
+        /// Its value, as it is written.
+        value: String,
+        /// What it can be.
+        instead: &'static str,
+    },
+}
+
+impl Fix for BadMachine {
+    fn fix(&self) -> Option<String> {
+        Some(match self {
+            Self::VcpuCount(_) => format!("write a number from 1 to {MOST_VCPUS}"),
+            Self::Memory(_) => "write how many MiB of memory the guest gets, from 1".to_owned(),
+            Self::Smt => "leave it out or write false".to_owned(),
+            Self::NotYet { instead, .. } => format!("leave it out or write {instead}"),
+        })
+    }
+}
+
+impl MachineConfig {
+    /// The machine's size, provided that kedge has such machines.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(super) fn check(&self) -> Result<Size, BadMachine> {
+        // No `..`: a field added must be decided on here.
+        let Self { vcpu_count, mem_size_mib, smt, cpu_template, track_dirty_pages, huge_pages } =
+            self;
+        if !(1..=MOST_VCPUS).contains(vcpu_count) {
+            return Err(BadMachine::VcpuCount(*vcpu_count));
+        }
+        if *smt {
+            return Err(BadMachine::Smt);
+        }
+        if *track_dirty_pages {
+            let (key, value) = ("track_dirty_pages", "true".to_owned());
+            return Err(BadMachine::NotYet { key, value, instead: "false" });
+        }
+        none_only("cpu_template", cpu_template.as_deref())?;
+        none_only("huge_pages", huge_pages.as_deref())?;
+        let memory = mem_size_mib.checked_mul(MIB).filter(|&memory| memory > 0);
+        let memory = memory.ok_or(BadMachine::Memory(*mem_size_mib))?;
+        Ok(Size { cpus: u32::from(*vcpu_count), memory })
+    }
+}
+
+fn none_only(key: &'static str, value: Option<&str>) -> Result<(), BadMachine> {
+    match value {
+        None | Some("None") => Ok(()),
+        Some(value) => {
+            Err(BadMachine::NotYet { key, value: format!("\"{value}\""), instead: "\"None\"" })
+        }
+    }
+}

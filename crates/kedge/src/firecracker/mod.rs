@@ -1,0 +1,220 @@
+//! Firecracker's command line: `kedge --no-api --config-file vm.json`.
+//!
+//! FIRECRACKER_API.md, sections 7 (flags and exit statuses), 8 (configuration
+//! file) and 12 (log), has the facts.
+
+mod cmdline;
+mod command;
+mod config;
+mod machine_config;
+mod refused;
+
+use std::ffi::OsString;
+
+use clap::ArgMatches;
+use kedge_diag::{Fix, one_line};
+use kedge_hv::VcpuFeatures;
+use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec, OnPanic, SerialSpec};
+use tracing::level_filters::LevelFilter;
+use tracing::{error, info};
+
+pub(crate) use command::command;
+
+use crate::flags::{chosen, on_reset_of, path, text};
+use crate::logging::{self, Destination, Form, Logging};
+use crate::machine::{self, MachineError, Outcome, Request};
+use crate::output;
+use crate::status::{Failure, Status};
+use crate::usage::{self, Line};
+use command::LEVELS;
+use config::{Config, Logger};
+
+/// The release whose interfaces kedge answers to.
+const FIRECRACKER_VERSION: &str = "1.17.0";
+
+/// What the program is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// By its own name.
+    Kedge,
+    /// As its users' clients know it.
+    Firecracker,
+}
+
+impl Name {
+    fn help(self) -> &'static str {
+        match self {
+            Self::Kedge => "kedge --help",
+            Self::Firecracker => "firecracker --help",
+        }
+    }
+
+    /// What `--version` says; the second is what clients parse.
+    fn version(self) -> String {
+        match self {
+            Self::Kedge => format!("kedge {}\n", env!("CARGO_PKG_VERSION")),
+            Self::Firecracker => format!("Firecracker v{FIRECRACKER_VERSION}\n"),
+        }
+    }
+
+    /// What the log calls the program, and its version.
+    fn in_log(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Kedge => ("kedge", env!("CARGO_PKG_VERSION")),
+            Self::Firecracker => ("Firecracker", FIRECRACKER_VERSION),
+        }
+    }
+}
+
+/// Not an instance's id.
+#[derive(Debug, thiserror::Error)]
+#[error("`--id` cannot be `{0}`")]
+struct BadId(String);
+
+impl Fix for BadId {
+    fn fix(&self) -> Option<String> {
+        Some("write 1 to 64 letters, digits and hyphens".to_owned())
+    }
+}
+
+/// Does what `words`, the program's name first, ask for.
+///
+/// # Errors
+/// They make no sense, or the machine cannot be built or run.
+pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
+    let is_command = |word: &OsString| !word.as_encoded_bytes().starts_with(b"-");
+    let usage = match words.get(1) {
+        // Firecracker has no commands: a misspelt one is kedge's.
+        Some(word) if name == Name::Kedge && is_command(word) => Status::USAGE,
+        _ => Status::BAD_ARGUMENTS,
+    };
+    let line =
+        usage::parse(top(name), words, name.help()).map_err(|error| Failure::new(usage, error))?;
+    let flags = match line {
+        Line::Answer(text) => return output::print(&text),
+        Line::Flags(flags) if flags.get_flag("version") => {
+            return output::print(&name.version());
+        }
+        Line::Flags(flags) => flags,
+    };
+    refused::check(&flags).map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
+    let id = text(&flags, "id");
+    if !is_id(id) {
+        return Err(Failure::new(Status::BAD_ARGUMENTS, BadId(id.to_owned())));
+    }
+    run(name, &flags)
+}
+
+/// The command line with the other commands' names, for the help.
+fn top(name: Name) -> clap::Command {
+    let command = command(name);
+    match name {
+        Name::Kedge => command.subcommands([
+            clap::Command::new("run").about("Run a virtual machine described by flags"),
+            clap::Command::new("completion").about("Print a shell's completion script"),
+        ]),
+        Name::Firecracker => command,
+    }
+}
+
+fn run(name: Name, flags: &ArgMatches) -> Result<Status, Failure> {
+    // The command line requires the file with `--no-api`, and `refused` the latter.
+    let file = path(flags, "config-file").unwrap_or_default();
+    let config = config::read(&file);
+    let logger = config.as_ref().ok().and_then(|config| config.logger.as_ref());
+    logging::start(log(flags, logger))?;
+    let (program, version) = name.in_log();
+    info!("Running {program} v{version}");
+    let outcome = config
+        .map_err(|error| {
+            error!("Configuration for VMM from one single json failed: {}", one_line(&error));
+            Failure::new(Status::BAD_CONFIGURATION, error)
+        })
+        .and_then(|config| machine::enter(request(config, flags)).map_err(failure));
+    let status = match &outcome {
+        Ok(outcome) => status(*outcome),
+        Err(failure) => failure.status,
+    };
+    match status {
+        Status::OK => info!("{program} exiting successfully. exit_code=0"),
+        Status(code) => error!("{program} exiting with error. exit_code={code}"),
+    }
+    outcome.map(|_| status)
+}
+
+/// A specification's shortcomings are the configuration's, a host's are not.
+fn failure(error: MachineError) -> Failure {
+    error!("{}", one_line(&error));
+    let status = match error {
+        MachineError::Build(_) => Status::BAD_CONFIGURATION,
+        _ => Status::ERROR,
+    };
+    Failure::new(status, error)
+}
+
+fn status(outcome: Outcome) -> Status {
+    match outcome {
+        Outcome::Done => Status::OK,
+        Outcome::GuestPanic => Status::ERROR,
+        Outcome::Signal(signal) => Status::from_signal(signal),
+    }
+}
+
+/// The log that the flags ask for, or else the configuration file's `logger`.
+fn log(flags: &ArgMatches, logger: Option<&Logger>) -> Logging {
+    let file = logger.and_then(|logger| logger.log_path.clone()).or(path(flags, "log-path"));
+    let level = match logger {
+        // As a request to the API without a level: the default.
+        Some(logger) => logger.level,
+        None => chosen(flags, "level", LEVELS),
+    };
+    let switch = |name, key: Option<bool>| key.unwrap_or_else(|| flags.get_flag(name));
+    let module = logger.and_then(|logger| logger.module.clone());
+    Logging {
+        destination: match file {
+            Some(path) => Destination::File(path),
+            // The machine's description alone goes to standard output.
+            None if flags.get_flag("dry-run") => Destination::Stderr,
+            None => Destination::Stdout,
+        },
+        level: level.unwrap_or(LevelFilter::INFO),
+        module: module.or_else(|| flags.get_one("module").cloned()),
+        form: Form::Firecracker {
+            id: text(flags, "id").to_owned(),
+            show_level: switch("show-level", logger.and_then(|logger| logger.show_level)),
+            show_origin: switch(
+                "show-log-origin",
+                logger.and_then(|logger| logger.show_log_origin),
+            ),
+        },
+    }
+}
+
+fn request(config: Config, flags: &ArgMatches) -> Request {
+    let Config { boot, size, devices, logger: _ } = config;
+    let cmdline = cmdline::compose(boot.boot_args.as_deref(), &devices);
+    let spec = MachineSpec {
+        cpus: size.cpus,
+        memory: size.memory,
+        cpu_features: VcpuFeatures::NONE,
+        psci: None,
+        gic: None,
+        boot: Boot {
+            kernel: boot.kernel_image_path,
+            kernel_format: KernelFormat::Auto,
+            initrd: boot.initrd_path,
+            cmdline,
+        },
+        serial: SerialSpec::Stdio,
+        devices,
+        on_reset: on_reset_of(flags),
+        // A panic ends the machine when its command line says so: `panic=1`.
+        on_panic: OnPanic::Continue,
+    };
+    Request { spec, dry_run: flags.get_flag("dry-run"), dump_dtb: path(flags, "dump-dtb") }
+}
+
+fn is_id(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=64).contains(&text.len()) && text.bytes().all(legal)
+}

@@ -1,0 +1,89 @@
+//! What Firecracker's command line has and kedge has not yet: refused by name,
+//! with what to do instead.
+
+use clap::{Arg, ArgAction, ArgMatches};
+use kedge_diag::Fix;
+
+use crate::flags::{option, switch};
+
+/// A flag that kedge does not have yet.
+struct Row {
+    /// The flag, without dashes.
+    flag: &'static str,
+    /// Its value's name; empty where it takes none.
+    value: &'static str,
+    /// What to do instead.
+    instead: &'static str,
+}
+
+const NO_API: &str = "run the machine with `kedge --no-api --config-file FILE` or `kedge run`";
+const NO_METADATA: &str = "leave it out; a disk or the kernel's command line can carry the data";
+const NO_SNAPSHOTS: &str = "leave it out: there are no snapshots yet either";
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    Row { flag: "boot-timer", value: "", instead: "leave it out; the guest can print when it is up" },
+    Row { flag: "describe-snapshot", value: "FILE", instead: NO_SNAPSHOTS },
+    Row { flag: "enable-pci", value: "", instead: "leave it out: devices are on virtio-mmio" },
+    Row { flag: "http-api-max-payload-size", value: "BYTES", instead: NO_API },
+    Row { flag: "metadata", value: "FILE", instead: NO_METADATA },
+    Row { flag: "metrics-path", value: "FILE", instead: "leave it out; the log says what goes wrong" },
+    Row { flag: "mmds-size-limit", value: "BYTES", instead: NO_METADATA },
+    Row { flag: "seccomp-filter", value: "FILE", instead: "write `--no-seccomp` instead" },
+    Row { flag: "snapshot-version", value: "", instead: NO_SNAPSHOTS },
+];
+
+/// For the end of the help.
+pub(super) const NOTE: &str = "\
+Firecracker's other flags are refused by name until kedge has what they are for.
+
+Examples:
+  kedge run --kernel Image --initrd initrd.gz --cmdline console=ttyS0
+  kedge --no-api --config-file vm.json
+  kedge run --help
+
+Exit status with --no-api: 0 when the guest powered off or reset, 1 after an error, 152 when the
+machine cannot be configured so, 153 when the command line makes no sense.";
+
+/// Something that kedge does not have yet.
+#[derive(Debug, thiserror::Error)]
+#[error("kedge does not have {what} yet")]
+pub(super) struct NotYet {
+    what: String,
+    instead: &'static str,
+}
+
+impl Fix for NotYet {
+    fn fix(&self) -> Option<String> {
+        Some(self.instead.to_owned())
+    }
+}
+
+/// The flags, so that the command line is understood; the help does not list them.
+pub(super) fn flags() -> impl Iterator<Item = Arg> {
+    ROWS.iter().map(|row| {
+        let flag = match row.value {
+            "" => switch(row.flag),
+            value => option(row.flag, value).action(ArgAction::Set),
+        };
+        flag.hide(true)
+    })
+}
+
+/// Refuses what cannot be had.
+///
+/// # Errors
+/// One of the flags is there, or none that does without the API.
+pub(super) fn check(flags: &ArgMatches) -> Result<(), NotYet> {
+    let given = |row: &&Row| match row.value {
+        "" => flags.get_flag(row.flag),
+        _ => flags.contains_id(row.flag),
+    };
+    if let Some(row) = ROWS.iter().find(given) {
+        return Err(NotYet { what: format!("`--{}`", row.flag), instead: row.instead });
+    }
+    if !flags.get_flag("no-api") {
+        return Err(NotYet { what: "an API".to_owned(), instead: NO_API });
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! The one place where a machine is put together: hypervisor, specification,
+//! terminal.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kedge_diag::Fix;
+use kedge_hv::OpenError;
+use kedge_hv_kvm::Kvm;
+use kedge_vmm::spec::{MachineSpec, SerialSpec};
+use kedge_vmm::{BuildError, Ended, Machine, RunError, SerialInput, Stopper, Surroundings};
+
+use crate::console::{Console, Guest, Unconnected};
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// The machine.
+    pub(crate) spec: MachineSpec,
+    /// Whether to print the machine instead of running it.
+    pub(crate) dry_run: bool,
+    /// Where its device tree goes.
+    pub(crate) dump_dtb: Option<PathBuf>,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All that was asked for is done.
+    Done,
+    /// The guest's kernel panicked.
+    GuestPanic,
+    /// A signal with this number ended the machine.
+    Signal(u8),
+}
+
+/// Why it did not go.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MachineError {
+    /// There is no hypervisor.
+    #[error(transparent)]
+    Hypervisor(#[from] OpenError),
+    /// There can be no such machine here.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A file or standard output does not take what was asked for.
+    #[error("cannot write {what} to {place}")]
+    Write {
+        /// What was to be written.
+        what: &'static str,
+        /// Where to.
+        place: String,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// Standard input cannot be connected to the guest.
+    #[error("cannot connect standard input to the guest")]
+    Input(#[source] io::Error),
+    /// The machine ended early.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl Fix for MachineError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Hypervisor(source) => source.fix(),
+            Self::Build(source) => source.fix(),
+            Self::Run(source) => source.fix(),
+            Self::Write { .. } => None,
+            Self::Input(_) => Some("run it with `< /dev/null`".to_owned()),
+        }
+    }
+}
+
+/// Does what `request` asks for.
+///
+/// # Errors
+/// There is no hypervisor, the machine cannot be built, or it cannot run on.
+pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
+    let Request { spec, dry_run, dump_dtb } = request;
+    if dry_run {
+        print(&spec)?;
+        if dump_dtb.is_none() {
+            return Ok(Outcome::Done);
+        }
+    }
+    let hypervisor = Arc::new(Kvm::open()?);
+    let input = match spec.serial {
+        SerialSpec::Stdio if !dry_run => Some(Unconnected::new(io::stdin())),
+        _ => None,
+    };
+    let input = input.transpose().map_err(MachineError::Input)?;
+    let surroundings = Surroundings::new(io::stdout()).on_panic(repeat);
+    let mut machine = Machine::build(spec, hypervisor, surroundings)?;
+    if let Some(path) = dump_dtb {
+        write_device_tree(&path, &machine)?;
+    }
+    if dry_run {
+        return Ok(Outcome::Done);
+    }
+    let console = input.map(|input| input.connect(Connection::to(&machine))).transpose();
+    let console = console.map_err(MachineError::Input)?;
+    let ended = machine.run()?;
+    Ok(outcome(ended, console.as_ref()))
+}
+
+fn outcome(ended: Ended, console: Option<&Console>) -> Outcome {
+    match (ended, console.and_then(Console::signal)) {
+        (Ended::Panicked, _) => Outcome::GuestPanic,
+        (Ended::Stopped, Some(signal)) => Outcome::Signal(signal),
+        (Ended::Off | Ended::Hibernated | Ended::Reset | Ended::Stopped, _) => Outcome::Done,
+    }
+}
+
+/// The console's way to a machine.
+#[derive(Clone)]
+struct Connection {
+    input: SerialInput,
+    stopper: Stopper,
+}
+
+impl Connection {
+    fn to(machine: &Machine) -> Self {
+        Self { input: machine.serial_input(), stopper: machine.stopper() }
+    }
+}
+
+impl Guest for Connection {
+    fn send(&self, bytes: &[u8]) {
+        // A host that cannot even wait has worse to report elsewhere.
+        let _ = self.input.send(bytes);
+    }
+
+    fn stop(&self) {
+        self.stopper.stop();
+    }
+}
+
+/// Repeats a line of a panic where it is seen.
+fn repeat(line: &str) {
+    let _ = writeln!(io::stderr(), "guest: {line}");
+}
+
+fn print(spec: &MachineSpec) -> Result<(), MachineError> {
+    let failed = |source| MachineError::Write {
+        what: "the machine",
+        place: "standard output".to_owned(),
+        source,
+    };
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut stdout, spec)
+        .map_err(io::Error::from)
+        .and_then(|()| stdout.write_all(b"\n"))
+        .map_err(failed)
+}
+
+fn write_device_tree(path: &Path, machine: &Machine) -> Result<(), MachineError> {
+    fs::write(path, machine.device_tree()).map_err(|source| MachineError::Write {
+        what: "the device tree",
+        place: format!("`{}`", path.display()),
+        source,
+    })
+}

@@ -1,0 +1,41 @@
+//! `kedge run`: a machine described by flags.
+
+mod command;
+mod request;
+
+use std::ffi::OsString;
+
+use clap::ArgMatches;
+
+use crate::logging::{self, Logging};
+use crate::machine::{self, Outcome};
+use crate::output;
+use crate::status::{Failure, Status};
+use crate::usage::{self, Line};
+
+pub(crate) use command::command;
+
+/// Does what `words`, from `run` on, ask for.
+///
+/// # Errors
+/// They make no sense, or the machine cannot be built or run.
+pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
+    let line = usage::parse(command(), words, "kedge run --help")
+        .map_err(|error| Failure::new(Status::USAGE, error))?;
+    match line {
+        Line::Answer(text) => output::print(&text),
+        Line::Flags(flags) => run(&flags),
+    }
+}
+
+fn run(flags: &ArgMatches) -> Result<Status, Failure> {
+    let request = request::from_flags(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
+    let failed = |error| Failure::new(Status::ERROR, error);
+    logging::start(Logging::to_stderr(request::log_level(flags)))?;
+    let outcome = machine::enter(request).map_err(failed)?;
+    Ok(match outcome {
+        Outcome::Done => Status::OK,
+        Outcome::GuestPanic => Status::GUEST_PANIC,
+        Outcome::Signal(signal) => Status::from_signal(signal),
+    })
+}

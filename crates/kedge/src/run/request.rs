@@ -1,0 +1,105 @@
+//! What the flags of `kedge run` ask for, as a machine's specification.
+
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use kedge_diag::Fix;
+use kedge_hv::VcpuFeatures;
+use kedge_vmm::spec::{Boot, MachineSpec, OnPanic, SerialSpec};
+use tracing::level_filters::LevelFilter;
+
+use super::command::{FEATURES, GICS, KERNEL_FORMATS, LOG_LEVELS, PSCI};
+use crate::devices::{self, BadDevice};
+use crate::flags::{chosen, on_reset_of, path, text};
+use crate::machine::Request;
+use crate::size::{self, BadSize};
+
+/// A flag's value that describes no machine.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BadFlag {
+    /// Not a count of CPUs.
+    #[error("`--cpus` cannot be `{0}`")]
+    Cpus(String),
+    /// Not a size.
+    #[error("`--memory` cannot be `{value}`")]
+    Memory {
+        /// What was asked for.
+        value: String,
+        /// Why not.
+        source: BadSize,
+    },
+    /// Not a place for the serial port's output.
+    #[error("`--serial` cannot be `{0}`")]
+    Serial(String),
+    /// Not a device.
+    #[error(transparent)]
+    Device(#[from] BadDevice),
+}
+
+impl Fix for BadFlag {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Cpus(_) => Some("write a whole number from 1".to_owned()),
+            Self::Memory { source, .. } => source.fix(),
+            Self::Serial(_) => Some("write one of: stdio, file=PATH, none".to_owned()),
+            Self::Device(source) => source.fix(),
+        }
+    }
+}
+
+/// What `flags` ask for.
+///
+/// # Errors
+/// A value makes no sense.
+pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
+    let spec = MachineSpec {
+        cpus: cpus(text(flags, "cpus"))?,
+        memory: memory(text(flags, "memory"))?,
+        cpu_features: features(flags),
+        psci: chosen(flags, "psci", PSCI),
+        gic: chosen(flags, "gic", GICS),
+        boot: Boot {
+            kernel: path(flags, "kernel").unwrap_or_default(),
+            kernel_format: chosen(flags, "kernel-format", KERNEL_FORMATS).unwrap_or_default(),
+            initrd: path(flags, "initrd"),
+            cmdline: text(flags, "cmdline").to_owned(),
+        },
+        serial: serial(text(flags, "serial"))?,
+        devices: devices::from_flags(flags)?,
+        on_reset: on_reset_of(flags),
+        on_panic: OnPanic::Exit,
+    };
+    Ok(Request { spec, dry_run: flags.get_flag("dry-run"), dump_dtb: path(flags, "dump-dtb") })
+}
+
+/// How much the log is to say.
+pub(super) fn log_level(flags: &ArgMatches) -> LevelFilter {
+    chosen(flags, "log-level", LOG_LEVELS).expect("the flag has a default")
+}
+
+fn cpus(value: &str) -> Result<u32, BadFlag> {
+    value.parse().ok().filter(|&cpus| cpus > 0).ok_or_else(|| BadFlag::Cpus(value.to_owned()))
+}
+
+fn memory(value: &str) -> Result<u64, BadFlag> {
+    size::parse(value).map_err(|source| BadFlag::Memory { value: value.to_owned(), source })
+}
+
+fn serial(value: &str) -> Result<SerialSpec, BadFlag> {
+    match (value, value.strip_prefix("file=")) {
+        ("stdio", _) => Ok(SerialSpec::Stdio),
+        // The port is there; nobody listens.
+        ("none", _) => Ok(SerialSpec::File(PathBuf::from("/dev/null"))),
+        (_, Some(path)) if !path.is_empty() => Ok(SerialSpec::File(PathBuf::from(path))),
+        _ => Err(BadFlag::Serial(value.to_owned())),
+    }
+}
+
+fn features(flags: &ArgMatches) -> VcpuFeatures {
+    let words = flags.get_many::<String>("cpu-features").unwrap_or_default();
+    let asked = |name| words.clone().any(|word| word == name);
+    FEATURES
+        .iter()
+        .filter(|(name, _)| asked(name))
+        .fold(VcpuFeatures::NONE, |all, &(_, feature)| all | feature)
+}

@@ -1,0 +1,392 @@
+//! Firecracker's command line from its flags to its exit status, on any host.
+#![forbid(unsafe_code)]
+
+mod program;
+
+use std::fs;
+
+use expect_test::{Expect, expect};
+use program::{kedge, run};
+use tempfile::TempDir;
+
+/// A folder with a configuration file that says `text`, and the file's path.
+fn config(text: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vm.json");
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+/// What `words` lead to with a configuration file that says `text`; what
+/// changes from run to run left out, paths without their folder.
+fn with_config(text: &str, words: &[&str]) -> String {
+    let (folder, path) = config(text);
+    let outcome = kedge(&[&["--no-api", "--config-file", path.as_str()], words].concat());
+    let outcome = outcome.replace(&format!("{}/", folder.path().display()), "");
+    outcome.lines().map(lasting).collect()
+}
+
+/// What stays the same of a line that may begin with a time, as long as
+/// `2026-01-02T03:04:05.000000000 `, and may end with kedge's version.
+fn lasting(line: &str) -> String {
+    let text = line.get(30..).filter(|text| text.starts_with('[')).unwrap_or(line);
+    text.replace(env!("CARGO_PKG_VERSION"), "X.Y.Z") + "\n"
+}
+
+const KERNEL: &str = r#"{ "boot-source": { "kernel_image_path": "Image" } }"#;
+
+fn refused(words: &[&str], outcome: &Expect) {
+    outcome.assert_eq(&kedge(words));
+}
+
+#[test]
+fn the_version_is_kedges() {
+    let version = format!("0\nkedge {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(kedge(&["--version"]), version);
+}
+
+#[test]
+fn under_firecrackers_name_the_version_is_the_line_clients_parse() {
+    expect![[r#"
+        0
+        Firecracker v1.17.0
+    "#]]
+    .assert_eq(&run("/usr/bin/firecracker", &["--version"]));
+}
+
+#[test]
+fn the_help_shows_both_command_lines() {
+    expect![[r#"
+        0
+        kedge runs virtual machines on arm64 Linux with KVM
+
+        Usage: kedge run --kernel FILE [OPTIONS]
+               kedge --no-api --config-file FILE [OPTIONS]
+               kedge completion SHELL
+
+        Commands:
+          run         Run a virtual machine described by flags
+          completion  Print a shell's completion script
+
+        Firecracker's command line:
+              --no-api              Run without an API: as yet there is none
+              --config-file <FILE>  The machine: Firecracker's configuration file (JSON)
+              --id <ID>             The machine's name in the log [default: anonymous-instance]
+              --log-path <FILE>     The log's file or FIFO [default: standard output]
+              --level <LEVEL>       Error, Warning, Info, Debug, Trace or Off [default: Info]
+              --show-level          Give the log's lines a level
+              --show-log-origin     Give the log's lines a file and a line number
+              --module <PATH>       Log this module alone
+              --no-seccomp          Install no system-call filter: as yet there is none
+
+        kedge's own:
+              --on-reset <ACTION>  When the guest resets: restart it, or exit [default: exit]
+              --dry-run            Print the machine as JSON and end: opens nothing, needs no KVM
+              --dump-dtb <FILE>    Write the guest's device tree to FILE, then go on
+                                   (with --dry-run end there, which does need KVM)
+              --version            Print the version
+          -h, --help               Print this help
+
+        Firecracker's other flags are refused by name until kedge has what they are for.
+
+        Examples:
+          kedge run --kernel Image --initrd initrd.gz --cmdline console=ttyS0
+          kedge --no-api --config-file vm.json
+          kedge run --help
+
+        Exit status with --no-api: 0 when the guest powered off or reset, 1 after an error, 152 when the
+        machine cannot be configured so, 153 when the command line makes no sense.
+    "#]].assert_eq(&kedge(&["--help"]));
+}
+
+#[test]
+fn no_words_at_all_get_the_help_and_the_status_of_a_mistake() {
+    assert_eq!(kedge(&[]).replacen('2', "0", 1), kedge(&["--help"]));
+}
+
+#[test]
+fn a_dry_run_prints_the_machine_with_firecrackers_defaults() {
+    expect![[r#"
+        0
+        {
+          "cpus": 1,
+          "memory": 134217728,
+          "cpu_features": [],
+          "psci": null,
+          "gic": null,
+          "boot": {
+            "kernel": "Image",
+            "kernel_format": "auto",
+            "initrd": null,
+            "cmdline": "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce pci=off"
+          },
+          "serial": "stdio",
+          "devices": [],
+          "on_reset": "exit",
+          "on_panic": "continue"
+        }
+    "#]].assert_eq(&with_config(KERNEL, &["--dry-run", "--level", "Error"]));
+}
+
+#[test]
+fn a_dry_run_takes_what_the_file_says() {
+    let text = r#"{
+        "boot-source": { "kernel_image_path": "Image", "initrd_path": "initrd.gz", "boot_args": "console=ttyS0 -- sh" },
+        "network-interfaces": [{ "iface_id": "eth0", "host_dev_name": "tap0" }],
+        "machine-config": { "vcpu_count": 2, "mem_size_mib": 256 }
+    }"#;
+    let words = ["--dry-run", "--level", "off", "--on-reset", "restart", "--no-seccomp"];
+    expect![[r#"
+        0
+        {
+          "cpus": 2,
+          "memory": 268435456,
+          "cpu_features": [],
+          "psci": null,
+          "gic": null,
+          "boot": {
+            "kernel": "Image",
+            "kernel_format": "auto",
+            "initrd": "initrd.gz",
+            "cmdline": "console=ttyS0 pci=off earlycon=uart,mmio,0x40002000 -- sh"
+          },
+          "serial": "stdio",
+          "devices": [
+            {
+              "network-interfaces": {
+                "host_dev_name": "tap0",
+                "iface_id": "eth0"
+              }
+            }
+          ],
+          "on_reset": "restart",
+          "on_panic": "continue"
+        }
+    "#]]
+    .assert_eq(&with_config(text, &words));
+}
+
+#[test]
+fn a_configuration_that_does_not_parse_is_logged_and_reported() {
+    expect![[r#"
+        152
+        [vm-1:main:INFO] Running kedge vX.Y.Z
+        [vm-1:main:ERROR] Configuration for VMM from one single json failed: cannot use the configuration file `vm.json`; because: expected value at line 2 column 18; fix: mend the JSON at that line and column
+        [vm-1:main:ERROR] kedge exiting with error. exit_code=152
+        error: cannot use the configuration file `vm.json`
+          because: expected value at line 2 column 18
+          fix: mend the JSON at that line and column
+    "#]]
+        .assert_eq(&with_config("{\n  \"boot-source\": ?\n}", &["--show-level", "--id", "vm-1"]));
+}
+
+#[test]
+fn a_missing_configuration_file_is_a_bad_configuration() {
+    expect![[r#"
+        152
+        error: cannot use the configuration file `/nowhere/vm.json`
+          because: it cannot be read
+          because: No such file or directory (os error 2)
+          fix: name a file that exists and can be read
+    "#]]
+    .assert_eq(&kedge(&["--no-api", "--config-file", "/nowhere/vm.json", "--level", "off"]));
+}
+
+#[test]
+fn the_log_goes_to_a_file_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let words = ["--log-path", log.to_str().unwrap(), "--show-level", "--dry-run"];
+    let outcome = with_config(KERNEL, &words);
+    assert!(outcome.starts_with("0\n{\n"), "{outcome}");
+    let lines: String = fs::read_to_string(log).unwrap().lines().map(lasting).collect();
+    expect![[r#"
+        [anonymous-instance:main:INFO] Running kedge vX.Y.Z
+        [anonymous-instance:main:INFO] kedge exiting successfully. exit_code=0
+    "#]]
+    .assert_eq(&lines);
+}
+
+#[test]
+fn the_files_logger_comes_before_the_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let boot = r#""boot-source": { "kernel_image_path": "Image" }"#;
+    let logger = format!(r#""logger": {{ "log_path": "{}" }}"#, log.display());
+    with_config(&format!("{{ {boot}, {logger} }}"), &["--level", "off", "--dry-run"]);
+    assert!(fs::read_to_string(log).unwrap().contains("[anonymous-instance:main] Running kedge v"));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_an_error() {
+    expect![[r#"
+        1
+        error: cannot write the log to `/nowhere/log`
+          because: No such file or directory (os error 2)
+          fix: name a file or FIFO that can be written
+    "#]]
+    .assert_eq(&with_config(KERNEL, &["--log-path", "/nowhere/log"]));
+}
+
+#[test]
+fn there_is_no_api_yet() {
+    refused(
+        &["--api-sock", "/tmp/api"],
+        &expect![[r#"
+        153
+        error: kedge does not have an API yet
+          fix: run the machine with `kedge --no-api --config-file FILE` or `kedge run`
+    "#]],
+    );
+    refused(
+        &["--config-file", "vm.json"],
+        &expect![[r#"
+        153
+        error: kedge does not have an API yet
+          fix: run the machine with `kedge --no-api --config-file FILE` or `kedge run`
+    "#]],
+    );
+}
+
+#[test]
+fn without_an_api_there_must_be_a_file() {
+    refused(
+        &["--no-api"],
+        &expect![[r#"
+        153
+        error: `--config-file` is missing
+          fix: add `--config-file <FILE>`; see `kedge --help`
+    "#]],
+    );
+}
+
+#[test]
+fn what_kedge_does_not_have_yet_is_refused_by_name() {
+    refused(
+        &["--seccomp-filter", "filter.bin"],
+        &expect![[r#"
+        153
+        error: kedge does not have `--seccomp-filter` yet
+          fix: write `--no-seccomp` instead
+    "#]],
+    );
+    refused(
+        &["--metadata", "data.json"],
+        &expect![[r#"
+        153
+        error: kedge does not have `--metadata` yet
+          fix: leave it out; a disk or the kernel's command line can carry the data
+    "#]],
+    );
+    refused(
+        &["--mmds-size-limit", "51200"],
+        &expect![[r#"
+        153
+        error: kedge does not have `--mmds-size-limit` yet
+          fix: leave it out; a disk or the kernel's command line can carry the data
+    "#]],
+    );
+    refused(
+        &["--http-api-max-payload-size", "51200"],
+        &expect![[r#"
+        153
+        error: kedge does not have `--http-api-max-payload-size` yet
+          fix: run the machine with `kedge --no-api --config-file FILE` or `kedge run`
+    "#]],
+    );
+    refused(
+        &["--metrics-path", "metrics"],
+        &expect![[r#"
+        153
+        error: kedge does not have `--metrics-path` yet
+          fix: leave it out; the log says what goes wrong
+    "#]],
+    );
+    refused(
+        &["--boot-timer"],
+        &expect![[r#"
+        153
+        error: kedge does not have `--boot-timer` yet
+          fix: leave it out; the guest can print when it is up
+    "#]],
+    );
+    refused(
+        &["--enable-pci"],
+        &expect![[r#"
+        153
+        error: kedge does not have `--enable-pci` yet
+          fix: leave it out: devices are on virtio-mmio
+    "#]],
+    );
+    refused(
+        &["--snapshot-version"],
+        &expect![[r#"
+        153
+        error: kedge does not have `--snapshot-version` yet
+          fix: leave it out: there are no snapshots yet either
+    "#]],
+    );
+    refused(
+        &["--describe-snapshot", "vm.state"],
+        &expect![[r#"
+        153
+        error: kedge does not have `--describe-snapshot` yet
+          fix: leave it out: there are no snapshots yet either
+    "#]],
+    );
+}
+
+#[test]
+fn an_unknown_flag_is_named() {
+    refused(
+        &["--config-fil", "vm.json"],
+        &expect![[r#"
+        153
+        error: there is no flag `--config-fil`
+          fix: write `--config-file`
+    "#]],
+    );
+}
+
+#[test]
+fn a_command_that_is_none_is_no_flag_of_firecrackers() {
+    refused(
+        &["rum"],
+        &expect![[r#"
+        2
+        error: there is no command `rum`
+          fix: write `run`
+    "#]],
+    );
+}
+
+#[test]
+fn an_id_has_letters_digits_and_hyphens() {
+    expect![[r#"
+        153
+        error: `--id` cannot be `vm_1`
+          fix: write 1 to 64 letters, digits and hyphens
+    "#]]
+    .assert_eq(&with_config(KERNEL, &["--id", "vm_1"]));
+}
+
+#[test]
+fn what_the_jailer_adds_is_taken() {
+    let times = ["--start-time-us=1", "--start-time-cpu-us=2", "--parent-cpu-time-us=3"];
+    let words = [&times[..], &["--dry-run", "--level=off"]].concat();
+    assert!(with_config(KERNEL, &words).starts_with("0\n"));
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+#[test]
+fn another_architecture_runs_no_guest() {
+    expect![[r#"
+        1
+        [anonymous-instance:main] Running kedge vX.Y.Z
+        [anonymous-instance:main] this host is not arm64: kedge runs guests on arm64 Linux with KVM; fix: run it on an arm64 machine; on any other, `cargo xtask boot` brings an emulated one
+        [anonymous-instance:main] kedge exiting with error. exit_code=1
+        error: this host is not arm64: kedge runs guests on arm64 Linux with KVM
+          fix: run it on an arm64 machine; on any other, `cargo xtask boot` brings an emulated one
+    "#]].assert_eq(&with_config(KERNEL, &[]));
+}
