@@ -41,7 +41,11 @@ pub(super) fn read(memory: &GuestMemory, at: u64, size: usize) -> Vec<u8> {
 
 /// Bytes that look different everywhere and compress well.
 pub(super) fn pattern(size: usize) -> Vec<u8> {
-    (0..size).map(|i| u8::try_from((i >> 8) % 251).unwrap()).collect()
+    let mut bytes = vec![0; size];
+    for (chunk, value) in bytes.chunks_mut(256).zip((0..251).cycle()) {
+        chunk.fill(value);
+    }
+    bytes
 }
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
