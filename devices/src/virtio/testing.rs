@@ -251,6 +251,11 @@ impl Driver {
         self.set_available_index(queue, next_available.wrapping_add(1));
     }
 
+    /// The index of the available ring.
+    pub(crate) fn available_index(&self, queue: usize) -> u16 {
+        self.queues[queue].next_available
+    }
+
     /// Sets the index of the available ring, to whatever.
     pub(crate) fn set_available_index(&mut self, queue: usize, index: u16) {
         self.queues[queue].next_available = index;

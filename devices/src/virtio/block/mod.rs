@@ -1,6 +1,6 @@
 //! Block device (Virtio 1.2, 5.2) over a raw file or a block device of the host.
 //!
-//! [`request`] takes a request apart, [`disk`] does what it says; between them a
+//! `request` takes a request apart, `disk` does what it says; between them a
 //! request is a value.
 
 mod config;

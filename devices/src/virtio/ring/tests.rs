@@ -1,5 +1,7 @@
 //! Rings as drivers make them, and as attackers do.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::virtio::testing::{
     Driver, EVENT_IDX, Echo, INDIRECT, NEXT, RAM, RAM_SIZE, Used, WRITE, wait_for,
@@ -180,4 +182,42 @@ fn with_event_index_the_device_says_from_where_to_notify() {
     let avail_event = GuestAddress(driver.queues[0].used + 4 + 8 * 256);
     let told = || driver.memory.read_obj::<u16>(avail_event).unwrap() == 1;
     assert!(wait_for(told));
+}
+
+/// A descriptor: mostly one of a chain within the table and RAM.
+fn descriptor() -> impl Strategy<Value = (u64, u32, u16, u16)> {
+    let address = prop_oneof![
+        6 => (0_u64..0x1000).prop_map(|offset| BUFFER + offset),
+        // The table itself, the rings, the end of RAM, anywhere.
+        2 => RAM..RAM + 0x4000,
+        1 => Just(RAM + RAM_SIZE - 8),
+        1 => any::<u64>(),
+    ];
+    let length = prop_oneof![6 => 0_u32..0x200, 2 => Just(16), 1 => any::<u32>()];
+    let flags = prop_oneof![8 => 0_u16..8, 1 => any::<u16>()];
+    let next = prop_oneof![8 => 0_u16..8, 1 => any::<u16>()];
+    (address, length, flags, next)
+}
+
+proptest! {
+    #[test]
+    fn no_ring_upsets_the_device(
+        features in prop::sample::select(vec![0, EVENT_IDX]),
+        descriptors in prop::collection::vec(descriptor(), 8),
+        heads in prop::collection::vec(prop_oneof![8 => 0_u16..8, 1 => any::<u16>()], 1..16),
+        index in prop::option::weighted(0.1, any::<u16>()),
+    ) {
+        let mut driver = echo(features);
+        for (at, (address, length, flags, next)) in (0..).zip(descriptors) {
+            driver.describe(0, at, Descriptor::new(address, length, flags, next));
+        }
+        for head in heads {
+            driver.make_available(0, head);
+        }
+        driver.set_available_index(0, index.unwrap_or(driver.available_index(0)));
+        driver.kick(0);
+        driver.transport.shutdown();
+        driver.run(0);
+        prop_assert!(driver.request(&[b"hello"], &[8]).is_some());
+    }
 }
