@@ -25,7 +25,7 @@ pub enum GicConfig {
         distributor: GuestAddress,
         /// The CPU interface, 8 KiB.
         cpu_interface: GuestAddress,
-        /// Shared peripheral interrupts wanted: a multiple of 32.
+        /// Shared peripheral interrupts wanted: a multiple of 32 up to 960.
         spis: u32,
     },
     /// GICv3: 64 KiB aligned.
@@ -36,7 +36,7 @@ pub enum GicConfig {
         redistributors: GuestAddress,
         /// The translation service, 128 KiB.
         its: Option<GuestAddress>,
-        /// Shared peripheral interrupts wanted: a multiple of 32.
+        /// Shared peripheral interrupts wanted: a multiple of 32 up to 960.
         spis: u32,
     },
 }

@@ -102,7 +102,8 @@ pub trait Vcpu: Send {
     /// Answers the access of the last exit with a synchronous external data abort,
     /// which the guest takes when it next runs. After an MMIO exit it takes the
     /// place of the access: neither is anything loaded, nor is the program counter
-    /// past the instruction.
+    /// past the instruction. The registers show it after [`Vcpu::complete_access`];
+    /// until then a host may keep it elsewhere (Linux 6.1 and 6.12 do).
     ///
     /// # Errors
     /// The host cannot (`KVM_CAP_ARM_INJECT_EXT_DABT`, Linux 5.5).

@@ -1,15 +1,18 @@
 //! Cases for every arm64 host with KVM.
 
-use kedge_guest_memory::GuestAddress;
-use kedge_hv::{Exit, GicVersion, Hypervisor, MpState, VcpuFeatures, VmConfig};
+use std::sync::Arc;
+
+use kedge_guest_memory::{GuestAddress, RamRegion};
+use kedge_hv::{Access, Exit, GicVersion, Hypervisor, MpState, VcpuFeatures, VmConfig};
 use kedge_hv_kvm::Kvm;
 use kedge_ids::{RegId, Spi, VcpuId};
-use libc::{EAGAIN, EEXIST, EINVAL, ENOENT, ENOEXEC};
+use libc::{EAGAIN, EEXIST, EFAULT, EINVAL, ENOENT, ENOEXEC};
+use vm_memory::{FileOffset, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bench::{
-    Bench, CPU_ON, MMIO, RAM, SYSTEM_OFF, SYSTEM_OFF2, SYSTEM_RESET, SYSTEM_RESET2, SYSTEM_SUSPEND,
-    assert_answers, errno, new_vm, said,
+    Bench, CPU_ON, MMIO, RAM, SYNCHRONOUS, SYSTEM_OFF, SYSTEM_OFF2, SYSTEM_RESET, SYSTEM_RESET2,
+    SYSTEM_SUSPEND, assert_answers, errno, new_vm, said,
 };
 use crate::code;
 
@@ -74,6 +77,17 @@ fn a_load_answered_with_an_abort_loads_nothing() {
     bench.boot.inject_external_abort().unwrap();
     assert_abort_taken(&mut bench, RAM + 8);
     assert_eq!(bench.x(2), 7);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_completed_abort_is_in_the_registers_before_more_code_runs() {
+    let mut bench = Bench::running(&code::LOAD_PAIR);
+    assert_eq!(bench.runs(), "undecoded at 0x9000000");
+    bench.boot.inject_external_abort().unwrap();
+    bench.boot.complete_access().unwrap();
+    assert_eq!(bench.boot.reg64(RegId::PC).unwrap(), SYNCHRONOUS);
+    assert_abort_taken(&mut bench, RAM + 4);
 }
 
 #[test]
@@ -206,6 +220,21 @@ fn what_the_host_offers_can_be_asked_without_a_trace() {
     assert_eq!(vm.supports_its(), vm.supports_gic(GicVersion::V3));
     // The test of a device type must not have made one, nor closed standard input.
     assert!(std::fs::metadata("/proc/self/fd/0").is_ok());
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn memory_that_the_host_lost_fails_the_run_and_not_the_process() {
+    let mut bench = Bench::running(&code::WAIT);
+    let (file, lost) = (tempfile::tempfile().unwrap(), GuestAddress(0x4000_0000));
+    file.set_len(0x1_0000).unwrap();
+    let shared = FileOffset::new(file.try_clone().unwrap(), 0);
+    let mapping = MmapRegion::from_file(shared, 0x1_0000).unwrap();
+    let region = RamRegion::new(mapping, lost).unwrap();
+    bench.vm.map_ram(2, Arc::new(region), Access::ReadWrite).unwrap();
+    file.set_len(0).unwrap();
+    bench.boot.set_reg64(RegId::PC, lost.0).unwrap();
+    assert_eq!(errno(bench.boot.run()), EFAULT);
 }
 
 #[test]

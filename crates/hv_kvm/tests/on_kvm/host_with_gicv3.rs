@@ -5,12 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::Access;
+use kedge_hv::{Access, GicConfig};
 use kedge_ids::{Ppi, RegId, Spi, VcpuId};
 use libc::{EBUSY, EEXIST, EFAULT, EINVAL, ENODEV, ENOENT};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::bench::{Bench, DONE, GIC_V3, MMIO, RAM, assert_answers, errno, region};
+use crate::bench::{Bench, DONE, GIC_V3, MMIO, RAM, assert_answers, errno, new_vm, region};
 use crate::code;
 
 #[test]
@@ -51,6 +51,24 @@ fn no_kick_is_lost_however_it_meets_the_vcpu() {
     kick.kick();
     drop(bench);
     kick.kick();
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_gic_has_up_to_960_spis() {
+    // arm-vgic-v3.rst allows 1024 interrupts, with 32 private ones; the code does not.
+    let answers = [("most", DONE, 960), ("none", EINVAL, 0), ("too many", EINVAL, 992)]
+        .map(|(what, expected, spis)| (what, expected, errno(new_vm().create_gic(&with(spis)))));
+    assert_answers(&answers);
+}
+
+fn with(spis: u32) -> GicConfig {
+    GicConfig::V3 {
+        distributor: GuestAddress(0x0800_0000),
+        redistributors: GuestAddress(0x080a_0000),
+        its: None,
+        spis,
+    }
 }
 
 #[test]
