@@ -69,6 +69,9 @@ fn main(boot: &Boot) {
         }
     });
     println!("PSCI {} cpus of {}", arrived + 1, asked + 1);
+    if tree.bootargs() == "then-reset" {
+        call(function::SYSTEM_RESET, [0; 3]);
+    }
 }
 
 /// Turns on the CPU `mpidr` and waits until it has arrived.

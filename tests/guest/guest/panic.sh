@@ -1,0 +1,2 @@
+# Ends the kernel.
+echo c >/proc/sysrq-trigger

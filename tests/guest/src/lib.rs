@@ -1,2 +1,0 @@
-//! Real guests on real KVM: what kedge does, seen from inside and from outside.
-#![forbid(unsafe_code)]

@@ -1,0 +1,48 @@
+//! Real guests on real KVM: what kedge does, seen from inside and from outside.
+//!
+//! The program runs on an arm64 host with KVM, as root, with `kedge` on its path,
+//! the guests of `KEDGE_GUESTS` and the bare-metal guests of `KEDGE_PAYLOADS`.
+//! Tests called `every_host::...` show what depends on the host's kernel,
+//! processor or interrupt controller; those called `once::...` do not.
+
+mod boot;
+mod devices;
+mod devicetree;
+mod errors;
+mod features;
+mod firecracker;
+mod firmware;
+mod formats;
+mod host;
+mod kedge;
+mod limits;
+mod linux;
+mod power;
+mod suite;
+mod sys;
+mod tap;
+mod terminal;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+use host::Host;
+use suite::Suite;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut suite = Suite::new(Host::probe());
+    linux::tests(&mut suite);
+    boot::tests(&mut suite);
+    firmware::tests(&mut suite);
+    power::tests(&mut suite);
+    devices::tests(&mut suite);
+    features::tests(&mut suite);
+    limits::tests(&mut suite);
+    formats::tests(&mut suite);
+    firecracker::tests(&mut suite);
+    terminal::tests(&mut suite);
+    errors::tests(&mut suite);
+    libtest_mimic::run(&arguments, suite.into_trials()).exit_code()
+}

@@ -1,0 +1,64 @@
+//! A tap interface of the host for one test, gone with it.
+
+use std::process::{Command, Stdio};
+
+use anyhow::ensure;
+
+use crate::sys::{self, Lasting};
+
+/// An interface with an address.
+pub(crate) struct Tap {
+    name: &'static str,
+}
+
+impl Tap {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// The host has no taps, or somebody has it.
+    pub(crate) fn new(name: &'static str) -> anyhow::Result<Self> {
+        let open = sys::open_tap(name)?;
+        sys::set_lasting(&open, Lasting::Yes)?;
+        Ok(Self { name })
+    }
+
+    /// Gives it an address and brings it up.
+    ///
+    /// # Errors
+    /// The host refuses.
+    pub(crate) fn with_address(self, address: &str) -> anyhow::Result<Self> {
+        run("ip", &["addr", "add", address, "dev", self.name])?;
+        run("ip", &["link", "set", "dev", self.name, "up"])?;
+        Ok(self)
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        // What is left is found by the check that follows every test.
+        if let Ok(open) = sys::open_tap(self.name) {
+            let _ = sys::set_lasting(&open, Lasting::No);
+        }
+    }
+}
+
+/// Runs a program of the host.
+///
+/// # Errors
+/// It cannot be run or fails.
+pub(crate) fn run(program: &str, words: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(words).stdin(Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}\n{text}{errors}",
+        words.join(" "),
+        output.status
+    );
+    Ok(text)
+}
