@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 /// A folder with a configuration file that says `text`, and the file's path.
 fn config(text: &str) -> (TempDir, String) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("vm.json");
-    fs::write(&path, text).unwrap();
-    let path = path.to_str().unwrap().to_owned();
+    fs::write(&path, text).expect("room for a file");
+    let path = path.to_str().expect("folders have text for names").to_owned();
     (folder, path)
 }
 
@@ -263,78 +263,48 @@ fn without_an_api_there_must_be_a_file() {
 
 #[test]
 fn what_kedge_does_not_have_yet_is_refused_by_name() {
-    refused(
+    let flags: [&[&str]; 9] = [
         &["--seccomp-filter", "filter.bin"],
-        &expect![[r#"
+        &["--metadata", "data.json"],
+        &["--mmds-size-limit", "51200"],
+        &["--http-api-max-payload-size", "51200"],
+        &["--metrics-path", "metrics"],
+        &["--boot-timer"],
+        &["--enable-pci"],
+        &["--snapshot-version"],
+        &["--describe-snapshot", "vm.state"],
+    ];
+    let outcomes: String = flags.into_iter().map(kedge).collect();
+    expect![[r#"
         153
         error: kedge does not have `--seccomp-filter` yet
           fix: write `--no-seccomp` instead
-    "#]],
-    );
-    refused(
-        &["--metadata", "data.json"],
-        &expect![[r#"
         153
         error: kedge does not have `--metadata` yet
           fix: leave it out; a disk or the kernel's command line can carry the data
-    "#]],
-    );
-    refused(
-        &["--mmds-size-limit", "51200"],
-        &expect![[r#"
         153
         error: kedge does not have `--mmds-size-limit` yet
           fix: leave it out; a disk or the kernel's command line can carry the data
-    "#]],
-    );
-    refused(
-        &["--http-api-max-payload-size", "51200"],
-        &expect![[r#"
         153
         error: kedge does not have `--http-api-max-payload-size` yet
           fix: run the machine with `kedge --no-api --config-file FILE` or `kedge run`
-    "#]],
-    );
-    refused(
-        &["--metrics-path", "metrics"],
-        &expect![[r#"
         153
         error: kedge does not have `--metrics-path` yet
           fix: leave it out; the log says what goes wrong
-    "#]],
-    );
-    refused(
-        &["--boot-timer"],
-        &expect![[r#"
         153
         error: kedge does not have `--boot-timer` yet
           fix: leave it out; the guest can print when it is up
-    "#]],
-    );
-    refused(
-        &["--enable-pci"],
-        &expect![[r#"
         153
         error: kedge does not have `--enable-pci` yet
           fix: leave it out: devices are on virtio-mmio
-    "#]],
-    );
-    refused(
-        &["--snapshot-version"],
-        &expect![[r#"
         153
         error: kedge does not have `--snapshot-version` yet
           fix: leave it out: there are no snapshots yet either
-    "#]],
-    );
-    refused(
-        &["--describe-snapshot", "vm.state"],
-        &expect![[r#"
         153
         error: kedge does not have `--describe-snapshot` yet
           fix: leave it out: there are no snapshots yet either
-    "#]],
-    );
+    "#]]
+    .assert_eq(&outcomes);
 }
 
 #[test]

@@ -15,8 +15,8 @@ fn wrong(words: &[&str], outcome: &Expect) {
 
 /// Help without the section that the catalogue fills.
 fn without_devices(help: &str) -> String {
-    let (before, devices) = help.split_once("Its devices:\n").unwrap();
-    let (_, after) = devices.split_once("\n\n").unwrap();
+    let (before, devices) = help.split_once("Its devices:\n").expect("the section is there");
+    let (_, after) = devices.split_once("\n\n").expect("another follows");
     before.to_owned() + after
 }
 

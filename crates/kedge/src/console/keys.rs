@@ -91,8 +91,10 @@ impl Keys {
                 None => {}
             }
         }
-        // The typist lives as long as this sender.
-        let _ = typist.send(bytes);
+        if !bytes.is_empty() {
+            // The typist lives as long as this sender.
+            let _ = typist.send(bytes);
+        }
     }
 
     /// Ends the machine or, when asked again, the process.

@@ -135,7 +135,9 @@ fn piece(input: impl AsFd) -> Option<Vec<u8>> {
 }
 
 fn hand_on(input: &OwnedFd, first: &[u8], guest: &impl Guest) {
-    guest.send(first);
+    if !first.is_empty() {
+        guest.send(first);
+    }
     while let Some(bytes) = piece(input) {
         guest.send(&bytes);
     }

@@ -19,7 +19,7 @@ impl LocalTime {
     /// `time` in the zone that `TZ` or /etc/localtime names.
     pub(super) fn of(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or(libc::time_t::MAX);
+        let seconds = since.as_secs().try_into().unwrap_or_default();
         let mut date = MaybeUninit::<libc::tm>::zeroed();
         // SAFETY: both pointers are valid for the call, which only reads the one
         // and fills the other. It reads the environment, which kedge never changes.
