@@ -38,11 +38,11 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
     let line = usage::parse(command(), words, "kedge completion --help")
         .map_err(|error| Failure::new(Status::USAGE, error))?;
     match line {
-        Line::Answer(text) => output::print(&text),
+        Line::Answer(text) => output::answer(&text),
         Line::Flags(flags) => {
             let name = flags.get_one::<String>("shell").map_or("", String::as_str);
             let shell = SHELLS.into_iter().find(|row| row.0 == name).map(|row| row.1);
-            output::print(&script(shell.expect("the parser allows these names only")))
+            output::answer(&script(shell.expect("the parser allows these names only")))
         }
     }
 }

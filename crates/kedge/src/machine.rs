@@ -13,6 +13,7 @@ use kedge_vmm::spec::{MachineSpec, SerialSpec};
 use kedge_vmm::{BuildError, Ended, Machine, RunError, SerialInput, Stopper, Surroundings};
 
 use crate::console::{Console, Guest, Unconnected};
+use crate::output;
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -150,11 +151,8 @@ fn print(spec: &MachineSpec) -> Result<(), MachineError> {
         place: "standard output".to_owned(),
         source,
     };
-    let mut stdout = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut stdout, spec)
-        .map_err(io::Error::from)
-        .and_then(|()| stdout.write_all(b"\n"))
-        .map_err(failed)
+    let text = serde_json::to_string_pretty(spec).map_err(io::Error::from);
+    text.and_then(|text| output::print(&(text + "\n"))).map_err(failed)
 }
 
 fn write_device_tree(path: &Path, machine: &Machine) -> Result<(), MachineError> {

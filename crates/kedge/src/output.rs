@@ -17,15 +17,23 @@ impl Fix for NoOutput {
     }
 }
 
-/// Prints `text`, which brings its own newlines.
+/// Prints `text`, which brings its own newlines, and is done.
 ///
 /// # Errors
-/// Standard output is closed or full.
-pub(crate) fn print(text: &str) -> Result<Status, Failure> {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|source| Failure::new(Status::ERROR, NoOutput(source)))?;
+/// Standard output is full.
+pub(crate) fn answer(text: &str) -> Result<Status, Failure> {
+    print(text).map_err(|source| Failure::new(Status::ERROR, NoOutput(source)))?;
     Ok(Status::OK)
+}
+
+/// Prints `text`. A reader that has seen enough, as `head` has, is no error.
+///
+/// # Errors
+/// Standard output is full.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }

@@ -5,7 +5,7 @@ mod program;
 
 use std::fs;
 
-use expect_test::{Expect, expect};
+use expect_test::{Expect, expect, expect_file};
 use program::{kedge, run};
 use tempfile::TempDir;
 
@@ -134,37 +134,15 @@ fn a_dry_run_takes_what_the_file_says() {
     let text = r#"{
         "boot-source": { "kernel_image_path": "Image", "initrd_path": "initrd.gz", "boot_args": "console=ttyS0 -- sh" },
         "network-interfaces": [{ "iface_id": "eth0", "host_dev_name": "tap0" }],
+        "drives": [
+            { "drive_id": "data", "is_root_device": false, "path_on_host": "data.ext4" },
+            { "drive_id": "root", "is_root_device": true, "path_on_host": "root.ext4", "is_read_only": true }
+        ],
+        "entropy": {},
         "machine-config": { "vcpu_count": 2, "mem_size_mib": 256 }
     }"#;
     let words = ["--dry-run", "--level", "off", "--on-reset", "restart", "--no-seccomp"];
-    expect![[r#"
-        0
-        {
-          "cpus": 2,
-          "memory": 268435456,
-          "cpu_features": [],
-          "psci": null,
-          "gic": null,
-          "boot": {
-            "kernel": "Image",
-            "kernel_format": "auto",
-            "initrd": "initrd.gz",
-            "cmdline": "console=ttyS0 pci=off earlycon=uart,mmio,0x40002000 -- sh"
-          },
-          "serial": "stdio",
-          "devices": [
-            {
-              "network-interfaces": {
-                "host_dev_name": "tap0",
-                "iface_id": "eth0"
-              }
-            }
-          ],
-          "on_reset": "restart",
-          "on_panic": "continue"
-        }
-    "#]]
-    .assert_eq(&with_config(text, &words));
+    expect_file!["golden/firecracker.txt"].assert_eq(&with_config(text, &words));
 }
 
 #[test]

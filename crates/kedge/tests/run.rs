@@ -3,7 +3,7 @@
 
 mod program;
 
-use expect_test::{Expect, expect};
+use expect_test::{Expect, expect, expect_file};
 use kedge_devices::virtio::catalog::KINDS;
 use program::kedge;
 
@@ -22,49 +22,7 @@ fn without_devices(help: &str) -> String {
 
 #[test]
 fn a_dry_run_prints_the_machine() {
-    expect![[r#"
-        0
-        {
-          "cpus": 4,
-          "memory": 2147483648,
-          "cpu_features": [
-            "pmu",
-            "ptrauth"
-          ],
-          "psci": "1.1",
-          "gic": "v3",
-          "boot": {
-            "kernel": "Image",
-            "kernel_format": "flat",
-            "initrd": "initrd.gz",
-            "cmdline": "console=ttyS0 root=/dev/vda"
-          },
-          "serial": {
-            "file": "console.log"
-          },
-          "devices": [
-            {
-              "network-interfaces": {
-                "guest_mac": "06:00:00:00:00:01",
-                "host_dev_name": "tap1",
-                "iface_id": "eth0"
-              }
-            },
-            {
-              "network-interfaces": {
-                "host_dev_name": "tap0",
-                "iface_id": "eth1"
-              }
-            },
-            {
-              "entropy": {}
-            }
-          ],
-          "on_reset": "exit",
-          "on_panic": "exit"
-        }
-    "#]]
-    .assert_eq(&kedge(&[
+    expect_file!["golden/run.txt"].assert_eq(&kedge(&[
         "run",
         "--kernel=Image",
         "--kernel-format=flat",
@@ -78,6 +36,8 @@ fn a_dry_run_prints_the_machine() {
         "--serial=file=console.log",
         "--on-reset=exit",
         "--rng",
+        "--disk=path=root.ext4",
+        "--disk=path=data.ext4,readonly",
         "--net=tap=tap1,mac=06:00:00:00:00:01",
         "--net=tap=tap0",
         "--dry-run",

@@ -91,9 +91,9 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
     let line =
         usage::parse(top(name), words, name.help()).map_err(|error| Failure::new(usage, error))?;
     let flags = match line {
-        Line::Answer(text) => return output::print(&text),
+        Line::Answer(text) => return output::answer(&text),
         Line::Flags(flags) if flags.get_flag("version") => {
-            return output::print(&name.version());
+            return output::answer(&name.version());
         }
         Line::Flags(flags) => flags,
     };

@@ -23,7 +23,7 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
     let line = usage::parse(command(), words, "kedge run --help")
         .map_err(|error| Failure::new(Status::USAGE, error))?;
     match line {
-        Line::Answer(text) => output::print(&text),
+        Line::Answer(text) => output::answer(&text),
         Line::Flags(flags) => run(&flags),
     }
 }
