@@ -9,7 +9,7 @@ mod memory;
 
 use kedge_bus::Node;
 use kedge_diag::Fix;
-use kedge_guest_memory::{Bytes as _, GuestAddress, GuestMemory, GuestRange};
+use kedge_guest_memory::{Bytes as _, GuestAddress, GuestMemory, GuestRange, about_to_fill};
 use kedge_hv::GicConfig;
 use kedge_ids::{Mpidr, Ppi, Spi, u64_from};
 use vm_fdt::{Error, FdtWriter};
@@ -135,6 +135,7 @@ pub fn write(fdt: &[u8], memory: &GuestMemory, layout: &Layout) -> Result<GuestA
     if size > most {
         return Err(FdtError::TooLarge { size, most });
     }
+    about_to_fill(memory, GuestRange { start: address, size });
     memory.write_slice(fdt, address).map_err(|source| FdtError::Write { address, source })?;
     Ok(address)
 }

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
 
 use kedge_diag::Fix;
-use kedge_guest_memory::{Bytes as _, GuestAddress, GuestMemory, GuestMemoryError, GuestRange};
+use kedge_guest_memory::{
+    Bytes as _, GuestAddress, GuestMemory, GuestMemoryError, GuestRange, about_to_fill,
+};
 use kedge_ids::usize_from;
 
 use super::Loaded;
@@ -93,6 +95,7 @@ pub fn load_initrd(
     }
     let address = GuestAddress((top - size) / ALIGNMENT * ALIGNMENT);
     file.rewind().map_err(InitrdError::Read)?;
+    about_to_fill(memory, GuestRange { start: address, size });
     memory
         .read_exact_volatile_from(address, &mut file, usize_from(size))
         .map_err(|source| InitrdError::Load { address, source })?;

@@ -1,6 +1,6 @@
 //! The part of guest memory that a kernel may fill.
 
-use kedge_guest_memory::{Bytes as _, GuestMemory, GuestRange};
+use kedge_guest_memory::{Bytes as _, GuestMemory, GuestRange, about_to_fill};
 use kedge_ids::u64_from;
 
 use super::KernelError;
@@ -65,6 +65,7 @@ impl<'a> Ram<'a> {
         at: u64,
     ) -> Result<(), KernelError> {
         let to = self.range(to.start.0, to.size)?;
+        about_to_fill(self.memory, to);
         content
             .load(at, self.memory, to)
             .map_err(|source| KernelError::Load { address: to.start, source })

@@ -1,10 +1,13 @@
 //! Guest RAM: mapping and sharing. The one importer of vm-memory's mmap back
 //! end; every other crate speaks of memory through the names here.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+mod pages;
 
 use std::sync::Arc;
 
 use kedge_diag::Fix;
+pub use pages::about_to_fill;
 use vm_memory::mmap::MmapRegionBuilder;
 pub use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend,

@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kedge_bus::{IrqLine, MmioDevice, Node, Unsuitable, Value};
 
-pub use clock::{Alarm, Clock, WallClock};
+pub use clock::{Clock, WallClock};
 use pl031::Pl031;
+
+use crate::virtio::worker::EventLoop;
 
 /// The range in the guest's address space, in bytes (DDI 0224, 3.1).
 const SIZE: u64 = 0x1000;
@@ -40,6 +42,11 @@ impl Rtc {
     pub fn new(clock: Arc<dyn Clock>, irq: IrqLine) -> Self {
         let chip = Pl031::new(clock.now());
         Self::with_chip(chip, clock, irq)
+    }
+
+    /// A clock that shows the host's time and whose alarm `event_loop` rings.
+    pub fn on_host_time(event_loop: EventLoop, irq: IrqLine) -> Arc<Self> {
+        Arc::new_cyclic(|rtc| Self::new(Arc::new(WallClock::new(rtc.clone(), event_loop)), irq))
     }
 
     /// A clock as it was saved. An alarm that came due meanwhile rings now.

@@ -1,13 +1,12 @@
 //! The real-time clock as a guest sees it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use event_manager::EventManager;
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
+use crate::virtio::testing::TestLoop;
 use crate::virtio::worker::EventLoop;
 
 const DR: u64 = 0x000;
@@ -217,28 +216,21 @@ fn an_alarm_that_is_still_to_come_is_armed_on_restore() {
 
 #[test]
 fn the_host_clock_rings_the_alarm_through_an_event_loop() {
+    let event_loop = TestLoop::start();
     let irq = EventFd::new(0).unwrap();
-    let clock = Arc::new(WallClock::new().unwrap());
     let line = IrqLine::from_event(irq.try_clone().unwrap());
-    let rtc = Arc::new(Rtc::new(clock.clone(), line));
-    let mut manager = EventManager::new().unwrap();
-    let event_loop = EventLoop::new(manager.remote_endpoint());
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                manager.run_with_timeout(10).unwrap();
-            }
-        });
-        let alarm = Alarm::new(clock.clone(), rtc.clone());
-        let running = event_loop.start(Box::new(alarm)).unwrap();
-        store(&rtc, MR, load(&rtc, DR) + 1);
-        store(&rtc, IMSC, 1);
-        assert_eq!(irq.read().unwrap(), 1);
-        running.stop().unwrap();
-        done.store(true, Ordering::Relaxed);
-    });
+    let rtc = Rtc::on_host_time(event_loop.handle(), line);
+    store(&rtc, MR, load(&rtc, DR) + 1);
+    store(&rtc, IMSC, 1);
+    assert_eq!(irq.read().unwrap(), 1);
     assert_eq!(load(&rtc, MIS), 1);
+}
+
+#[test]
+fn the_host_clock_starts_no_event_loop_without_an_alarm() {
+    let event_loop = EventLoop::on_demand(|| panic!("nobody asked for an alarm"));
+    let rtc = Rtc::on_host_time(event_loop, IrqLine::detached());
+    assert_ne!(load(&rtc, DR), 0);
 }
 
 proptest! {

@@ -5,6 +5,8 @@
 //! the loop's own thread; a loop in turn waits for nobody.
 
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 
 use event_manager::{EventOps, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId};
 use kedge_diag::Fix;
@@ -52,32 +54,52 @@ impl fmt::Debug for Subscriber {
 
 /// The event loop does not answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the device's event loop does not take it")]
-pub struct LoopError(#[from] event_manager::Error);
+pub enum LoopError {
+    /// It cannot be started.
+    #[error("the host cannot start an event loop for the devices")]
+    Start(#[from] io::Error),
+    /// It is gone, or out of resources.
+    #[error("the device's event loop does not take it")]
+    Refused(#[from] event_manager::Error),
+}
 
 impl Fix for LoopError {
     fn fix(&self) -> Option<String> {
-        None
+        match self {
+            Self::Start(_) => Some("raise the limits of the process (ulimit -a)".to_owned()),
+            Self::Refused(_) => None,
+        }
     }
 }
 
-/// A handle on an event loop that runs on another thread.
+/// The way to an event loop.
+pub type Endpoint = RemoteEndpoint<Subscriber>;
+
+/// A handle on an event loop that runs on another thread, or will once there is
+/// something for it to do.
 #[derive(Clone)]
-pub struct EventLoop(RemoteEndpoint<Subscriber>);
+pub struct EventLoop(Arc<dyn Fn() -> io::Result<Endpoint> + Send + Sync>);
 
 impl EventLoop {
     /// The handle on the loop behind `endpoint`.
-    pub fn new(endpoint: RemoteEndpoint<Subscriber>) -> Self {
-        Self(endpoint)
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self::on_demand(move || Ok(endpoint.clone()))
+    }
+
+    /// The handle on a loop that `start` starts when first called, and knows ever
+    /// after.
+    pub fn on_demand(start: impl Fn() -> io::Result<Endpoint> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(start))
     }
 
     /// Hands `worker` to the loop.
     ///
     /// # Errors
-    /// The loop is gone, or the host has no resources for what the worker waits
-    /// for.
+    /// The loop is gone or does not start, or the host has no resources for what
+    /// the worker waits for.
     pub fn start(&self, worker: Box<dyn Worker>) -> Result<Running, LoopError> {
-        let id = self.0.call_blocking(move |ops| {
+        let event_loop = (self.0)()?;
+        let id = event_loop.call_blocking(move |ops| {
             let id = ops.add_subscriber(Subscriber { worker, failure: None });
             match ops.subscriber_mut(id)?.failure.take() {
                 None => Ok(id),
@@ -87,7 +109,7 @@ impl EventLoop {
                 }
             }
         })?;
-        Ok(Running { event_loop: self.0.clone(), id })
+        Ok(Running { event_loop, id })
     }
 }
 
@@ -99,7 +121,7 @@ impl fmt::Debug for EventLoop {
 
 /// A worker on its loop.
 pub struct Running {
-    event_loop: RemoteEndpoint<Subscriber>,
+    event_loop: Endpoint,
     id: SubscriberId,
 }
 

@@ -1,14 +1,13 @@
 //! The machine's devices: opened, given a place and a wire, hung on the
 //! hypervisor's doorbells.
 
-use std::io;
 use std::sync::Arc;
 
 use kedge_arch::Layout;
 use kedge_arch::fdt::PlacedDevice;
 use kedge_arch::layout::Place;
 use kedge_bus::{AddressMap, IrqLine, MmioDevice};
-use kedge_devices::rtc::{Alarm, Rtc, WallClock};
+use kedge_devices::rtc::Rtc;
 use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::device::VirtioDevice;
 use kedge_devices::virtio::transport::MmioTransport;
@@ -94,13 +93,7 @@ fn real_time_clock(
     event_loop: &EventLoop,
 ) -> Result<(), BuildError> {
     let place = site.layout.rtc();
-    let clock = Arc::new(WallClock::new().map_err(BuildError::host("make a timer"))?);
-    let rtc = Arc::new(Rtc::new(Arc::<WallClock>::clone(&clock), board.wire(place.spi)?));
-    let alarm = Alarm::new(clock, Arc::clone(&rtc));
-    event_loop.start(Box::new(alarm)).map_err(|error| BuildError::Host {
-        what: "start the alarm clock",
-        source: io::Error::other(error),
-    })?;
+    let rtc = Rtc::on_host_time(event_loop.clone(), board.wire(place.spi)?);
     board.add(place, rtc)
 }
 

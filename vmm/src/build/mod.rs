@@ -85,7 +85,7 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
     gic.init()?;
     cpus::finish(&cpus, spec)?;
 
-    let loop_thread = LoopThread::start().map_err(BuildError::host("start a thread"))?;
+    let loop_thread = LoopThread::new();
     let site = devices::Site { vm: vm.as_ref(), layout: &layout, memory: &memory };
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
     let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus };

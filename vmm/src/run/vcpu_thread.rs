@@ -114,8 +114,9 @@ impl VcpuThread {
     }
 }
 
-/// A vCPU thread needs little stack: no device handler recurses.
-const STACK_BYTES: usize = 256 * 1024;
+/// A vCPU thread needs little stack, no device handler recurses; a large one could
+/// end up on a huge page.
+const STACK_BYTES: usize = 128 * 1024;
 
 /// What a step of guest code led to.
 enum Next {
