@@ -74,6 +74,7 @@ const TRNG_RND64: u32 = 0xc400_0053;
 /// KVM's own ids for PSCI 0.1.
 const OFF_0_1: u32 = 0x95c1_ba5f;
 const ON_0_1: u32 = 0x95c1_ba60;
+const PV_TIME_FEATURES: u64 = 0xc500_0020;
 const SMCCC_VERSION: u32 = 0x8000_0000;
 
 const SUCCESS: u64 = 0;
@@ -215,10 +216,7 @@ impl Registers<'_> {
     }
 
     fn service(&self, function: u32, argument: u64) -> Called {
-        let open = |service: &&Service| service.function == function && self.is_open(service.gate);
-        let Some(service) = self.release.services.iter().find(open) else {
-            return only(NOT_SUPPORTED);
-        };
+        let Some(service) = self.open_service(function) else { return only(NOT_SUPPORTED) };
         match service.answer {
             Answer::Values(values) => Called::Answered(values),
             Answer::VendorFeatures => Called::Answered([
@@ -230,6 +228,12 @@ impl Registers<'_> {
             Answer::ArchFeatures => only(self.arch_features(argument)),
             Answer::TrngFeatures => only(trng_features(argument)),
         }
+    }
+
+    /// What answers `function`, unless it is switched off.
+    fn open_service(&self, function: u32) -> Option<&'static Service> {
+        let mut services = self.release.services.iter();
+        services.find(|service| service.function == function && self.is_open(service.gate))
     }
 
     fn is_open(&self, gate: Option<(RegId, u64)>) -> bool {
@@ -249,7 +253,7 @@ impl Registers<'_> {
                 3 => negative(2),
                 _ => NOT_SUPPORTED,
             },
-            0xc500_0020 if self.bitmap(id::STD_HYP_BMAP) & 1 != 0 => SUCCESS,
+            PV_TIME_FEATURES if self.open_service(0xc500_0020).is_some() => SUCCESS,
             _ => NOT_SUPPORTED,
         }
     }

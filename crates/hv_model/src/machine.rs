@@ -44,6 +44,7 @@ impl Machine {
             vcpus: BTreeMap::new(),
             gic: None,
             ran: false,
+            dead: false,
             suspend: Ability::Absent,
             irqs: Vec::new(),
             triggers: Epoll::new().map_err(no_event)?,
@@ -103,7 +104,7 @@ impl Machine {
 
     fn check_lines(&self, spis: u32) -> Result<(), HvError> {
         let lines = spis.saturating_add(PRIVATE_INTERRUPTS);
-        if (64..=1024).contains(&lines) && lines.is_multiple_of(32) {
+        if (64..1024).contains(&lines) && lines.is_multiple_of(32) {
             Ok(())
         } else {
             self.refuse(Refusal::GicLines)

@@ -120,6 +120,8 @@ refusals! {
     PmuTwice = EBUSY, "initialise the performance monitors";
 
     // Running.
+    /// Anything on a machine that a failed run has killed.
+    Dead = EIO, "use a dead machine";
     /// A GICv3 that is not initialised.
     GicUnready = EBUSY, "run a vCPU";
     /// Performance monitors that are not.

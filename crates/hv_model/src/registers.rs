@@ -9,7 +9,7 @@ use kedge_ids::{Mpidr, RegId, VcpuId};
 use crate::recording::Recording;
 use crate::refusal::{Refusal, refuse};
 use crate::release::{
-    AtVcpuCreation, Birth, BitmapOrder, Freeze, Ids, Istatus, PSCI_0_1, Release, Row, Rule, Scope,
+    AtVcpuCreation, Birth, BitmapOrder, Freeze, Istatus, PSCI_0_1, Release, Row, Rule, Scope,
 };
 use crate::releases::id;
 use crate::state::{Sve, VcpuState, VmState, number};
@@ -32,8 +32,7 @@ pub(crate) fn at_reset(
     vcpu: VcpuId,
 ) -> BTreeMap<RegId, Vec<u8>> {
     let mut registers = host.registers(features);
-    for row in release.rows.iter().copied().flatten() {
-        let Ids::One(id) = row.ids else { continue };
+    for (id, row) in release.single_rows() {
         let length = id.size().bytes();
         let value = match row.birth {
             Birth::Recorded => continue,
@@ -66,6 +65,7 @@ impl Registers<'_> {
     /// The ids of all registers, ascending.
     pub(crate) fn list(&self) -> Result<Vec<RegId>, HvError> {
         match (self.vcpu().features, self.vcpu().sve) {
+            _ if self.vm.dead => self.refuse(Refusal::Dead),
             (None, _) => self.refuse(Refusal::NotInitialised),
             (_, Sve::Choosing) => self.refuse(Refusal::SveUnfinished),
             _ => Ok(self.vcpu().regs.keys().copied().collect()),
@@ -74,6 +74,9 @@ impl Registers<'_> {
 
     /// The row of a register that there is.
     fn find(&self, id: RegId) -> Result<&'static Row, HvError> {
+        if self.vm.dead {
+            return self.refuse(Refusal::Dead);
+        }
         if self.vcpu().features.is_none() {
             return self.refuse(Refusal::NotInitialised);
         }
@@ -88,7 +91,7 @@ impl Registers<'_> {
     }
 
     /// The value stored for a register that there is.
-    fn stored(&self, row: &Row, id: RegId) -> Vec<u8> {
+    pub(crate) fn stored(&self, row: &Row, id: RegId) -> Vec<u8> {
         let own = &self.vcpu().regs[&id];
         match row.scope {
             Scope::Vcpu => own.clone(),
@@ -96,7 +99,7 @@ impl Registers<'_> {
         }
     }
 
-    fn store(&mut self, row: &Row, id: RegId, value: &[u8]) {
+    pub(crate) fn store(&mut self, row: &Row, id: RegId, value: &[u8]) {
         let values = match row.scope {
             Scope::Vcpu => &mut self.vcpu_mut().regs,
             Scope::Vm => &mut self.vm.shared,
@@ -139,8 +142,7 @@ impl Registers<'_> {
         };
         let offset = self.stored(self.release.row(counter), counter);
         let due = self.now.wrapping_sub(number(&offset)) >= self.vcpu().raw(compare);
-        let enabled = stored & 1 != 0;
-        let shown = due && (istatus == Istatus::Computed || enabled);
+        let shown = due && istatus == Istatus::Computed;
         stored & !ISTATUS | if shown { ISTATUS } else { 0 }
     }
 
@@ -240,8 +242,8 @@ impl Registers<'_> {
 
 /// What creating a vCPU does to the machine's counters.
 pub(crate) fn restart_counters(release: &Release, vm: &mut VmState, now: u64) {
-    for row in release.rows.iter().copied().flatten() {
-        let (Ids::One(id), Rule::Counter(at_creation)) = (row.ids, row.rule) else { continue };
+    for (id, row) in release.single_rows() {
+        let Rule::Counter(at_creation) = row.rule else { continue };
         let offset: u64 = match at_creation {
             AtVcpuCreation::Restarts => now,
             AtVcpuCreation::FollowsHost => 0,

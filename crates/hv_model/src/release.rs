@@ -37,6 +37,17 @@ pub struct Release {
     pub system_suspend: Ability,
     /// What freezes the firmware that the guest sees.
     pub frozen_by: FrozenBy,
+    /// The fields of ID registers that the first run clears in a machine without
+    /// an interrupt controller.
+    pub without_gic: &'static [(RegId, u64)],
+    /// What becomes of a machine whose interrupt controller was not ready when it
+    /// was run.
+    pub failed_run: FailedRun,
+    /// What becomes of a vCPU whose performance monitors are not ready when it is
+    /// run.
+    pub unready_pmu: UnreadyPmu,
+    /// Whose register width all vCPUs have to have.
+    pub width_of: WidthOf,
     /// When a target of CPU_ON shows its new registers.
     pub cpu_on_reset: CpuOnReset,
     /// Where it refuses with another errno than [`Refusal::errno`].
@@ -47,6 +58,14 @@ impl Release {
     /// The row that rules `id`.
     pub fn row(&self, id: RegId) -> &'static Row {
         self.rows.iter().copied().flatten().find(|row| row.ids.contains(id)).unwrap_or(&Row::PLAIN)
+    }
+
+    /// The rows that rule one register each, with that register.
+    pub fn single_rows(&self) -> impl Iterator<Item = (RegId, &'static Row)> {
+        self.rows.iter().copied().flatten().filter_map(|row| match row.ids {
+            Ids::One(id) if std::ptr::eq(self.row(id), row) => Some((id, row)),
+            _ => None,
+        })
     }
 
     /// The errno with which it refuses.
@@ -225,8 +244,8 @@ pub enum AtVcpuCreation {
 pub enum Istatus {
     /// Whenever the counter has reached the compare value.
     Computed,
-    /// Not for a timer that is off.
-    WhenEnabled,
+    /// To the guest only.
+    Hidden,
 }
 
 /// A set of function ids that the firmware answers, unless they are switched off.
@@ -287,4 +306,32 @@ pub enum CpuOnReset {
     WhenRead,
     /// Once it runs.
     WhenRun,
+}
+
+/// What becomes of a machine whose interrupt controller was not ready when it was
+/// run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedRun {
+    /// It can be made ready, and run.
+    CanBeMended,
+    /// It is dead: every further call is refused.
+    KillsMachine,
+}
+
+/// What becomes of a vCPU whose performance monitors are not ready when it is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnreadyPmu {
+    /// It runs.
+    Runs,
+    /// It is refused.
+    Refused,
+}
+
+/// Whose register width all vCPUs have to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WidthOf {
+    /// That of vCPU 0, which is 64 bits as long as it is not initialised.
+    VcpuZero,
+    /// That of the first one that was initialised.
+    FirstInitialised,
 }

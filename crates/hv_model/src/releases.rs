@@ -6,8 +6,8 @@ use kedge_hv::MpState;
 use kedge_ids::RegId;
 
 use crate::release::{
-    Ability, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, FrozenBy, Ids, Istatus,
-    PowerOff, Release, Row, Rule, Scope, Service,
+    Ability, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, FailedRun, FrozenBy, Ids,
+    Istatus, PowerOff, Release, Row, Rule, Scope, Service, UnreadyPmu, WidthOf,
 };
 
 /// Register ids that the rows name.
@@ -68,6 +68,8 @@ const CTR_EL0: RegId = RegId::system(3, 3, 0, 0, 1);
 const MIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 0);
 const REVIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 6);
 const AIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 7);
+const ID_PFR1_EL1: RegId = RegId::system(3, 0, 0, 1, 1);
+const ID_AA64PFR0_EL1: RegId = RegId::system(3, 0, 0, 4, 0);
 const OSLSR_EL1: RegId = RegId::system(2, 0, 1, 1, 4);
 const DEMUX: Ids = Ids::Range(RegId(0x6020_0000_0011_0000), RegId(0x6020_0000_0011_ffff));
 const SVE_STATE: Ids = Ids::Range(RegId(0x6080_0000_0015_0000), RegId(0x6080_0000_0015_03ff));
@@ -91,16 +93,16 @@ pub const COMMON: &[Row] = &[
     Row::of(SVE_PREDICATES, Rule::SveState),
 ];
 
-/// Timers that show their condition even when they are off.
+/// Timers that say when they are due, even if they are off.
 const TIMERS: &[Row] = &[
     one(id::TIMER_CTL, Rule::TimerControl(Istatus::Computed)),
     one(id::PTIMER_CTL, Rule::TimerControl(Istatus::Computed)),
 ];
 
-/// Timers of Linux 7.
+/// Timers of Linux 7, which leave it to the guest to see that they are due.
 const TIMERS_7: &[Row] = &[
-    one(id::TIMER_CTL, Rule::TimerControl(Istatus::WhenEnabled)),
-    one(id::PTIMER_CTL, Rule::TimerControl(Istatus::WhenEnabled)),
+    one(id::TIMER_CTL, Rule::TimerControl(Istatus::Hidden)),
+    one(id::PTIMER_CTL, Rule::TimerControl(Istatus::Hidden)),
 ];
 
 /// Identification before Linux 6.3: all of the host's, but for two fields.
@@ -142,6 +144,8 @@ const TRNG: Option<(RegId, u64)> = Some((id::STD_BMAP, 1));
 const PV_TIME: Option<(RegId, u64)> = Some((id::STD_HYP_BMAP, 1));
 const VENDOR: Option<(RegId, u64)> = Some((id::VENDOR_HYP_BMAP, 1));
 const PTP: Option<(RegId, u64)> = Some((id::VENDOR_HYP_BMAP, 2));
+/// 0d21e000-4384-11eb-8070-5244554e5a4c, as four little-endian words.
+const TRNG_UUID: Answer = Answer::Values([0xe0_210d, 0xeb11_8443, 0x4452_7080, 0x4c5a_4e55]);
 /// 28b46fb6-2ec5-11e9-a9ca-4b564d003a74, as four words.
 const KVM_UID: Answer = Answer::Values([0xb66f_b428, 0xe911_c52e, 0x564b_caa9, 0x743a_004d]);
 
@@ -160,11 +164,7 @@ const SERVICES: &[Service] = &[
     service(0x8000_0001, None, Answer::ArchFeatures),
     service(0x8400_0050, TRNG, says(0x1_0000)),
     service(0x8400_0051, TRNG, Answer::TrngFeatures),
-    service(
-        0x8400_0052,
-        TRNG,
-        Answer::Values([0x0d21_e000, 0x4384_11eb, 0x8070_5244, 0x554e_5a4c]),
-    ),
+    service(0x8400_0052, TRNG, TRNG_UUID),
     service(0x8400_0053, TRNG, says(0)),
     service(0xc400_0053, TRNG, says(0)),
     service(0xc500_0020, PV_TIME, NOT_SUPPORTED),
@@ -187,7 +187,11 @@ pub const V5_10: Release = Release {
     mp_states: &[MpState::Runnable, MpState::Stopped],
     system_suspend: Ability::Absent,
     frozen_by: FrozenBy::RunCall,
-    cpu_on_reset: CpuOnReset::WhenRun,
+    without_gic: &[],
+    failed_run: FailedRun::CanBeMended,
+    unready_pmu: UnreadyPmu::Runs,
+    width_of: WidthOf::VcpuZero,
+    cpu_on_reset: CpuOnReset::WhenRead,
     errnos: &[],
 };
 
@@ -200,7 +204,9 @@ pub const V6_1: Release = Release {
     services: SERVICES,
     mp_states: &[MpState::Runnable, MpState::Stopped, MpState::Suspended],
     system_suspend: Ability::Present,
-    cpu_on_reset: CpuOnReset::WhenRead,
+    failed_run: FailedRun::KillsMachine,
+    unready_pmu: UnreadyPmu::Refused,
+    width_of: WidthOf::FirstInitialised,
     ..V5_10
 };
 
@@ -211,6 +217,7 @@ pub const V6_12: Release = Release {
     rows: &[COMMON, TIMERS, IDENTITY_WRITABLE, BITMAPS],
     feature_scope: Scope::Vm,
     power_off: PowerOff::Ephemeral,
+    without_gic: &[(ID_PFR1_EL1, 0xf << 28), (ID_AA64PFR0_EL1, 0xf << 24)],
     ..V6_1
 };
 

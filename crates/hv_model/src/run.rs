@@ -2,14 +2,14 @@
 //! the machine's user.
 
 use kedge_guest_memory::{Bytes, GuestAddress, GuestMemoryRegion};
-use kedge_hv::{Access, GicConfig, HvError, MpState, SystemEvent};
+use kedge_hv::{Access, GicConfig, HvError, MpState, SystemEvent, VcpuFeatures};
 use kedge_ids::RegId;
 
 use crate::firmware::Called;
 use crate::program::{Step, Width};
 use crate::refusal::{Refusal, refuse};
 use crate::registers::Registers;
-use crate::release::FrozenBy;
+use crate::release::{FailedRun, FrozenBy, UnreadyPmu};
 use crate::state::{GicState, Pending, Slot, Sve, VcpuState, VmState, number};
 use crate::trace::Event;
 
@@ -67,7 +67,7 @@ impl Registers<'_> {
     pub(crate) fn enter(&mut self, entry: Entry, data: [u8; 8]) -> Result<Option<Event>, HvError> {
         self.ready()?;
         if entry == Entry::Run || self.release.frozen_by == FrozenBy::RunCall {
-            self.vm.ran = true;
+            self.freeze();
         }
         let index = self.vcpu;
         self.start(index);
@@ -85,9 +85,23 @@ impl Registers<'_> {
         Ok(None)
     }
 
+    /// The first run fixes what the guest will see.
+    fn freeze(&mut self) {
+        if !std::mem::replace(&mut self.vm.ran, true) && self.vm.gic.is_none() {
+            for (id, field) in self.release.without_gic {
+                let row = self.release.row(*id);
+                let value = number(&self.stored(row, *id)) & !field;
+                self.store(row, *id, &value.to_le_bytes());
+            }
+        }
+    }
+
     /// Whether the machine is in a state to run at all.
     fn ready(&mut self) -> Result<(), HvError> {
         let release = self.release;
+        if self.vm.dead {
+            return refuse(release, Refusal::Dead);
+        }
         let gic_unready =
             matches!(self.vm.gic, Some(GicState { config: GicConfig::V3 { .. }, ready: false }));
         let vcpu = self.vcpu_state();
@@ -98,9 +112,11 @@ impl Registers<'_> {
             return refuse(release, Refusal::SveUnfinished);
         }
         if gic_unready {
+            self.vm.dead = release.failed_run == FailedRun::KillsMachine;
             return refuse(release, Refusal::GicUnready);
         }
-        if features.contains(kedge_hv::VcpuFeatures::PMU_V3) && vcpu.pmu.is_none() {
+        let pmu_unready = features.contains(VcpuFeatures::PMU_V3) && vcpu.pmu.is_none();
+        if pmu_unready && release.unready_pmu == UnreadyPmu::Refused {
             return refuse(release, Refusal::PmuUnready);
         }
         Ok(())

@@ -25,6 +25,7 @@ pub(crate) struct VmState {
     pub(crate) vcpus: BTreeMap<u32, VcpuState>,
     pub(crate) gic: Option<GicState>,
     pub(crate) ran: bool,
+    pub(crate) dead: bool,
     pub(crate) suspend: Ability,
     pub(crate) irqs: Vec<Irq>,
     /// The triggers of `irqs`, by index.

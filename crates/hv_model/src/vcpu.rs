@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::machine::Machine;
 use crate::refusal::{Refusal, refuse};
 use crate::registers::{Registers, at_reset};
-use crate::release::{PowerOff, Scope};
+use crate::release::{PowerOff, Scope, WidthOf};
 use crate::run::{self, Entry, Outcome};
 use crate::state::{Pending, Sve, VcpuState, VmState};
 
@@ -100,8 +100,16 @@ impl ModelVcpu {
         if release.feature_scope == Scope::Vm && differs(vm.features) {
             return Err(Refusal::OtherFeatures);
         }
-        let wide = |features: VcpuFeatures| features.contains(VcpuFeatures::EL1_32BIT);
-        if vm.features.is_some_and(|first| wide(first) != wide(wanted)) {
+        let narrow = |features: VcpuFeatures| features.contains(VcpuFeatures::EL1_32BIT);
+        let reference = match release.width_of {
+            WidthOf::FirstInitialised => vm.features,
+            WidthOf::VcpuZero if self.id.0 == 0 => None,
+            WidthOf::VcpuZero => {
+                let zero = vm.vcpus.get(&0).and_then(|zero| zero.features);
+                Some(zero.unwrap_or(VcpuFeatures::NONE))
+            }
+        };
+        if reference.is_some_and(|other| narrow(other) != narrow(wanted)) {
             return Err(Refusal::MixedWidth);
         }
         Ok(())

@@ -175,7 +175,11 @@ struct ModelGic {
 
 impl Gic for ModelGic {
     fn init(&self) -> Result<(), HvError> {
-        if let Some(gic) = &mut self.machine.lock().gic {
+        let mut vm = self.machine.lock();
+        if vm.dead {
+            return self.machine.refuse(Refusal::Dead);
+        }
+        if let Some(gic) = &mut vm.gic {
             gic.ready = true;
         }
         Ok(())

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, Exit, GicConfig, HvError, Limits, SystemEvent, Vcpu, VcpuFeatures, Vm, VmConfig,
+    Access, Exit, GicConfig, GicVersion, HvError, Limits, SystemEvent, Vcpu, VcpuFeatures, Vm,
+    VmConfig,
 };
 use kedge_hv_model::Program;
 use kedge_ids::{RegId, VcpuId, u64_from};
@@ -39,16 +40,20 @@ pub const IPA_BITS: u8 = 36;
 
 /// What a case runs on.
 #[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "a back end is whatever it is")]
 pub struct Ctx<'a> {
     backend: &'a dyn Backend,
 }
 
 /// A machine and its vCPUs, gone in the order that lets the machine go last.
+#[expect(missing_debug_implementations, reason = "the traits do not show what they are")]
 pub struct Machine {
     /// The vCPUs, by index.
     pub vcpus: Vec<Box<dyn Vcpu>>,
     /// The machine.
     pub vm: Arc<dyn Vm>,
+    /// The memory of a guest, at [`RAM`].
+    pub ram: Option<Arc<RamRegion>>,
 }
 
 impl Index<usize> for Machine {
@@ -99,7 +104,7 @@ impl<'a> Ctx<'a> {
     pub fn raw_machine(&self, vcpus: u32) -> Result<Machine, HvError> {
         let vm = self.vm()?;
         let vcpus = (0..vcpus).map(|id| vm.create_vcpu(VcpuId(id))).collect::<Result<_, _>>()?;
-        Ok(Machine { vcpus, vm })
+        Ok(Machine { vcpus, vm, ram: None })
     }
 
     /// A machine whose vCPUs have these features.
@@ -168,7 +173,7 @@ impl<'a> Ctx<'a> {
             vcpu.set_reg64(VBAR_EL1, entry(id) + VECTORS)?;
             vcpus.push(vcpu);
         }
-        Ok(Machine { vcpus, vm })
+        Ok(Machine { vcpus, vm, ram: Some(ram) })
     }
 }
 
@@ -189,6 +194,18 @@ pub fn vector(id: u32) -> u64 {
 pub fn ram(start: u64, size: u64) -> anyhow::Result<Arc<RamRegion>> {
     let region = RamRegion::from_range(GuestAddress(start), usize::try_from(size)?, None)?;
     Ok(Arc::new(region))
+}
+
+/// A controller of the newest version that the host has.
+pub fn any_gic(vm: &dyn Vm) -> GicConfig {
+    if vm.supports_gic(GicVersion::V3) {
+        return gic_v3();
+    }
+    GicConfig::V2 {
+        distributor: GuestAddress(0x800_0000),
+        cpu_interface: GuestAddress(0x801_0000),
+        spis: 64,
+    }
 }
 
 /// A GICv3 in places that suit every guest here.

@@ -25,7 +25,7 @@ impl Backend for Host {
     }
 }
 
-pub fn main() -> anyhow::Result<ExitCode> {
+pub(crate) fn main() -> anyhow::Result<ExitCode> {
     let host = Arc::new(Host(Kvm::open()?));
     if env::args().nth(1).is_some_and(|argument| argument == "--record") {
         print!("{}", record::recording(&Ctx::new(host.as_ref()))?);
@@ -50,7 +50,7 @@ fn comparisons(host: &Arc<Host>, name: &str) -> anyhow::Result<Vec<Trial>> {
         release(name).with_context(|| format!("KEDGE_HOST_KERNEL: no model of {name}"))?;
     let model = Arc::new(Model(ModelHypervisor::new(release)?));
     let mut trials = Vec::new();
-    for group in facts::GROUPS {
+    for group in facts::groups() {
         let ctx = (Ctx::new(host.as_ref()), Ctx::new(model.as_ref()));
         let comparable = facts::comparable(group.holds, &ctx.0, &ctx.1)?;
         let (host, model) = (Arc::clone(host), Arc::clone(&model));

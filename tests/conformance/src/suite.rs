@@ -17,23 +17,18 @@ pub fn run(case: &Case, backend: &dyn Backend) -> anyhow::Result<()> {
     (case.run)(&Ctx::new(backend)).context(case.name)
 }
 
-/// Runs everything that `backend` is able to, and compares it with `reference`.
-/// Gives the names of what failed, with what was found.
+/// What fails first of all that `backend` is able to do and of its comparison with
+/// `reference`, if anything does.
 ///
 /// # Errors
-/// Not even a plain machine can be made.
-pub fn failures(backend: &dyn Backend, reference: &dyn Backend) -> anyhow::Result<Vec<String>> {
-    let abilities = Abilities::probe(&Ctx::new(backend))?;
-    let mut failures = Vec::new();
-    for case in cases().filter(|case| abilities.meet(case.need)) {
-        if let Err(error) = run(case, backend) {
-            failures.push(format!("{error:#}"));
-        }
-    }
-    for group in facts::GROUPS {
-        if let Err(error) = facts::compare(group, backend, reference) {
-            failures.push(format!("{error:#}"));
-        }
-    }
-    Ok(failures)
+/// Not even a plain machine can be made of the reference.
+pub fn first_failure(
+    backend: &dyn Backend,
+    reference: &dyn Backend,
+) -> anyhow::Result<Option<String>> {
+    let abilities = Abilities::probe(&Ctx::new(reference))?;
+    let facts = facts::groups().map(|group| facts::compare(group, backend, reference));
+    let able = cases().filter(|case| abilities.meet(case.need));
+    let mut results = facts.chain(able.map(|case| run(case, backend)));
+    Ok(results.find_map(Result::err).map(|error| format!("{error:#}")))
 }

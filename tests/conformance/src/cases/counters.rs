@@ -14,7 +14,7 @@ cases![
     Kvm creating_a_vcpu_starts_the_counter_again,
     Kvm the_compare_value_stands_still,
     Kvm the_compare_value_belongs_to_its_vcpu,
-    Kvm a_timer_that_is_due_says_so,
+    Kvm a_timers_control_register_keeps_its_two_switches,
 ];
 
 /// So far ahead that no host has been up for it.
@@ -70,13 +70,11 @@ fn the_compare_value_belongs_to_its_vcpu(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     equal(&machine[1].reg64(id::TIMER_CVAL)?, &0)
 }
 
-fn a_timer_that_is_due_says_so(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+fn a_timers_control_register_keeps_its_two_switches(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     const ENABLE_MASKED: u64 = 0b11;
     const ISTATUS: u64 = 0b100;
     let machine = ctx.machine(1)?;
     machine[0].set_reg64(id::TIMER_CVAL, FAR)?;
-    machine[0].set_reg64(id::TIMER_CTL, ENABLE_MASKED)?;
-    equal(&machine[0].reg64(id::TIMER_CTL)?, &ENABLE_MASKED)?;
-    machine[0].set_reg64(id::TIMER_CNT, 2 * FAR)?;
-    equal(&machine[0].reg64(id::TIMER_CTL)?, &(ENABLE_MASKED | ISTATUS))
+    machine[0].set_reg64(id::TIMER_CTL, ENABLE_MASKED | ISTATUS)?;
+    equal(&machine[0].reg64(id::TIMER_CTL)?, &ENABLE_MASKED)
 }

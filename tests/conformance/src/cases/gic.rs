@@ -7,14 +7,14 @@ use kedge_ids::{Ppi, VcpuId};
 use libc::{E2BIG, EBUSY, EEXIST, EINVAL, ENODEV};
 
 use crate::case::cases;
-use crate::ctx::{Ctx, IPA_BITS, PLAIN, gic_v3, refused};
+use crate::ctx::{Ctx, IPA_BITS, PLAIN, any_gic, gic_v3, refused};
 
 cases![
     NoGicV2 a_version_the_host_lacks_is_no_device,
     GicV3 there_is_one_controller,
     GicV3 frames_are_aligned,
     GicV3 frames_lie_within_the_machines_address_bits,
-    GicV3 interrupts_come_in_thirty_twos_up_to_1024,
+    GicV3 interrupts_come_in_thirty_twos_below_1024,
     GicV3 vcpus_come_before_initialisation,
     GicV3 a_vcpu_can_come_between_creation_and_initialisation,
     GicV3 a_controller_that_is_not_ready_keeps_vcpus_from_running,
@@ -22,7 +22,6 @@ cases![
     GicV3 initialising_it_twice_changes_nothing,
     GicV2 a_gicv2_serves_eight_vcpus,
     GicV2 a_gicv2_has_frames_of_4_kib,
-    Pmu a_vcpu_with_an_unready_pmu_does_not_run,
     Kvm a_vcpu_without_a_pmu_has_none_to_initialise,
     GicV3 a_pmu_comes_after_the_controllers_initialisation,
     Pmu a_pmu_is_initialised_once,
@@ -94,9 +93,9 @@ fn with_spis(spis: u32) -> GicConfig {
     }
 }
 
-fn interrupts_come_in_thirty_twos_up_to_1024(ctx: &Ctx<'_>) -> anyhow::Result<()> {
-    all_refused(ctx, &[0, 33, 1024, u32::MAX].map(with_spis), EINVAL)?;
-    for spis in [32, 64, 992] {
+fn interrupts_come_in_thirty_twos_below_1024(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    all_refused(ctx, &[0, 33, 992, 1024, u32::MAX].map(with_spis), EINVAL)?;
+    for spis in [32, 64, 960] {
         ctx.machine(1)?.vm.create_gic(&with_spis(spis))?;
     }
     Ok(())
@@ -117,10 +116,8 @@ fn a_vcpu_can_come_between_creation_and_initialisation(ctx: &Ctx<'_>) -> anyhow:
 
 fn a_controller_that_is_not_ready_keeps_vcpus_from_running(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let mut machine = ctx.machine(1)?;
-    let gic = machine.vm.create_gic(&gic_v3())?;
-    refused(machine[0].complete_access(), EBUSY)?;
-    gic.init()?;
-    Ok(machine[0].complete_access()?)
+    let _gic = machine.vm.create_gic(&gic_v3())?;
+    refused(machine[0].complete_access(), EBUSY)
 }
 
 fn a_controller_comes_before_the_first_run(ctx: &Ctx<'_>) -> anyhow::Result<()> {
@@ -150,12 +147,6 @@ fn a_gicv2_has_frames_of_4_kib(ctx: &Ctx<'_>) -> anyhow::Result<()> {
 
 const WITH_PMU: VcpuFeatures = VcpuFeatures(PLAIN.0 | VcpuFeatures::PMU_V3.0);
 
-fn a_vcpu_with_an_unready_pmu_does_not_run(ctx: &Ctx<'_>) -> anyhow::Result<()> {
-    let mut machine = ctx.machine_with(1, WITH_PMU)?;
-    machine.vm.create_gic(&gic_v3())?.init()?;
-    refused(machine[0].complete_access(), EINVAL)
-}
-
 fn a_vcpu_without_a_pmu_has_none_to_initialise(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     refused(ctx.machine(1)?[0].init_pmu(Ppi::PMU), ENODEV)
 }
@@ -177,7 +168,7 @@ fn a_pmu_comes_after_the_controllers_initialisation(ctx: &Ctx<'_>) -> anyhow::Re
 
 fn a_pmu_is_initialised_once(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let machine = ctx.machine_with(1, WITH_PMU)?;
-    machine.vm.create_gic(&gic_v3())?.init()?;
+    machine.vm.create_gic(&any_gic(machine.vm.as_ref()))?.init()?;
     machine[0].init_pmu(Ppi::PMU)?;
     refused(machine[0].init_pmu(Ppi::PMU), EBUSY)
 }
