@@ -67,11 +67,8 @@ impl Machine {
     /// them.
     pub(crate) fn take_irqs(&self, vm: &mut VmState) {
         let mut ready = vec![EpollEvent::default(); vm.irqs.len()];
-        let news = match vm.triggers.wait(0, &mut ready) {
-            Ok(news) => news,
-            // Interrupted, or nothing to wait for: the next look finds them.
-            Err(_) => 0,
-        };
+        // Interrupted, or nothing to wait for: the next look finds them.
+        let news = vm.triggers.wait(0, &mut ready).unwrap_or_default();
         for event in &ready[..news] {
             let irq = &mut vm.irqs[usize_from(event.data())];
             if irq.trigger.read().is_ok() {

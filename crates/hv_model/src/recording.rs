@@ -22,13 +22,16 @@ use kedge_ids::RegId;
 /// Bytes of RAM in one memory slot: KVM counts its pages in 31 bits.
 const SLOT_BYTES: u64 = (1 << 31) * 4096 - 4096;
 
+/// What a feature does to registers: none is one that it takes away.
+type Changes = BTreeMap<RegId, Option<Vec<u8>>>;
+
 /// A recorded host.
 #[derive(Clone, Debug)]
 pub struct Recording {
     /// What it can give any machine.
     pub limits: Limits,
     plain: BTreeMap<RegId, Vec<u8>>,
-    features: Vec<(VcpuFeatures, BTreeMap<RegId, Option<Vec<u8>>>)>,
+    features: Vec<(VcpuFeatures, Changes)>,
     fields: BTreeMap<(RegId, u32), Accepted>,
 }
 
@@ -121,7 +124,7 @@ impl Recording {
         Some(())
     }
 
-    fn feature(&mut self, feature: VcpuFeatures) -> &mut BTreeMap<RegId, Option<Vec<u8>>> {
+    fn feature(&mut self, feature: VcpuFeatures) -> &mut Changes {
         let index = self.features.iter().position(|(which, _)| *which == feature);
         let index = index.unwrap_or_else(|| {
             self.features.push((feature, BTreeMap::new()));

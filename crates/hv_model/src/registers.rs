@@ -187,12 +187,23 @@ impl Registers<'_> {
             Rule::Fields => self.fields(id, old, new),
             Rule::CacheSize => allow(new >> 28 == 0 && new & 7 >= old & 7, as_is()),
             Rule::Counter(_) => Ok(Some(self.now.wrapping_sub(new).to_le_bytes().to_vec())),
-            Rule::TimerControl(_) => Ok(Some((new & !ISTATUS).to_le_bytes().to_vec())),
+            Rule::ProcessorState => allow(self.modes().contains(&(new & 0x1f)), as_is()),
+            Rule::TimerControl(istatus) => Ok(Some(timer_switches(new, istatus))),
             Rule::VectorLengths => self.vector_lengths(value),
             Rule::SveState if self.vcpu().sve == Sve::Choosing => {
                 self.refuse(Refusal::SveUnfinished)
             }
             Rule::SveState => Ok(as_is()),
+        }
+    }
+
+    /// The modes of EL0 and EL1, as PSTATE.M encodes them (Arm DDI 0487, C5.2.19).
+    fn modes(&self) -> &'static [u64] {
+        match self.vcpu().features {
+            Some(features) if features.contains(VcpuFeatures::EL1_32BIT) => {
+                &[0x10, 0x11, 0x12, 0x13, 0x17, 0x1b, 0x1f]
+            }
+            _ => &[0x0, 0x4, 0x5],
         }
     }
 
@@ -251,6 +262,14 @@ pub(crate) fn restart_counters(release: &Release, vm: &mut VmState, now: u64) {
         };
         vm.shared.insert(id, offset.to_le_bytes().to_vec());
     }
+}
+
+fn timer_switches(value: u64, istatus: Istatus) -> Vec<u8> {
+    let width = match istatus {
+        Istatus::Computed => u64::from(u32::MAX),
+        Istatus::Hidden => u64::MAX,
+    };
+    (value & width & !ISTATUS).to_le_bytes().to_vec()
 }
 
 fn is_set(bitmap: &[u8], bit: usize) -> bool {

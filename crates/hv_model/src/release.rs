@@ -174,6 +174,9 @@ pub enum Rule {
         /// Whether unknown bits or the freeze are noticed first.
         order: BitmapOrder,
     },
+    /// The processor state: its mode must be one of EL0 and EL1 in the vCPU's
+    /// register width.
+    ProcessorState,
     /// An identification register: field by field, as recorded on the host.
     Fields,
     /// A cache's size: `CCSIDR_EL1`, with reserved bits and a least line size.
@@ -242,9 +245,10 @@ pub enum AtVcpuCreation {
 /// When a timer's control register says that its time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Istatus {
-    /// Whenever the counter has reached the compare value.
+    /// Whenever the counter has reached the compare value. The register has 32
+    /// bits.
     Computed,
-    /// To the guest only.
+    /// To the guest only. The register has 64 bits.
     Hidden,
 }
 
@@ -330,8 +334,8 @@ pub enum UnreadyPmu {
 /// Whose register width all vCPUs have to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WidthOf {
-    /// That of vCPU 0, which is 64 bits as long as it is not initialised.
-    VcpuZero,
+    /// That of all others, which is 64 bits as long as they are not initialised.
+    EveryVcpu,
     /// That of the first one that was initialised.
     FirstInitialised,
 }

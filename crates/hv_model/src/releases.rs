@@ -78,6 +78,7 @@ const SVE_PREDICATES: Ids = Ids::Range(RegId(0x6050_0000_0015_0400), RegId(0x605
 /// Rules of every release.
 pub const COMMON: &[Row] = &[
     one(RegId::PSCI_VERSION, Rule::PsciVersion).whole_vm().born(&[0]),
+    one(RegId::PSTATE, Rule::ProcessorState),
     one(id::WORKAROUND_1, Rule::Level(0xf)),
     one(id::WORKAROUND_2, Rule::SsbdLevel),
     one(id::WORKAROUND_3, Rule::Level(0xf)),
@@ -190,7 +191,7 @@ pub const V5_10: Release = Release {
     without_gic: &[],
     failed_run: FailedRun::CanBeMended,
     unready_pmu: UnreadyPmu::Runs,
-    width_of: WidthOf::VcpuZero,
+    width_of: WidthOf::EveryVcpu,
     cpu_on_reset: CpuOnReset::WhenRead,
     errnos: &[],
 };

@@ -101,15 +101,15 @@ impl ModelVcpu {
             return Err(Refusal::OtherFeatures);
         }
         let narrow = |features: VcpuFeatures| features.contains(VcpuFeatures::EL1_32BIT);
-        let reference = match release.width_of {
-            WidthOf::FirstInitialised => vm.features,
-            WidthOf::VcpuZero if self.id.0 == 0 => None,
-            WidthOf::VcpuZero => {
-                let zero = vm.vcpus.get(&0).and_then(|zero| zero.features);
-                Some(zero.unwrap_or(VcpuFeatures::NONE))
+        let mixed = |other: VcpuFeatures| narrow(other) != narrow(wanted);
+        let mut others = vm.vcpus.iter().filter(|(id, _)| **id != self.id.0);
+        let mixed = match release.width_of {
+            WidthOf::FirstInitialised => vm.features.is_some_and(mixed),
+            WidthOf::EveryVcpu => {
+                others.any(|(_, vcpu)| mixed(vcpu.features.unwrap_or(VcpuFeatures::NONE)))
             }
         };
-        if reference.is_some_and(|other| narrow(other) != narrow(wanted)) {
+        if mixed {
             return Err(Refusal::MixedWidth);
         }
         Ok(())

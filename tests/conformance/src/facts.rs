@@ -100,6 +100,8 @@ pub fn comparable(holds: Holds, one: &Ctx<'_>, other: &Ctx<'_>) -> anyhow::Resul
 
 const MIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 0);
 
+/// A line that says how a call ended.
+#[expect(clippy::needless_pass_by_value, reason = "callers have no other use for it")]
 fn fact(name: impl std::fmt::Display, result: Result<(), HvError>) -> String {
     format!("{name}: errno {}", errno(&result))
 }

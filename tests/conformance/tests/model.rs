@@ -10,16 +10,16 @@ use libtest_mimic::{Arguments, Failed, Trial};
 fn main() -> anyhow::Result<()> {
     let mut trials = Vec::new();
     for release in RELEASES {
-        trials.extend(trials_of(release, release.name.to_owned(), &[GicVersion::V3])?);
+        trials.extend(trials_of(release, release.name, &[GicVersion::V3])?);
     }
     let newest = &RELEASES[RELEASES.len() - 1];
-    trials.extend(trials_of(newest, format!("{} with a GICv2", newest.name), &[GicVersion::V2])?);
+    trials.extend(trials_of(newest, &format!("{} with a GICv2", newest.name), &[GicVersion::V2])?);
     libtest_mimic::run(&Arguments::from_args(), trials).exit()
 }
 
 fn trials_of(
     release: &'static Release,
-    name: String,
+    name: &str,
     gics: &[GicVersion],
 ) -> anyhow::Result<Vec<Trial>> {
     let gics: Arc<[GicVersion]> = gics.into();

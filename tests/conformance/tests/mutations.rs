@@ -119,6 +119,9 @@ const MUTATIONS: &[Mutation] = &[
     mutation("a due timer shows it", V7_2, |r| {
         change_row(r, id::TIMER_CTL, |row| row.rule = Rule::TimerControl(Istatus::Computed));
     }),
+    mutation("the processor has any mode", V7_2, |r| {
+        change_row(r, RegId::PSTATE, |row| row.rule = Rule::Stored);
+    }),
     mutation("vector lengths are arbitrary", V7_2, |r| {
         change_row(r, RegId::SVE_VLS, |row| row.rule = Rule::Stored);
     }),
@@ -143,7 +146,7 @@ const MUTATIONS: &[Mutation] = &[
     mutation("a failed run kills", V5_10, |r| r.failed_run = FailedRun::KillsMachine),
     mutation("an unready PMU runs", V6_1, |r| r.unready_pmu = UnreadyPmu::Runs),
     mutation("an unready PMU does not run", V5_10, |r| r.unready_pmu = UnreadyPmu::Refused),
-    mutation("vCPU 0 decides the width", V6_1, |r| r.width_of = WidthOf::VcpuZero),
+    mutation("every vCPU decides the width", V6_1, |r| r.width_of = WidthOf::EveryVcpu),
     mutation("the first vCPU decides the width", V5_10, |r| {
         r.width_of = WidthOf::FirstInitialised;
     }),
@@ -171,10 +174,10 @@ fn change_row(release: &mut Release, id: RegId, change: impl FnOnce(&mut Row)) {
 
 /// What fails when `release` is taken for `of`, on hosts with either controller.
 fn first_failure(release: &Release, of: &Release) -> Option<String> {
-    let host = Recording::parse(of.recording).unwrap();
+    let host = Recording::parse(of.recording).expect("a recording made by a program");
     [GicVersion::V3, GicVersion::V2].into_iter().find_map(|gic| {
         let model = |release| Model(ModelHypervisor::on(release, host.clone(), &[gic]));
-        suite::first_failure(&model(release), &model(of)).unwrap()
+        suite::first_failure(&model(release), &model(of)).expect("the model makes plain machines")
     })
 }
 
@@ -191,7 +194,7 @@ fn unnoticed<T: Sync>(
             all.map(&name).collect::<Vec<_>>()
         };
         let workers: Vec<_> = halves.map(|half| scope.spawn(move || unnoticed(half))).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        workers.into_iter().flat_map(|worker| worker.join().expect("no case panics")).collect()
     })
 }
 
