@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     libtest::Reader,
-    plan::{Entry, LONG_TESTS, Length},
+    plan::{Entry, Share},
     suites,
     tally::Tally,
 };
@@ -46,10 +46,12 @@ exit $status"#;
 pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
     let mut files = host::standard_files(&[])?;
     files.extend(suites::on_kvm()?);
-    if filter.is_some_and(|filter| !suites::any_test(&files, filter)) {
-        return Ok(());
-    }
-    let queue = Mutex::new(hosts.iter().collect::<VecDeque<_>>());
+    let tests = suites::tests(&files);
+    let worth_booting = |entry: &&Entry| {
+        filter
+            .is_none_or(|filter| tests.iter().any(|suite| suite.runs(filter, &entry.share.skips())))
+    };
+    let queue = Mutex::new(hosts.iter().filter(worth_booting).collect::<VecDeque<_>>());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let (results, of_hosts) = mpsc::channel();
     thread::scope(|scope| {
@@ -95,12 +97,12 @@ fn suites_on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> any
     let mut files = files.to_vec();
     files.extend(host::guest_files(&guest)?);
     let suites = suites::names(&files).join(" ");
-    let mut job = HostJob::new(command(entry.length, filter), files);
+    let mut job = HostJob::new(command(entry.share, filter), files);
     job.env.push(("KEDGE_SUITES".to_owned(), suites));
     job.env.push(("KEDGE_ON_KVM".to_owned(), on_kvm(entry)));
-    job.timeout = match entry.length {
-        Length::Short => TIMEOUT,
-        Length::All => LONG_TIMEOUT,
+    job.timeout = match entry.share {
+        Share::OfEveryHost | Share::OfOneHost => TIMEOUT,
+        Share::Everything => LONG_TIMEOUT,
     };
     let name = &entry.name;
     let mut reader = Reader::new(name);
@@ -123,11 +125,9 @@ fn suites_on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> any
 }
 
 /// The command that runs the suites. Only one test at a time: each wants the whole host.
-fn command(length: Length, filter: Option<&str>) -> Vec<String> {
+fn command(share: Share, filter: Option<&str>) -> Vec<String> {
     let mut words = vec!["sh", "-c", SCRIPT, "suites", "--test-threads=1"];
-    if length == Length::Short {
-        words.extend(LONG_TESTS.into_iter().flat_map(|test| ["--skip", test]));
-    }
+    words.extend(share.skips().into_iter().flat_map(|part| ["--skip", part]));
     words.extend(filter);
     words.into_iter().map(str::to_owned).collect()
 }
@@ -144,10 +144,13 @@ mod tests {
     use crate::test::plan::{self, Plan};
 
     #[test]
-    fn long_tests_are_left_out_unless_asked_for() {
-        let short = command(Length::Short, Some("boot"));
-        assert_eq!(short[4..], ["--test-threads=1", "--skip", "systemd", "boot"]);
-        assert_eq!(command(Length::All, None)[4..], ["--test-threads=1"]);
+    fn what_another_host_shows_is_left_out() {
+        let words = command(Share::OfEveryHost, Some("boot"));
+        assert_eq!(
+            words[4..],
+            ["--test-threads=1", "--skip", "once::", "--skip", "systemd", "boot"]
+        );
+        assert_eq!(command(Share::Everything, None)[4..], ["--test-threads=1"]);
     }
 
     #[test]

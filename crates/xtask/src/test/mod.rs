@@ -70,7 +70,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(filter) = filter
         && tally.total() == 0
     {
-        tally.fail("test", filter, "no test has this in its name");
+        tally.fail("test", filter, "no test of this selection has this in its name");
     }
     Ok(tally.report())
 }

@@ -13,8 +13,7 @@ pub(super) struct Entry {
     pub page_size: PageSize,
     pub gic: u8,
     pub cpu: Cpu,
-    /// Whether tests that take minutes run too.
-    pub length: Length,
+    pub share: Share,
 }
 
 /// A CPU of the emulated host.
@@ -27,16 +26,32 @@ pub(super) struct Cpu {
     pub has_16k: bool,
 }
 
-/// Which tests of a suite a host runs.
+/// Which tests a host runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Length {
-    Short,
-    /// Those of [`LONG_TESTS`] too.
-    All,
+pub(super) enum Share {
+    /// Those that depend on the host.
+    OfEveryHost,
+    /// Those of which one host shows enough, too.
+    OfOneHost,
+    /// Those that take minutes, too.
+    Everything,
 }
 
-/// Parts of the names of the tests that run under `--full` only.
-pub(super) const LONG_TESTS: [&str; 1] = ["systemd"];
+/// Parts of the names of tests that depend on kedge alone, not on its host.
+const ON_ONE_HOST: [&str; 1] = ["once::"];
+/// Parts of the names of tests that run under `--full` only.
+const LONG: [&str; 1] = ["systemd"];
+
+impl Share {
+    /// Parts of the names of the tests that are left out.
+    pub(super) fn skips(self) -> Vec<&'static str> {
+        match self {
+            Self::OfEveryHost => [ON_ONE_HOST, LONG].concat(),
+            Self::OfOneHost => LONG.to_vec(),
+            Self::Everything => Vec::new(),
+        }
+    }
+}
 
 /// Which table of hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,13 +126,17 @@ pub(super) fn hosts(plan: Plan, kernels: &[String]) -> anyhow::Result<Vec<Entry>
     }
     let mut hosts: Vec<_> = DAILY.into_iter().map(entry).collect();
     if plan == Plan::Full {
-        // What runs every day runs first, and everything long once.
-        hosts.iter_mut().take(1).for_each(|host| host.length = Length::All);
-        let rest: Vec<_> =
-            every_combination().filter(|host| !hosts.iter().any(|h| h.name == host.name)).collect();
-        hosts.extend(rest);
+        // What runs every day runs first.
+        let rest = every_combination().filter(|host| !hosts.iter().any(|h| h.name == host.name));
+        hosts.extend(rest.collect::<Vec<_>>());
     }
     hosts.retain(|host| kernels.is_empty() || kernels.iter().any(|label| label == host.kernel));
+    if let Some(first) = hosts.first_mut() {
+        first.share = match plan {
+            Plan::Daily => Share::OfOneHost,
+            Plan::Full => Share::Everything,
+        };
+    }
     Ok(hosts)
 }
 
@@ -136,7 +155,7 @@ fn entry((kernel, page_size, gic, cpu): (&'static str, PageSize, u8, Cpu)) -> En
         K16 => "-16k",
     };
     let name = format!("{kernel}{pages} gicv{gic} {}", cpu.name);
-    Entry { name, kernel, page_size, gic, cpu, length: Length::Short }
+    Entry { name, kernel, page_size, gic, cpu, share: Share::OfEveryHost }
 }
 
 #[cfg(test)]
@@ -186,9 +205,19 @@ mod tests {
     }
 
     #[test]
-    fn long_tests_run_once_and_only_when_asked_for() {
-        assert!(daily().iter().all(|host| host.length == Length::Short));
-        assert_eq!(full().iter().filter(|host| host.length == Length::All).count(), 1);
+    fn one_host_runs_what_one_host_shows_whatever_the_plan_is_narrowed_to() {
+        for kernels in [vec![], vec!["6.1".to_owned()]] {
+            let hosts = hosts(Plan::Daily, &kernels).unwrap();
+            let shares: Vec<_> = hosts.iter().map(|host| host.share).collect();
+            assert_eq!(shares[0], Share::OfOneHost);
+            assert!(shares[1..].iter().all(|share| *share == Share::OfEveryHost));
+        }
+    }
+
+    #[test]
+    fn long_tests_run_on_one_host_and_only_when_asked_for() {
+        assert!(daily().iter().all(|host| host.share != Share::Everything));
+        assert_eq!(full().iter().filter(|host| host.share == Share::Everything).count(), 1);
     }
 
     #[test]

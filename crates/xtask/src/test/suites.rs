@@ -80,24 +80,31 @@ fn program(message: &Value) -> Option<Overlay> {
     Some(Overlay::copy(&format!("{FOLDER}{name}.{ON_KVM}"), executable))
 }
 
-/// Some test has this in its name, so that it is worth booting hosts. A suite that cannot say counts as one that has.
-pub(super) fn any_test(files: &[Overlay], filter: &str) -> bool {
-    let mut lists = names(files).into_iter().map(|suite| list(files, suite));
-    lists.any(|list| list.is_none_or(|list| has(&list, filter)))
+/// The names of a suite's tests; nothing if it cannot say.
+pub(super) struct Tests(Option<Vec<String>>);
+
+impl Tests {
+    /// Some test has `filter` in its name and none of `skips`. A suite that cannot say counts as one that has.
+    pub(super) fn runs(&self, filter: &str, skips: &[&str]) -> bool {
+        let skipped = |name: &str| skips.iter().any(|part| name.contains(part));
+        let Self(Some(names)) = self else { return true };
+        names.iter().any(|name| name.contains(filter) && !skipped(name))
+    }
 }
 
-/// The names of a suite's tests, as it lists them under user-mode emulation.
-fn list(files: &[Overlay], suite: &str) -> Option<String> {
+/// The tests of each suite, as it lists them under user-mode emulation.
+pub(super) fn tests(files: &[Overlay]) -> Vec<Tests> {
+    names(files).into_iter().map(|suite| Tests(list(files, suite))).collect()
+}
+
+fn list(files: &[Overlay], suite: &str) -> Option<Vec<String>> {
     let path = format!("{FOLDER}{suite}");
     let Content::Copy(program) = &files.iter().find(|file| file.path == path)?.content else {
         return None;
     };
     let emulator = if env::consts::ARCH == "aarch64" { "env" } else { "qemu-aarch64" };
-    process::output(Command::new(emulator).arg(program).arg("--list")).ok()
-}
-
-fn has(list: &str, filter: &str) -> bool {
-    list.lines().filter_map(|line| line.strip_suffix(": test")).any(|name| name.contains(filter))
+    let list = process::output(Command::new(emulator).arg(program).arg("--list")).ok()?;
+    Some(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -107,10 +114,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_is_looked_for_in_the_names_of_tests() {
-        let list = "boot::one_cpu: test\nboot::four_cpus: test\n";
-        assert!(has(list, "four"));
-        assert!(!has(list, "test"));
+    fn a_filter_is_looked_for_in_the_names_of_tests_that_are_not_skipped() {
+        let tests = Tests(Some(vec!["once::errors::no_disk".to_owned()]));
+        assert!(tests.runs("disk", &[]));
+        assert!(!tests.runs("disk", &["once::"]));
+        assert!(!tests.runs("boot", &[]));
+    }
+
+    #[test]
+    fn a_suite_that_cannot_say_is_run() {
+        assert!(Tests(None).runs("disk", &["once::"]));
     }
 
     #[test]
