@@ -61,7 +61,7 @@ fn kernels(suite: &mut Suite) {
         let path = folder.path().join("Image");
         fs::copy(host.payload("null"), &path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o000))?;
-        let ended = with_kvm_for_all(|| Kedge::run(&path).as_nobody().finish())?;
+        let ended = with_kvm_for_all(|| Kedge::run(&path).by_nobody().finish())?;
         refused(ended, &["Image`", "Permission denied", "may read"])
     });
     suite.once("errors::a_folder_for_a_kernel", &[], |_| {
@@ -168,7 +168,7 @@ fn hosts(suite: &mut Suite) {
     suite.once("errors::no_permission_on_kvm", &[], |host| {
         let mode = fs::metadata(KVM)?.permissions();
         fs::set_permissions(KVM, Permissions::from_mode(0o600))?;
-        let ended = null(host).as_nobody().finish();
+        let ended = null(host).by_nobody().finish();
         fs::set_permissions(KVM, mode)?;
         refused(ended?, &[KVM, "permission"])
     });

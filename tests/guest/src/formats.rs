@@ -14,36 +14,36 @@ use crate::kedge::Kedge;
 use crate::suite::{Outcome, Suite, ensure_contains};
 
 pub(crate) fn tests(suite: &mut Suite) {
-    suite.once("formats::an_image_boots", &[], |host| boots(host, Ok));
+    suite.once("formats::an_image_boots", &[], |host| boots(host, |image| Ok(image.to_vec())));
     suite.once("formats::a_gzip_compressed_image_boots", &[], |host| boots(host, gzip));
     suite.once("formats::a_zstd_compressed_image_boots", &[], |host| {
-        boots(host, |image| Ok(compress_to_vec(&image[..], CompressionLevel::Fastest)))
+        boots(host, |image| Ok(compress_to_vec(image, CompressionLevel::Fastest)))
     });
     suite.once("formats::an_lz4_compressed_image_boots", &[], |host| {
         boots(host, |image| {
             let mut encoder = FrameEncoder::new(Vec::new());
-            encoder.write_all(&image)?;
+            encoder.write_all(image)?;
             Ok(encoder.finish()?)
         })
     });
     suite.once("formats::an_efi_zboot_image_boots", &[], |host| {
         boots(host, |image| Ok(zboot(&gzip(image)?)))
     });
-    suite.once("formats::an_elf_vmlinux_boots", &[], |host| boots(host, |image| Ok(elf(&image))));
+    suite.once("formats::an_elf_vmlinux_boots", &[], |host| boots(host, |image| Ok(elf(image))));
 }
 
 /// Boots the echoing guest in the form that `form` gives it.
-fn boots(host: &Host, form: fn(Vec<u8>) -> anyhow::Result<Vec<u8>>) -> Outcome {
+fn boots(host: &Host, form: fn(&[u8]) -> anyhow::Result<Vec<u8>>) -> Outcome {
     let folder = TempDir::new()?;
     let path = folder.path().join("kernel");
-    fs::write(&path, form(fs::read(host.payload("power"))?)?)?;
+    fs::write(&path, form(&fs::read(host.payload("power"))?)?)?;
     let ended = Kedge::run(path).flags("--memory 16M").cmdline("off").finish()?.with_status(0)?;
     ensure_contains(&ended.stdout, &["POWER off"])
 }
 
-fn gzip(image: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+fn gzip(image: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(&image)?;
+    encoder.write_all(image)?;
     Ok(encoder.finish()?)
 }
 

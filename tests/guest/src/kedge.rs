@@ -54,7 +54,7 @@ impl Kedge {
     }
 
     /// As a user who owns nothing.
-    pub(crate) fn as_nobody(mut self) -> Self {
+    pub(crate) fn by_nobody(mut self) -> Self {
         self.0.uid(65534).gid(65534);
         self
     }
