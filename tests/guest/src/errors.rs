@@ -2,6 +2,7 @@
 //! it, ends with the right status and leaves nothing behind.
 
 use std::fs::{self, File, Permissions};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -74,8 +75,9 @@ fn kernels(suite: &mut Suite) {
         kernel(&bzimage, &["x86", "not for arm64", "arm64"])
     });
     suite.once("errors::a_truncated_kernel", &[], |host| {
-        let bytes = fs::read(host.payload("power"))?;
-        kernel(bytes.get(..5000).unwrap_or_default(), &["truncated", "5000", "again"])
+        let mut begin = Vec::new();
+        File::open(host.linux()?)?.take(1 << 20).read_to_end(&mut begin)?;
+        kernel(&begin, &["truncated", "holds 1048576 bytes", "get the file again"])
     });
     suite.once("errors::something_that_is_no_kernel", &[], |_| {
         kernel(b"#!/bin/sh\necho hello\n", &["format", "flat"])
@@ -129,13 +131,16 @@ fn devices(suite: &mut Suite) {
     });
     suite.once("errors::a_disk_that_does_not_exist", &[], |host| {
         let ended = null(host).flags("--disk path=/nowhere/disk").finish()?;
-        refused(ended, &["/nowhere/disk", "exist"])
+        refused(ended, &["no file /nowhere/disk", "correct the path"])
     });
     suite.once("errors::a_read_only_disk_opened_for_writing", &[], read_only_disk);
     suite.once("errors::two_disks_with_one_name", &[], |host| {
         let disk = host.disk().display().to_string();
         let disk = format!("path={disk},readonly,id=same");
-        usage(null(host).with(["--disk", &disk, "--disk", &disk]).finish()?, &["`same`", "twice"])
+        usage(
+            null(host).with(["--disk", &disk, "--disk", &disk]).finish()?,
+            &["two disks with the name `same`"],
+        )
     });
     suite.once("errors::too_many_devices", &[], |host| {
         let disk = format!("path={},readonly", host.disk().display());
@@ -157,7 +162,7 @@ fn read_only_disk(host: &Host) -> Outcome {
     };
     let ended = attempt();
     run("umount", &[&path])?;
-    refused(ended?, &["Read-only file system", "readonly"])
+    refused(ended?, &["/disk is read-only", "add `readonly` to --disk"])
 }
 
 fn hosts(suite: &mut Suite) {

@@ -53,7 +53,7 @@ pub(crate) fn tests(suite: &mut Suite) {
             "is_read_only": true});
         config["drives"] = json!([drive.clone(), drive]);
         let ended = run(&config)?.with_status(152)?;
-        ensure_contains(&ended.stderr, &["`a`", "twice", "fix: "])
+        ensure_contains(&ended.stderr, &["two disks with the name `a`", "fix: "])
     });
     suite.once("firecracker::a_missing_kernel_is_a_bad_configuration", &[], |_| {
         let boot = json!({"kernel_image_path": "/nowhere/Image"});

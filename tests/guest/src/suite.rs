@@ -50,10 +50,8 @@ impl Suite {
         test: impl FnOnce(&Host) -> Outcome + Send + 'static,
     ) {
         let host = Arc::clone(&self.host);
-        let told = name.clone();
         let run = move || {
             if let Some(reason) = needs.iter().find_map(|need| host.lacks(*need)) {
-                eprintln!("ignored {told}: {reason}");
                 return Ok(Completion::ignored_with(reason));
             }
             let outcome = on_clean_host(|| test(&host));
