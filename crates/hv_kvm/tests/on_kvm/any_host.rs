@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use kedge_guest_memory::{GuestAddress, RamRegion};
+use kedge_guest_memory::{FileOffset, GuestAddress, MmapRegion, RamRegion};
 use kedge_hv::{Access, Exit, GicVersion, Hypervisor, MpState, VcpuFeatures, VmConfig};
 use kedge_hv_kvm::Kvm;
 use kedge_ids::{RegId, Spi, VcpuId};
 use libc::{EAGAIN, EEXIST, EFAULT, EINVAL, ENOENT, ENOEXEC};
-use vm_memory::{FileOffset, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bench::{
