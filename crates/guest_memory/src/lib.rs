@@ -13,7 +13,7 @@ pub use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend,
     GuestMemoryError, GuestMemoryRegion,
 };
-pub use vm_memory::{FileOffset, MmapRegion};
+pub use vm_memory::{FileOffset, MemoryRegionAddress, MmapRegion};
 
 /// One contiguous piece of guest RAM and the host mapping behind it.
 pub type RamRegion = vm_memory::GuestRegionMmap<()>;

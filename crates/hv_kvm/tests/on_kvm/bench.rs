@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use kedge_guest_memory::{Bytes, GuestAddress, GuestRange, RamRegion, map_anonymous};
+use kedge_guest_memory::{
+    Bytes, GuestAddress, GuestRange, MemoryRegionAddress, RamRegion, map_anonymous,
+};
 use kedge_hv::{
     Access, Exit, Gic, GicConfig, HvError, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig,
 };
 use kedge_hv_kvm::Kvm;
 use kedge_ids::{RegId, VcpuId};
-use vm_memory::MemoryRegionAddress;
 
 use crate::code;
 
