@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::bail;
-use kedge_hv::{HvError, VcpuFeatures};
+use kedge_hv::{GicVersion, HvError, VcpuFeatures};
 use kedge_ids::RegId;
 
 use crate::Backend;
@@ -38,10 +38,10 @@ pub struct Group {
 pub enum Holds {
     /// All under one kernel release.
     Release,
-    /// Those that have the same CPU, too.
-    SameCpu,
-    /// Those of the same CPU with SVE.
-    SameCpuWithSve,
+    /// Those that have the same CPU and interrupt controller, too.
+    SameHost,
+    /// The same, and SVE.
+    SameHostWithSve,
 }
 
 /// All groups.
@@ -55,9 +55,9 @@ const fn of_release(name: &'static str, find: Find) -> Group {
     Group { name, holds: Holds::Release, find }
 }
 
-/// Facts that depend on the CPU, too.
-const fn of_cpu(name: &'static str, find: Find) -> Group {
-    Group { name, holds: Holds::SameCpu, find }
+/// Facts that depend on the host's hardware, too.
+const fn of_host(name: &'static str, find: Find) -> Group {
+    Group { name, holds: Holds::SameHost, find }
 }
 
 /// Compares the facts of two back ends, where that makes sense.
@@ -89,12 +89,16 @@ pub fn compare(
 /// # Errors
 /// Not even a plain machine can be made.
 pub fn comparable(holds: Holds, one: &Ctx<'_>, other: &Ctx<'_>) -> anyhow::Result<bool> {
-    let cpu = |ctx: &Ctx<'_>| anyhow::Ok(ctx.machine(1)?[0].reg64(MIDR_EL1)?);
+    let host = |ctx: &Ctx<'_>| {
+        let machine = ctx.machine(1)?;
+        let gics = [GicVersion::V2, GicVersion::V3].map(|gic| machine.vm.supports_gic(gic));
+        anyhow::Ok((machine[0].reg64(MIDR_EL1)?, gics))
+    };
     let has_sve = |ctx: &Ctx<'_>| ctx.limits().features.contains(VcpuFeatures::SVE);
     Ok(match holds {
         Holds::Release => true,
-        Holds::SameCpu => cpu(one)? == cpu(other)?,
-        Holds::SameCpuWithSve => cpu(one)? == cpu(other)? && has_sve(one) && has_sve(other),
+        Holds::SameHost => host(one)? == host(other)?,
+        Holds::SameHostWithSve => host(one)? == host(other)? && has_sve(one) && has_sve(other),
     })
 }
 

@@ -135,6 +135,10 @@ fn initialising_it_twice_changes_nothing(ctx: &Ctx<'_>) -> anyhow::Result<()> {
 
 fn a_gicv2_serves_eight_vcpus(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     ctx.machine(8)?.vm.create_gic(&v2(DISTRIBUTOR, REDISTRIBUTORS))?;
+    // Where the host has no other controller, there is no ninth vCPU at all.
+    if ctx.limits().vcpus == 8 {
+        return refused(ctx.machine(9).map(drop), EINVAL);
+    }
     refused(ctx.machine(9)?.vm.create_gic(&v2(DISTRIBUTOR, REDISTRIBUTORS)), E2BIG)
 }
 

@@ -3,7 +3,7 @@
 use kedge_hv_model::id;
 use kedge_ids::RegId;
 
-use super::{Group, calls, fact, of_cpu, of_release};
+use super::{Group, calls, fact, of_host, of_release};
 use crate::ctx::Ctx;
 
 /// The groups of this file.
@@ -11,7 +11,7 @@ pub(super) const GROUPS: &[Group] = &[
     of_release("firmware registers", firmware_registers),
     of_release("frozen firmware", frozen_firmware),
     of_release("ids that are no registers", no_registers),
-    of_cpu("workaround levels", workaround_levels),
+    of_host("workaround levels", workaround_levels),
 ];
 
 /// The banks of firmware registers.

@@ -4,7 +4,7 @@ use kedge_hv::{GicVersion, MpState, VcpuFeatures};
 use kedge_hv_model::id;
 use kedge_ids::RegId;
 
-use super::{Group, fact, of_cpu, of_release};
+use super::{Group, fact, of_host, of_release};
 use crate::ctx::{Ctx, PLAIN, any_gic, errno, gic_v3};
 
 /// The groups of this file.
@@ -13,10 +13,10 @@ pub(super) const GROUPS: &[Group] = &[
     of_release("initialising again", initialising_again),
     of_release("power states", power_states),
     of_release("timers", timers),
-    of_release("unready controllers", unready_controllers),
-    of_cpu("unready pmus", unready_pmus),
-    of_cpu("register widths", register_widths),
-    of_cpu("limits", limits),
+    of_host("unready controllers", unready_controllers),
+    of_host("unready pmus", unready_pmus),
+    of_host("register widths", register_widths),
+    of_host("limits", limits),
 ];
 
 /// Which feature bits the kernel knows; whether the host has them is another

@@ -5,19 +5,19 @@ use kedge_hv::{Vcpu, VcpuFeatures};
 use kedge_hv_model::id;
 use kedge_ids::RegId;
 
-use super::{Group, Holds, fact, of_cpu};
+use super::{Group, Holds, fact, of_host};
 use crate::ctx::{Ctx, PLAIN, any_gic};
 
 /// The groups of this file.
 pub(super) const GROUPS: &[Group] = &[
-    of_cpu("registers of a plain vcpu", plain_registers),
-    of_cpu("registers with the pmu", pmu_registers),
-    of_cpu("registers with ptrauth", ptrauth_registers),
-    Group { name: "registers with sve", holds: Holds::SameCpuWithSve, find: sve_registers },
-    of_cpu("scopes", scopes),
-    of_cpu("fields of id registers", writable_fields),
-    of_cpu("frozen id registers", frozen_ids),
-    of_cpu("controllers in id registers", controllers_in_ids),
+    of_host("registers of a plain vcpu", plain_registers),
+    of_host("registers with the pmu", pmu_registers),
+    of_host("registers with ptrauth", ptrauth_registers),
+    Group { name: "registers with sve", holds: Holds::SameHostWithSve, find: sve_registers },
+    of_host("scopes", scopes),
+    of_host("fields of id registers", writable_fields),
+    of_host("frozen id registers", frozen_ids),
+    of_host("controllers in id registers", controllers_in_ids),
 ];
 
 /// Registers whose value runs on.
