@@ -1,11 +1,13 @@
 //! What guests get from accesses that no operating system makes.
 
+use std::fs;
+
 use anyhow::{Context, ensure};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::host::Host;
-use crate::kedge::Kedge;
-use crate::suite::{Outcome, Suite, ensure_contains};
+use crate::kedge::{Kedge, SOON};
+use crate::suite::{Outcome, Shared, Suite, ensure_contains};
 use crate::tap::Tap;
 
 /// `ESR_EL1` of an external abort of a data access at the same exception level
@@ -13,32 +15,41 @@ use crate::tap::Tap;
 const EXTERNAL_ABORT: &str = "esr 0x96000010";
 
 pub(crate) fn tests(suite: &mut Suite) {
-    suite.every_host("devices::loads_from_nowhere_read_ones", &[], |host| {
-        let said = abort(host)?;
-        let ones = |bytes: u32| {
-            let ones = u64::MAX >> (64 - 8 * bytes);
-            format!("ABORT load of {bytes} bytes from nowhere: {ones:#x}\n")
-        };
-        [1, 2, 4, 8].into_iter().try_for_each(|bytes| ensure_contains(&said, &[&ones(bytes)]))
-    });
-    suite.every_host("devices::stores_to_nowhere_do_nothing", &[], |host| {
-        let said = abort(host)?;
-        let nothing = |bytes: u32| format!("ABORT store of {bytes} bytes to nowhere: 0 faults\n");
-        [1, 2, 4, 8].into_iter().try_for_each(|bytes| ensure_contains(&said, &[&nothing(bytes)]))
-    });
-    suite.every_host("devices::what_cannot_be_decoded_aborts_and_the_guest_goes_on", &[], aborts);
-    suite.every_host("devices::accesses_of_any_width_are_answered", &[], |host| {
-        let said = abort(host)?;
-        let of_devices: Vec<_> = said.lines().filter(|line| is_of_device(line)).collect();
-        ensure!(of_devices.len() == 24, "{said}");
-        let faulty = of_devices.iter().find(|line| !line.ends_with(" 0 faults"));
-        ensure!(faulty.is_none(), "{faulty:?}");
-        Ok(())
-    });
+    let said = Shared::new();
+    let part = |check: fn(&str) -> Outcome| {
+        let said = said.clone();
+        move |host: &Host| check(said.get(|| abort(host))?)
+    };
+    suite.every_host("devices::loads_from_nowhere_read_ones", &[], part(loads));
+    suite.every_host("devices::stores_to_nowhere_do_nothing", &[], part(stores));
+    suite.every_host(
+        "devices::what_cannot_be_decoded_aborts_and_the_guest_goes_on",
+        &[],
+        part(aborts),
+    );
+    suite.every_host("devices::accesses_of_any_width_are_answered", &[], part(widths));
     for seed in 1..=3 {
         let name = format!("devices::a_storm_of_accesses_is_weathered_{seed}");
         suite.every_host(&name, &[], move |host| storm(host, seed));
     }
+    suite.once("devices::no_typed_byte_is_lost", &[], typing);
+    suite.once("devices::the_serial_port_writes_to_a_file", &[], |host| {
+        let folder = TempDir::new()?;
+        let file = folder.path().join("serial");
+        let kedge = Kedge::run(host.payload("power")).flags("--memory 16M").cmdline("off");
+        let kedge = kedge.with(["--serial", &format!("file={}", file.display())]);
+        let ended = kedge.finish()?.with_status(0)?;
+        ensure!(ended.stdout.is_empty(), "stdout: {}", ended.stdout);
+        ensure_contains(&fs::read_to_string(file)?, &["POWER off\n"])
+    });
+    suite.once("devices::a_tap_is_left_as_it_was", &[], |host| {
+        let tap = Tap::new("kedge-t4")?.with_address("10.87.2.1/24")?;
+        let before = tap.state();
+        let kedge = Kedge::run(host.payload("null")).flags("--memory 16M --net tap=kedge-t4");
+        kedge.finish()?.with_status(0)?;
+        ensure!(tap.state() == before, "before {before:?}, after {:?}", tap.state());
+        Ok(())
+    });
 }
 
 fn abort(host: &Host) -> anyhow::Result<String> {
@@ -48,13 +59,33 @@ fn abort(host: &Host) -> anyhow::Result<String> {
     Ok(ended.stdout)
 }
 
+fn loads(said: &str) -> Outcome {
+    let ones = |bytes: u32| {
+        let ones = u64::MAX >> (64 - 8 * bytes);
+        format!("ABORT load of {bytes} bytes from nowhere: {ones:#x}\n")
+    };
+    [1, 2, 4, 8].into_iter().try_for_each(|bytes| ensure_contains(said, &[&ones(bytes)]))
+}
+
+fn stores(said: &str) -> Outcome {
+    let nothing = |bytes: u32| format!("ABORT store of {bytes} bytes to nowhere: 0 faults\n");
+    [1, 2, 4, 8].into_iter().try_for_each(|bytes| ensure_contains(said, &[&nothing(bytes)]))
+}
+
+fn widths(said: &str) -> Outcome {
+    let of_devices: Vec<_> = said.lines().filter(|line| is_of_device(line)).collect();
+    ensure!(of_devices.len() == 24, "{said}");
+    let faulty = of_devices.iter().find(|line| !line.ends_with(" 0 faults"));
+    ensure!(faulty.is_none(), "{faulty:?}");
+    Ok(())
+}
+
 fn is_of_device(line: &str) -> bool {
     let devices = ["rtc", "serial", "virtio"];
     devices.iter().any(|device| line.starts_with(&format!("ABORT {device} ")))
 }
 
-fn aborts(host: &Host) -> Outcome {
-    let said = abort(host)?;
+fn aborts(said: &str) -> Outcome {
     let ways = [
         "ldp",
         "stp",
@@ -85,4 +116,17 @@ fn storm(host: &Host, seed: u32) -> Outcome {
         .finish()?
         .with_status(0)?;
     ensure_contains(&ended.stdout, &["STORM over"])
+}
+
+/// More than the port's FIFO holds, at once.
+fn typing(host: &Host) -> Outcome {
+    const BYTES: usize = 2000;
+    let mut kedge = Kedge::run(host.payload("echo")).flags("--memory 16M").start()?;
+    kedge.wait_for("ECHO ready", 1, SOON)?;
+    kedge.type_in(&[b'k'; BYTES])?;
+    kedge.type_in(b"q")?;
+    let ended = kedge.finish_within(SOON)?.with_status(0)?;
+    let arrived = ended.stdout.matches("ECHO 6b\n").count();
+    ensure!(arrived == BYTES, "{arrived} of {BYTES} bytes arrived");
+    Ok(())
 }

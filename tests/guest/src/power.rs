@@ -28,7 +28,9 @@ pub(crate) fn tests(suite: &mut Suite) {
     suite.every_host("power::a_sleeping_guest_wakes_by_the_clock", &[SYSTEM_SUSPEND], |host| {
         let ended = power(host, "suspend").finish()?.with_status(0)?;
         let slept = after(&ended.stdout, "POWER woke after ")?;
-        ensure!(["1 s", "2 s", "3 s"].contains(&slept), "slept {slept}");
+        let seconds: u64 = slept.trim_end_matches(" s").parse()?;
+        // Longer than asked on a host that is busy.
+        ensure!((1..=20).contains(&seconds), "slept {slept}");
         Ok(())
     });
     suite.every_host("power::linux_sleeps_and_wakes", &[SYSTEM_SUSPEND], linux_sleeps);
@@ -100,7 +102,7 @@ fn linux_sleeps(host: &Host) -> Outcome {
     let seconds =
         |name| anyhow::Ok(said.section(name)?.lines().next().unwrap_or_default().parse::<u64>()?);
     let slept = Duration::from_secs(seconds("after")?.saturating_sub(seconds("before")?));
-    ensure!((2..=20).contains(&slept.as_secs()), "slept {slept:?}");
+    ensure!((2..=60).contains(&slept.as_secs()), "slept {slept:?}");
     let cpus = said.section("cpus")?;
     ensure!(cpus == "0-1", "CPUs online after the sleep: {cpus}");
     Ok(())

@@ -1,5 +1,7 @@
 //! A tap interface of the host for one test, gone with it.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::ensure;
@@ -30,6 +32,14 @@ impl Tap {
         run("ip", &["addr", "add", address, "dev", self.name])?;
         run("ip", &["link", "set", "dev", self.name, "up"])?;
         Ok(self)
+    }
+
+    /// What the host says of it.
+    pub(crate) fn state(&self) -> Vec<String> {
+        let folder = Path::new("/sys/class/net").join(self.name);
+        let values = ["tun_flags", "owner", "group", "flags", "mtu", "address"];
+        let read = |value| fs::read_to_string(folder.join(value)).unwrap_or_default();
+        values.map(read).into()
     }
 
     pub(crate) fn name(&self) -> &'static str {

@@ -55,7 +55,7 @@ fn access(random: &mut Random, base: u64, size: u64) {
         return;
     }
     let value = match random.below(4) {
-        _ if QUEUE_ADDRESSES.contains(&offset) && offset % 16 == 0 => {
+        _ if QUEUE_ADDRESSES.contains(&offset) && offset.is_multiple_of(16) => {
             PLAYGROUND + random.next() % PLAYGROUND_SIZE
         }
         _ if QUEUE_ADDRESSES.contains(&offset) => random.below(64) as u64 / 63,
