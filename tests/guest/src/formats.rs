@@ -32,7 +32,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     suite.once("formats::an_elf_vmlinux_boots", &[], |host| boots(host, |image| Ok(elf(image))));
 }
 
-/// Boots the echoing guest in the form that `form` gives it.
+/// Boots a small guest in the form that `form` gives it.
 fn boots(host: &Host, form: fn(&[u8]) -> anyhow::Result<Vec<u8>>) -> Outcome {
     let folder = TempDir::new()?;
     let path = folder.path().join("kernel");
