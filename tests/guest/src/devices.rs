@@ -120,7 +120,7 @@ fn storm(host: &Host, seed: u32) -> Outcome {
 
 /// More than the port's FIFO holds, at once.
 fn typing(host: &Host) -> Outcome {
-    const BYTES: usize = 2000;
+    const BYTES: usize = 200;
     let mut kedge = Kedge::run(host.payload("echo")).flags("--memory 16M").start()?;
     kedge.wait_for("ECHO ready", 1, SOON)?;
     kedge.type_in(&[b'k'; BYTES])?;
