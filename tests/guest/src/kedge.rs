@@ -14,6 +14,10 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The longest that anything but a Linux guest may take.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+/// A guest's output comes byte by byte: to be woken for each would cost a small
+/// host more than the guest does.
+const BETWEEN_READS: Duration = Duration::from_millis(3);
+
 /// A command line.
 pub(crate) struct Kedge(Command);
 
@@ -233,6 +237,8 @@ impl Listener {
                 if heard.ended {
                     return;
                 }
+                drop(heard);
+                thread::sleep(BETWEEN_READS);
             }
         });
         Self { heard, thread: Some(thread) }
