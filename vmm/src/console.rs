@@ -62,10 +62,11 @@ impl Console {
         events: &Sender<Event>,
     ) -> Result<Self, ConsoleError> {
         let drained = EventFd::new(EFD_CLOEXEC).map_err(ConsoleError::Event)?;
-        let input = SerialInput {
-            port: Arc::default(),
-            drained: Arc::new(drained.try_clone().map_err(ConsoleError::Event)?),
-        };
+        let input = SerialInput(Arc::new(Input {
+            turn: Mutex::default(),
+            port: Mutex::new(Port::Absent),
+            drained: drained.try_clone().map_err(ConsoleError::Event)?,
+        }));
         let output = match &spec.serial {
             SerialSpec::Stdio => Output::Given(Arc::clone(&surroundings.output)),
             SerialSpec::File(path) => Output::File(open_output(path)?),
@@ -90,9 +91,18 @@ impl Console {
 
     /// From now on, input goes to `port`.
     pub(crate) fn attach(&self, port: &Arc<SerialPort>) {
-        *self.input.port() = Some(Arc::clone(port));
-        // Whoever waits for the old port's FIFO has a new one to fill.
-        let _ = self.drained.write(1);
+        self.input.0.lead_to(Port::Attached(Arc::clone(port)));
+    }
+
+    /// From now on, input waits for the port of the next machine: what the last
+    /// one took after its end would be lost.
+    pub(crate) fn detach(&self) {
+        self.input.0.lead_to(Port::Absent);
+    }
+
+    /// No machine comes any more.
+    pub(crate) fn close(&self) {
+        self.input.0.lead_to(Port::Gone);
     }
 
     pub(crate) fn input(&self) -> SerialInput {
@@ -100,32 +110,80 @@ impl Console {
     }
 }
 
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// The way to the guest's serial port, from any thread.
 #[derive(Clone)]
-pub struct SerialInput {
-    port: Arc<Mutex<Option<Arc<SerialPort>>>>,
-    drained: Arc<EventFd>,
+pub struct SerialInput(Arc<Input>);
+
+/// What all ways to a machine's serial port share.
+struct Input {
+    /// Held by whoever types: what is sent at once arrives in one piece, and only
+    /// one waits for the event.
+    turn: Mutex<()>,
+    port: Mutex<Port>,
+    drained: EventFd,
+}
+
+/// Where input goes.
+enum Port {
+    /// Nowhere yet: the machine is being built.
+    Absent,
+    /// To this port.
+    Attached(Arc<SerialPort>),
+    /// Nowhere any more.
+    Gone,
 }
 
 impl SerialInput {
     /// Types `bytes`. Waits while the guest does not take them, for as long as the
-    /// machine is there.
+    /// machine is there; over a reset, too, though what a guest has not read then
+    /// is lost as on hardware.
     ///
     /// # Errors
-    /// The wait was interrupted.
+    /// `BrokenPipe`: the machine has ended before the guest took all.
     pub fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let _turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
         while !bytes.is_empty() {
-            let port = self.port().clone();
-            let taken = port.map_or(0, |port| port.receive(bytes));
+            let taken = self.0.offer(bytes)?;
             bytes = bytes.get(taken..).unwrap_or_default();
             if !bytes.is_empty() {
-                self.drained.read()?;
+                self.0.wait()?;
             }
         }
         Ok(())
     }
+}
 
-    fn port(&self) -> MutexGuard<'_, Option<Arc<SerialPort>>> {
+impl Input {
+    fn lead_to(&self, port: Port) {
+        *self.port() = port;
+        // Whoever waits for the old port is to look at the new one.
+        let _ = self.drained.write(1);
+    }
+
+    /// Gives the guest what it takes now, and says how much.
+    fn offer(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &*self.port() {
+            Port::Attached(port) => Ok(port.receive(bytes)),
+            Port::Absent => Ok(0),
+            Port::Gone => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Waits until another try is worth it.
+    fn wait(&self) -> io::Result<()> {
+        match self.drained.read() {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn port(&self) -> MutexGuard<'_, Port> {
         self.port.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -72,7 +72,7 @@ pub struct Machine {
     surroundings: Surroundings,
     console: Console,
     events: (Sender<Event>, Receiver<Event>),
-    /// Absent only while a reset replaces it.
+    /// Absent once it has run, but for the time it runs again after a reset.
     built: Option<Built>,
 }
 
@@ -95,7 +95,8 @@ impl Machine {
         Ok(machine)
     }
 
-    /// The device tree the guest finds, as a flattened blob.
+    /// The device tree the guest finds, as a flattened blob; empty once the machine
+    /// has ended.
     pub fn device_tree(&self) -> &[u8] {
         self.built.as_ref().map_or(&[], |built| built.device_tree.as_slice())
     }
@@ -110,29 +111,37 @@ impl Machine {
         self.console.input()
     }
 
-    /// Runs the guest until the machine ends.
+    /// Runs the guest until the machine ends. By then nothing of it is left: no
+    /// thread, no guest memory, no device. Run again, it is [`Ended::Stopped`].
     ///
     /// # Errors
     /// The guest cannot run any further.
     pub fn run(&mut self) -> Result<Ended, RunError> {
+        let end = self.run_lives();
+        self.console.close();
+        end
+    }
+
+    /// Runs one machine after another until one ends that no other follows.
+    fn run_lives(&mut self) -> Result<Ended, RunError> {
         loop {
-            let Some(built) = &self.built else { return Ok(Ended::Stopped) };
+            let Some(built) = self.built.take() else { return Ok(Ended::Stopped) };
             let halt = built.threads.run(&self.events.1);
-            let restart = self.spec.on_reset == OnReset::Restart;
+            self.console.detach();
+            drop(built);
             match ended(halt)? {
-                Ended::Reset if restart => self.restart().map_err(RunError::Rebuild)?,
-                end => {
-                    self.built = None;
-                    return Ok(end);
+                Ended::Reset if self.spec.on_reset == OnReset::Restart => {
+                    self.restart().map_err(RunError::Rebuild)?;
                 }
+                end => return Ok(end),
             }
         }
     }
 
     /// Builds the machine anew: KVM keeps too much over a reset of its vCPUs.
     fn restart(&mut self) -> Result<(), BuildError> {
-        self.built = None;
-        // What the last machine had yet to say about itself concerns no other.
+        // What the last machine had yet to say about itself concerns no other, and
+        // nobody is left to say more.
         let stop = self.events.1.try_iter().any(|event| matches!(event, Event::Stop));
         if stop {
             self.stopper().stop();

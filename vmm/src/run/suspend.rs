@@ -21,14 +21,16 @@ pub(crate) fn set_result(vcpu: &dyn Vcpu, result: i64) -> Result<(), HvError> {
 }
 
 /// Suspends the machine on its last vCPU: when an interrupt arrives it starts
-/// where the guest asked, with the context in x0, as after a reset.
+/// where the guest asked, with the context in x0, as after a reset. `features` are
+/// those of its first reset: with others, Linux before 6.5 refuses this one. The
+/// power state that they ask for does not last.
 ///
 /// # Errors
 /// The hypervisor refuses.
 pub(crate) fn enter(vcpu: &mut dyn Vcpu, features: VcpuFeatures) -> Result<(), HvError> {
     let entry = vcpu.reg64(RegId::x(1))?;
     let context = vcpu.reg64(RegId::x(2))?;
-    vcpu.init(features.without(VcpuFeatures::POWER_OFF))?;
+    vcpu.init(features)?;
     set_boot_state(vcpu, GuestAddress(entry), GuestAddress(context))?;
     vcpu.set_mp_state(MpState::Suspended)
 }

@@ -98,8 +98,18 @@ impl VcpuThread {
                     let _ = ready.send(Err(error));
                 }
             })?;
-        let kick = kicker.recv().map_err(io::Error::other)?.map_err(io::Error::other)?;
-        Ok(Self { kick, thread })
+        match kicker
+            .recv()
+            .map_err(io::Error::other)
+            .and_then(|kick| kick.map_err(io::Error::other))
+        {
+            Ok(kick) => Ok(Self { kick, thread }),
+            Err(error) => {
+                // It ends by itself; the vCPU goes with it.
+                let _ = thread.join();
+                Err(error)
+            }
+        }
     }
 
     /// Gets it out of guest code, to look at the gate.
