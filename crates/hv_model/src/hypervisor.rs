@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use kedge_guest_memory::GuestAddress;
 use kedge_hv::{GicVersion, HvError, Hypervisor, Limits, Vm, VmConfig};
 use kedge_ids::{Spi, VcpuId};
 
@@ -98,8 +99,18 @@ impl ModelHypervisor {
 
     /// How often an interrupt was raised, in all machines that there still are.
     pub fn raised(&self, spi: Spi) -> u64 {
+        self.sum(|machine| machine.raised(spi))
+    }
+
+    /// How often the guest rang a doorbell at `address`, in all machines that there
+    /// still are: stores that did not leave it.
+    pub fn rung(&self, address: GuestAddress) -> u64 {
+        self.sum(|machine| machine.rung(address))
+    }
+
+    fn sum(&self, count: impl Fn(&Machine) -> u64) -> u64 {
         let machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
-        machines.iter().filter_map(Weak::upgrade).map(|machine| machine.raised(spi)).sum()
+        machines.iter().filter_map(Weak::upgrade).map(|machine| count(&machine)).sum()
     }
 }
 

@@ -89,6 +89,12 @@ impl Machine {
         vm.irqs.iter().filter(|irq| irq.spi == spi).map(|irq| irq.raised).sum()
     }
 
+    /// Rings of the doorbells at an address since the machine was made.
+    pub(crate) fn rung(&self, address: GuestAddress) -> u64 {
+        let vm = self.lock();
+        vm.doorbells.iter().filter(|bell| bell.address == address.0).map(|bell| bell.rung).sum()
+    }
+
     fn check_frame(&self, vm: &VmState, at: GuestAddress, align: u64) -> Result<(), HvError> {
         if at.0 >> vm.ipa_bits != 0 {
             return self.refuse(Refusal::GicBeyond);

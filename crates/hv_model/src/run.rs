@@ -10,7 +10,7 @@ use crate::program::{Step, Width};
 use crate::refusal::{Refusal, refuse};
 use crate::registers::Registers;
 use crate::release::{FailedRun, FrozenBy, UnreadyPmu};
-use crate::state::{GicState, Pending, Slot, Sve, VcpuState, VmState, number};
+use crate::state::{Doorbell, GicState, Pending, Slot, Sve, VcpuState, VmState, number};
 use crate::trace::Event;
 
 /// The vector base.
@@ -213,16 +213,16 @@ impl Registers<'_> {
         let length = width.bytes();
         let value = self.vcpu_state().raw(RegId::x(u64::from(reg)));
         let value = value & u64::MAX >> (64 - 8 * u32::try_from(length).unwrap_or(8));
-        match slot_at(self.vm, address, length) {
-            Some(slot) if slot.access == Access::ReadWrite => {
+        if let Some(slot) = slot_at(self.vm, address, length) {
+            if slot.access == Access::ReadWrite {
                 return match write(slot, address, &value.to_le_bytes()[..length]) {
                     Some(()) => self.next(),
                     None => Outcome::Exit(Exit::Failed(lost(address))),
                 };
             }
-            None if in_gic(self.vm, address) => return self.next(),
-            None if width == Width::Word && ring(self.vm, address, value) => return self.next(),
-            _ => {}
+        } else if in_gic(self.vm, address) || width == Width::Word && ring(self.vm, address, value)
+        {
+            return self.next();
         }
         let vcpu = self.vcpu_state();
         vcpu.pending = Pending::Store;
@@ -296,12 +296,14 @@ fn in_gic(vm: &VmState, address: u64) -> bool {
     }
 }
 
-fn ring(vm: &VmState, address: u64, value: u64) -> bool {
-    let rung =
-        |bell: &&crate::state::Doorbell| bell.address == address && u64::from(bell.value) == value;
-    match vm.doorbells.iter().find(rung) {
-        // The counter only saturates at 2^64 - 2 rings.
-        Some(bell) => bell.event.write(1).is_ok(),
+fn ring(vm: &mut VmState, address: u64, value: u64) -> bool {
+    let hit = |bell: &&mut Doorbell| bell.address == address && u64::from(bell.value) == value;
+    match vm.doorbells.iter_mut().find(hit) {
+        Some(bell) => {
+            bell.rung += 1;
+            // The counter only saturates at 2^64 - 2 rings.
+            bell.event.write(1).is_ok()
+        }
         None => false,
     }
 }

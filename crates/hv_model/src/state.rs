@@ -79,6 +79,8 @@ pub(crate) struct Doorbell {
     pub(crate) value: u32,
     pub(crate) event: EventFd,
     pub(crate) identity: String,
+    /// Rings by the guest.
+    pub(crate) rung: u64,
 }
 
 /// How far a vCPU's vector lengths are chosen.

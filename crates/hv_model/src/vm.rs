@@ -134,7 +134,7 @@ impl Vm for ModelVm {
         }
         let identity = identity(event);
         let event = event.try_clone().map_err(no_event)?;
-        vm.doorbells.push(Doorbell { address: address.0, value, event, identity });
+        vm.doorbells.push(Doorbell { address: address.0, value, event, identity, rung: 0 });
         Ok(())
     }
 
