@@ -114,6 +114,7 @@ impl Fix for BuildError {
             Self::Memory(source) => source.fix(),
             Self::Open { source, .. } => Some(match source.kind() {
                 io::ErrorKind::NotFound => "name a file that exists".to_owned(),
+                io::ErrorKind::IsADirectory => "name a regular file".to_owned(),
                 _ => "name a file that this user may read".to_owned(),
             }),
             Self::Kernel { source, .. } => source.fix(),

@@ -10,8 +10,10 @@ mod devices;
 mod error;
 mod tree;
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -122,13 +124,23 @@ struct BootFiles {
 impl BootFiles {
     fn open(boot: &Boot) -> Result<Self, BuildError> {
         let open = |path: &PathBuf| {
-            File::open(path).map_err(|source| BuildError::Open { path: path.clone(), source })
+            open_file(path).map_err(|source| BuildError::Open { path: path.clone(), source })
         };
         Ok(Self {
             kernel: open(&boot.kernel)?,
             initrd: boot.initrd.as_ref().map(open).transpose()?,
         })
     }
+}
+
+/// Opens a file to read, and nothing that would be waited for or has no content.
+fn open_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    // A directory opens, and says that it is of the largest size.
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    Ok(file)
 }
 
 fn load(
