@@ -1,0 +1,197 @@
+//! A hypervisor that refuses one of the calls that are made of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kedge_guest_memory::{GuestAddress, RamRegion};
+use kedge_hv::{
+    Access, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Kick, Limits, MpState, Vcpu,
+    VcpuFeatures, VcpuReg, Vm, VmConfig,
+};
+use kedge_hv_model::ModelHypervisor;
+use kedge_ids::{Ppi, RegId, Spi, VcpuId};
+use vmm_sys_util::eventfd::EventFd;
+
+const ENOMEM: i32 = 12;
+
+/// How many calls were made, and which of them is refused.
+struct Count {
+    calls: AtomicUsize,
+    refused: usize,
+}
+
+impl Count {
+    fn call(&self) -> Result<(), HvError> {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        if number == self.refused { Err(HvError::new("do it", ENOMEM)) } else { Ok(()) }
+    }
+}
+
+/// The model, but for one call.
+pub(crate) struct Faulty {
+    model: ModelHypervisor,
+    count: Arc<Count>,
+}
+
+impl Faulty {
+    /// Refuses call number `refused`, from 0.
+    pub(crate) fn new(model: ModelHypervisor, refused: usize) -> Self {
+        Self { model, count: Arc::new(Count { calls: AtomicUsize::new(0), refused }) }
+    }
+
+    /// Calls so far.
+    pub(crate) fn calls(&self) -> usize {
+        self.count.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Hypervisor for Faulty {
+    fn limits(&self) -> Limits {
+        self.model.limits()
+    }
+
+    fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
+        self.count.call()?;
+        let vm = self.model.create_vm(config)?;
+        Ok(Arc::new(FaultyVm { vm, count: Arc::clone(&self.count) }))
+    }
+}
+
+struct FaultyVm {
+    vm: Arc<dyn Vm>,
+    count: Arc<Count>,
+}
+
+impl Vm for FaultyVm {
+    fn supports_gic(&self, version: GicVersion) -> bool {
+        self.vm.supports_gic(version)
+    }
+
+    fn supports_its(&self) -> bool {
+        self.vm.supports_its()
+    }
+
+    fn map_ram(&self, slot: u32, region: Arc<RamRegion>, access: Access) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vm.map_ram(slot, region, access)
+    }
+
+    fn create_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {
+        self.count.call()?;
+        let vcpu = self.vm.create_vcpu(id)?;
+        Ok(Box::new(FaultyVcpu { vcpu, count: Arc::clone(&self.count) }))
+    }
+
+    fn create_gic(&self, config: &GicConfig) -> Result<Box<dyn Gic>, HvError> {
+        self.count.call()?;
+        let gic = self.vm.create_gic(config)?;
+        Ok(Box::new(FaultyGic { gic, count: Arc::clone(&self.count) }))
+    }
+
+    fn connect_irq(&self, spi: Spi, trigger: &EventFd) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vm.connect_irq(spi, trigger)
+    }
+
+    fn connect_doorbell(
+        &self,
+        address: GuestAddress,
+        value: u32,
+        event: &EventFd,
+    ) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vm.connect_doorbell(address, value, event)
+    }
+
+    fn disconnect_doorbell(
+        &self,
+        address: GuestAddress,
+        value: u32,
+        event: &EventFd,
+    ) -> Result<(), HvError> {
+        self.vm.disconnect_doorbell(address, value, event)
+    }
+
+    fn enable_system_suspend(&self) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vm.enable_system_suspend()
+    }
+}
+
+struct FaultyGic {
+    gic: Box<dyn Gic>,
+    count: Arc<Count>,
+}
+
+impl Gic for FaultyGic {
+    fn init(&self) -> Result<(), HvError> {
+        self.count.call()?;
+        self.gic.init()
+    }
+}
+
+/// Refuses what is called while a machine is built; runs as the model does.
+struct FaultyVcpu {
+    vcpu: Box<dyn Vcpu>,
+    count: Arc<Count>,
+}
+
+impl Vcpu for FaultyVcpu {
+    fn id(&self) -> VcpuId {
+        self.vcpu.id()
+    }
+
+    fn init(&mut self, features: VcpuFeatures) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vcpu.init(features)
+    }
+
+    fn finalize_sve(&mut self) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vcpu.finalize_sve()
+    }
+
+    fn reg_list(&self) -> Result<Vec<RegId>, HvError> {
+        self.vcpu.reg_list()
+    }
+
+    fn reg(&self, id: RegId) -> Result<VcpuReg, HvError> {
+        self.count.call()?;
+        self.vcpu.reg(id)
+    }
+
+    fn set_reg(&self, id: RegId, value: &[u8]) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vcpu.set_reg(id, value)
+    }
+
+    fn mp_state(&self) -> Result<MpState, HvError> {
+        self.vcpu.mp_state()
+    }
+
+    fn set_mp_state(&self, state: MpState) -> Result<(), HvError> {
+        self.vcpu.set_mp_state(state)
+    }
+
+    fn init_pmu(&self, irq: Ppi) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vcpu.init_pmu(irq)
+    }
+
+    fn inject_external_abort(&mut self) -> Result<(), HvError> {
+        self.vcpu.inject_external_abort()
+    }
+
+    fn complete_access(&mut self) -> Result<(), HvError> {
+        self.vcpu.complete_access()
+    }
+
+    fn kicker(&mut self) -> Result<Box<dyn Kick>, HvError> {
+        self.count.call()?;
+        self.vcpu.kicker()
+    }
+
+    fn run(&mut self) -> Result<Exit<'_>, HvError> {
+        self.vcpu.run()
+    }
+}

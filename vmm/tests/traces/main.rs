@@ -1,0 +1,77 @@
+//! What a machine leaves behind: nothing, at whatever step it could not be built.
+//!
+//! One test in a process of its own, since it counts the process's descriptors,
+//! threads and mappings.
+
+mod faulty;
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use kedge_devices::virtio::rng::RngConfig;
+use kedge_diag::report;
+use kedge_hv::VcpuFeatures;
+use kedge_hv_model::{ModelHypervisor, Program, Step, V6_12, psci};
+use kedge_ids::VcpuId;
+use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec};
+use kedge_vmm::{Ended, Machine, Surroundings};
+use tempfile::NamedTempFile;
+
+use faulty::Faulty;
+
+/// Calls that building the machine below takes, and a few more.
+const CALLS: usize = 200;
+
+/// Entries of a folder of this process's.
+fn count(folder: &str) -> usize {
+    fs::read_dir(format!("/proc/self/{folder}")).unwrap().count()
+}
+
+fn traces() -> (usize, usize) {
+    (count("fd"), count("task"))
+}
+
+fn spec(kernel: &NamedTempFile) -> MachineSpec {
+    let boot = Boot { kernel_format: KernelFormat::Flat, ..Boot::new(kernel.path()) };
+    let mut spec = MachineSpec::new(boot);
+    spec.cpus = 4;
+    spec.cpu_features = VcpuFeatures::SVE | VcpuFeatures::PMU_V3;
+    spec.devices.push(Box::new(RngConfig));
+    spec
+}
+
+/// Whether the machine can be built where the hypervisor refuses its call number
+/// `refused`, and what is said where it cannot.
+fn build(kernel: &NamedTempFile, refused: usize) -> Result<(Machine, Arc<Faulty>), String> {
+    let off = Program::new(Step::call(psci::SYSTEM_OFF, [0; 3]));
+    let model = ModelHypervisor::new(&V6_12).unwrap().with_program(VcpuId(0), off);
+    let hypervisor = Arc::new(Faulty::new(model, refused));
+    let surroundings = Surroundings::new(io::sink());
+    let machine = Machine::build(spec(kernel), Arc::<Faulty>::clone(&hypervisor), surroundings);
+    machine.map(|machine| (machine, hypervisor)).map_err(|error| report(&error))
+}
+
+#[test]
+fn nothing_is_left_of_a_machine_that_ended_or_was_never_built() {
+    let kernel = NamedTempFile::new().unwrap();
+    fs::write(&kernel, "flat").unwrap();
+    let before = traces();
+
+    let (mut machine, hypervisor) = build(&kernel, usize::MAX).unwrap();
+    let calls = hypervisor.calls();
+    assert!(calls < CALLS);
+    assert_eq!(machine.run().unwrap(), Ended::Off);
+    drop((machine, hypervisor));
+    assert_eq!(traces(), before);
+
+    let mut errors = Vec::new();
+    for refused in 0..calls {
+        let outcome = build(&kernel, refused).map(drop);
+        assert_eq!(traces(), before, "call {refused} was refused: {outcome:?}");
+        errors.extend(outcome.err());
+    }
+    assert!(errors.iter().all(|error| error.contains("Cannot allocate memory")), "{errors:#?}");
+    // Whether the guest can suspend the machine is the host's to say.
+    assert_eq!(errors.len(), calls - 1);
+}
