@@ -33,7 +33,6 @@ fn a_machine_alone_sleeps_until_input_wakes_it_at_the_entry_it_gave() {
     guest.says([0]);
     guest.types(b"2");
     guest.says([0, b'W']);
-    guest.types(b"3");
     thread::sleep(Duration::from_millis(50));
     assert_eq!(guest.stop().outcome(), ("\0W", Ended::Stopped));
 }
@@ -53,10 +52,13 @@ fn the_last_vcpu_that_is_on_may_be_any() {
 
 #[test]
 fn it_is_denied_while_another_vcpu_is_on() {
-    let first = program(&[turn_on(1), suspend(0), print_reg(0), off()]);
-    let finished = Guest::new(&[first, program(&[vec![Step::Wait]])]).run();
-    assert_eq!(finished.ended.unwrap(), Ended::Off);
-    assert_eq!(finished.said, [DENIED]);
+    // Often enough for the second vCPU's thread to be late at times.
+    for _ in 0..50 {
+        let first = program(&[turn_on(1), suspend(0), print_reg(0), off()]);
+        let finished = Guest::new(&[first, program(&[vec![Step::Wait]])]).run();
+        assert_eq!(finished.ended.unwrap(), Ended::Off);
+        assert_eq!(finished.said, [DENIED]);
+    }
 }
 
 #[test]
