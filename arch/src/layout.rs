@@ -26,6 +26,7 @@ use kedge_ids::Spi;
 
 use crate::GicChoice;
 use crate::gic;
+use crate::rom::Area;
 use crate::size::Size;
 
 /// The first address of RAM.
@@ -63,6 +64,9 @@ mod spi {
     pub(super) const RTC:    u32 = 1;
     pub(super) const VIRTIO: u32 = 2;
 }
+
+/// Virtio devices there are interrupts for.
+const VIRTIO_MOST: u32 = spi::COUNT - spi::VIRTIO;
 
 /// Bits of a guest physical address that every machine fits into.
 const IPA_BITS: u8 = 40;
@@ -274,14 +278,29 @@ impl Layout {
     /// # Errors
     /// There is no interrupt left for it.
     pub fn virtio(&self, index: usize) -> Result<Place, TooManyDevices> {
-        const MOST: u32 = spi::COUNT - spi::VIRTIO;
         match u32::try_from(index) {
-            Ok(index) if index < MOST => {
+            Ok(index) if index < VIRTIO_MOST => {
                 let address = map::VIRTIO + u64::from(index) * map::MMIO_SLOT;
                 Ok(place(address, spi::VIRTIO + index))
             }
-            _ => Err(TooManyDevices { most: MOST }),
+            _ => Err(TooManyDevices { most: VIRTIO_MOST }),
         }
+    }
+
+    /// Everything the map gives to something, whatever this machine has of it, so
+    /// that what is free is free on every host.
+    pub fn areas(&self) -> Vec<Area> {
+        const GIC_END: u64 = map::GIC_REDISTRIBUTORS + 512 * 0x2_0000;
+        let mmio_end = map::VIRTIO + u64::from(VIRTIO_MOST) * map::MMIO_SLOT;
+        let area = |name: &str, start, end| Area {
+            name: name.to_owned(),
+            range: GuestRange::new(start, end - start),
+        };
+        vec![
+            area("the interrupt controller", map::GIC_DISTRIBUTOR, GIC_END),
+            area("the devices' registers", map::BOOT_TIMER, mmio_end),
+            area("the machine's memory", RAM_BASE, self.ram_end()),
+        ]
     }
 
     /// The interrupt controller's frames.

@@ -2,8 +2,8 @@
 //!
 //! Everything here is plain computation on guest memory and on the traits of
 //! `hv`. A machine is built in this order: [`gic::choose`], [`Layout::new`],
-//! [`image::load_kernel`], [`image::load_initrd`], [`fdt::build`],
-//! [`fdt::write`], [`vcpu::set_boot_state`].
+//! [`image::load_kernel`], [`image::load_initrd`], [`rom::load_rom`],
+//! [`fdt::build`], [`fdt::write`], [`vcpu::set_boot_state`].
 #![forbid(unsafe_code)]
 
 pub mod cache;
@@ -16,6 +16,7 @@ pub mod gic;
 pub mod image;
 pub mod layout;
 pub mod psci;
+pub mod rom;
 mod size;
 pub mod vcpu;
 

@@ -27,6 +27,8 @@ pub struct MachineSpec {
     pub gic: Option<GicVersion>,
     /// What runs.
     pub boot: Boot,
+    /// Memory that the guest can load from but not store to.
+    pub rom: Vec<RomSpec>,
     /// Where the serial port leads.
     pub serial: SerialSpec,
     /// Virtio devices, each with the key of its kind, in the order in which the
@@ -50,6 +52,7 @@ impl MachineSpec {
             psci: None,
             gic: None,
             boot,
+            rom: Vec::new(),
             serial: SerialSpec::default(),
             devices: Vec::new(),
             on_reset: OnReset::Exit,
@@ -77,6 +80,15 @@ impl Boot {
         let kernel_format = KernelFormat::Auto;
         Self { kernel: kernel.into(), kernel_format, initrd: None, cmdline: String::new() }
     }
+}
+
+/// Read-only memory: a store there is an external abort.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RomSpec {
+    /// The file with its bytes; zeros follow up to a multiple of 64 KiB.
+    pub path: PathBuf,
+    /// Its first address, a multiple of 64 KiB where the machine has nothing else.
+    pub address: u64,
 }
 
 /// Where the serial port leads.

@@ -64,6 +64,21 @@ proptest! {
     }
 
     #[test]
+    fn everything_lies_in_an_area(
+        units in RAM_LEAST / RAM_UNIT..=RAM_MOST / RAM_UNIT,
+        cpus in 1_u32..=512,
+    ) {
+        let layout = Layout::new(units * RAM_UNIT, cpus, V3, &host()).unwrap();
+        let areas = layout.areas();
+        let within = |range: &GuestRange| {
+            areas.iter().any(|area| {
+                area.range.start <= range.start && range.end() <= area.range.end()
+            })
+        };
+        prop_assert!(everything(&layout).iter().all(within));
+    }
+
+    #[test]
     fn the_areas_in_ram_follow_each_other_within_it(
         units in RAM_LEAST / RAM_UNIT..=RAM_MOST / RAM_UNIT,
     ) {

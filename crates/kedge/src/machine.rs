@@ -131,7 +131,7 @@ impl Connection {
 
 impl Guest for Connection {
     fn send(&self, bytes: &[u8]) {
-        // A host that cannot even wait has worse to report elsewhere.
+        // A machine that has ended takes nothing more.
         let _ = self.input.send(bytes);
     }
 

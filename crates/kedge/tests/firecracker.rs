@@ -121,6 +121,7 @@ fn a_dry_run_prints_the_machine_with_firecrackers_defaults() {
             "initrd": null,
             "cmdline": "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce pci=off"
           },
+          "rom": [],
           "serial": "stdio",
           "devices": [],
           "on_reset": "exit",

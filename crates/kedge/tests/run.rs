@@ -30,6 +30,7 @@ fn a_dry_run_prints_the_machine() {
         "--cmdline=console=ttyS0 root=/dev/vda",
         "--cpus=4",
         "--memory=2G",
+        "--rom=path=firmware.bin,at=0x10000000",
         "--cpu-features=ptrauth,pmu",
         "--psci=1.1",
         "--gic=v3",
@@ -60,6 +61,7 @@ fn what_is_not_said_has_a_default() {
             "initrd": null,
             "cmdline": ""
           },
+          "rom": [],
           "serial": "stdio",
           "devices": [],
           "on_reset": "restart",
@@ -86,13 +88,14 @@ fn the_help_shows_a_newcomer_the_way() {
               --cmdline <TEXT>          The kernel's command line, to the letter (console=ttyS0)
 
         The machine:
-              --cpus <N>             Virtual CPUs [default: 1]
-              --memory <SIZE>        Memory: 512M, 2G, 1GiB; a bare number counts MiB [default: 512M]
-              --cpu-features <LIST>  Features to give the CPUs, of: pmu,sve,ptrauth
-              --psci <VERSION>       PSCI version shown to the guest: 0.1, 0.2 or 1.0 to 1.3
-                                     [default: the host's newest]
-              --gic <VERSION>        Interrupt controller: v2 or v3 [default: the host's best]
-              --on-reset <ACTION>    When the guest resets: restart it, or exit [default: restart]
+              --cpus <N>                    Virtual CPUs [default: 1]
+              --memory <SIZE>               Memory: 512M, 2G, 1GiB; a bare number counts MiB [default: 512M]
+              --rom <path=FILE,at=ADDRESS>  Read-only memory: a file's bytes at a multiple of 64 KiB
+              --cpu-features <LIST>         Features to give the CPUs, of: pmu,sve,ptrauth
+              --psci <VERSION>              PSCI version shown to the guest: 0.1, 0.2 or 1.0 to 1.3
+                                            [default: the host's newest]
+              --gic <VERSION>               Interrupt controller: v2 or v3 [default: the host's best]
+              --on-reset <ACTION>           When the guest resets: restart it, or exit [default: restart]
 
         What kedge does:
               --dry-run            Print the machine as JSON and end: opens nothing, needs no KVM
@@ -396,6 +399,34 @@ fn another_architecture_runs_no_guest() {
         1
         error: this host is not arm64: kedge runs guests on arm64 Linux with KVM
           fix: run it on an arm64 machine; on any other, `cargo xtask boot` brings an emulated one
+    "#]],
+    );
+}
+
+#[test]
+fn read_only_memory_needs_a_file_and_an_address() {
+    wrong(
+        &["--rom", "firmware.bin"],
+        &expect![[r#"
+        2
+        error: --rom has no option `firmware.bin`
+          fix: write `path=firmware.bin`
+    "#]],
+    );
+    wrong(
+        &["--rom", "path=firmware.bin"],
+        &expect![[r#"
+        2
+        error: --rom needs `at=`
+          fix: write --rom path=FILE,at=ADDRESS
+    "#]],
+    );
+    wrong(
+        &["--rom", "path=firmware.bin,at=268435456"],
+        &expect![[r#"
+        2
+        error: --rom cannot have `at=268435456`
+          fix: give an address in hexadecimal, such as 0x10000000
     "#]],
     );
 }

@@ -10,6 +10,7 @@ use kedge_arch::gic::GicError;
 use kedge_arch::image::{InitrdError, KernelError};
 use kedge_arch::layout::{LayoutError, TooManyDevices};
 use kedge_arch::psci::PsciError;
+use kedge_arch::rom::RomError;
 use kedge_bus::Conflict;
 use kedge_devices::virtio::catalog::Clash;
 use kedge_diag::{Fix, Trouble};
@@ -45,7 +46,7 @@ pub enum BuildError {
     /// The host cannot map the guest's memory.
     #[error(transparent)]
     Memory(#[from] MapError),
-    /// The kernel or the initial RAM disk cannot be opened.
+    /// The kernel, the initial RAM disk or a file of read-only memory cannot be opened.
     #[error("cannot open `{}`", path.display())]
     Open {
         /// The file.
@@ -68,6 +69,16 @@ pub enum BuildError {
         path: PathBuf,
         /// What is wrong with it.
         source: InitrdError,
+    },
+    /// Read-only memory cannot be had.
+    #[error("cannot place the read-only memory `{}` at {address:#x}", path.display())]
+    Rom {
+        /// Its file.
+        path: PathBuf,
+        /// The address asked for.
+        address: u64,
+        /// What is wrong with it.
+        source: RomError,
     },
     /// The command line is not one.
     #[error(transparent)]
@@ -119,6 +130,7 @@ impl Fix for BuildError {
             }),
             Self::Kernel { source, .. } => source.fix(),
             Self::Initrd { source, .. } => source.fix(),
+            Self::Rom { source, .. } => source.fix(),
             Self::Cmdline(source) => source.fix(),
             Self::DeviceTree(source) => source.fix(),
             Self::Console(source) => source.fix(),

@@ -8,6 +8,7 @@
 mod cpus;
 mod devices;
 mod error;
+mod rom;
 mod tree;
 
 use std::fs::{File, OpenOptions};
@@ -77,8 +78,9 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
 
     let memory = map_anonymous(layout.ram())?;
     let (kernel, initrd) = load(&spec.boot, &files, &layout, &memory)?;
+    let roms = rom::load(&spec.rom, &layout, &limits)?;
     let opened = devices::open(spec)?;
-    map_into(vm.as_ref(), &memory)?;
+    map_into(vm.as_ref(), &memory, &roms)?;
 
     let cpus = cpus::create(vm.as_ref(), spec)?;
     // Where the host cannot, its guests do not see the call (Linux before 5.19).
@@ -95,7 +97,7 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
     cpus::set_entry(&cpus, &kernel, &layout)?;
 
     let devices::Placed { serial, transports, map, .. } = placed;
-    let space = AddressSpace::new(map, Vec::new());
+    let space = AddressSpace::new(map, roms.iter().flat_map(rom::ranges).collect());
     let shared = Arc::new(Shared { space, gate: Gate::new(cpus.vcpus.len()) });
     let threads = VcpuThreads::start(cpus.vcpus, shared, parts.events)
         .map_err(BuildError::host("start a thread for each vCPU"))?;
@@ -161,10 +163,12 @@ fn load(
     Ok((kernel, initrd))
 }
 
-/// Gives the guest its RAM, a memory slot for each region.
-fn map_into(vm: &dyn Vm, memory: &GuestMemory) -> Result<(), BuildError> {
-    for (slot, region) in (0..).zip(regions(memory)) {
-        vm.map_ram(slot, region, Access::ReadWrite)?;
+/// Gives the guest its RAM and what it may only read, a memory slot for each region.
+fn map_into(vm: &dyn Vm, memory: &GuestMemory, roms: &[GuestMemory]) -> Result<(), BuildError> {
+    let ram = regions(memory).into_iter().map(|region| (region, Access::ReadWrite));
+    let roms = roms.iter().flat_map(regions).map(|region| (region, Access::ReadOnly));
+    for (slot, (region, access)) in (0..).zip(ram.chain(roms)) {
+        vm.map_ram(slot, region, access)?;
     }
     Ok(())
 }

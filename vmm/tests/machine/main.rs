@@ -6,5 +6,6 @@ mod errors;
 mod guest;
 mod life;
 mod panic;
+mod rom;
 mod serial;
 mod suspend;

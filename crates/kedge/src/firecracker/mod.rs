@@ -205,6 +205,7 @@ fn request(config: Config, flags: &ArgMatches) -> Request {
             initrd: boot.initrd_path,
             cmdline,
         },
+        rom: Vec::new(),
         serial: SerialSpec::Stdio,
         devices,
         on_reset: on_reset_of(flags),

@@ -5,6 +5,7 @@ use kedge_hv::{GicVersion, VcpuFeatures};
 use kedge_vmm::spec::{KernelFormat, PsciVersion};
 use tracing::level_filters::LevelFilter;
 
+use super::rom;
 use crate::devices;
 use crate::flags::{Choices, dry_run, dump_dtb, file, help, on_reset, one_of, option};
 
@@ -91,12 +92,13 @@ fn boot() -> [Arg; 4] {
     ]
 }
 
-fn machine() -> [Arg; 6] {
+fn machine() -> [Arg; 7] {
     [
         option("cpus", "N").default_value("1").help("Virtual CPUs"),
         option("memory", "SIZE")
             .default_value("512M")
             .help("Memory: 512M, 2G, 1GiB; a bare number counts MiB"),
+        rom::flag(),
         one_of("cpu-features", "LIST", FEATURES)
             .value_delimiter(',')
             .help("Features to give the CPUs, of: pmu,sve,ptrauth"),

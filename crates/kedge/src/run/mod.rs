@@ -2,6 +2,7 @@
 
 mod command;
 mod request;
+mod rom;
 
 use std::ffi::OsString;
 

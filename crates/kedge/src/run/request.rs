@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use clap::ArgMatches;
+use kedge_devices::virtio::options::OptionError;
 use kedge_diag::Fix;
 use kedge_hv::VcpuFeatures;
 use kedge_vmm::spec::{Boot, MachineSpec, OnPanic, SerialSpec};
 use tracing::level_filters::LevelFilter;
 
 use super::command::{FEATURES, GICS, KERNEL_FORMATS, LOG_LEVELS, PSCI};
+use super::rom;
 use crate::devices::{self, BadDevice};
 use crate::flags::{chosen, on_reset_of, path, text};
 use crate::machine::Request;
@@ -31,6 +33,9 @@ pub(super) enum BadFlag {
     /// Not a place for the serial port's output.
     #[error("`--serial` cannot be `{0}`")]
     Serial(String),
+    /// Not read-only memory.
+    #[error(transparent)]
+    Rom(#[from] OptionError),
     /// Not a device.
     #[error(transparent)]
     Device(#[from] BadDevice),
@@ -42,6 +47,7 @@ impl Fix for BadFlag {
             Self::Cpus(_) => Some("write a whole number from 1".to_owned()),
             Self::Memory { source, .. } => source.fix(),
             Self::Serial(_) => Some("write one of: stdio, file=PATH, none".to_owned()),
+            Self::Rom(source) => source.fix(),
             Self::Device(source) => source.fix(),
         }
     }
@@ -64,6 +70,7 @@ pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
             initrd: path(flags, "initrd"),
             cmdline: text(flags, "cmdline").to_owned(),
         },
+        rom: rom::from_flags(flags)?,
         serial: serial(text(flags, "serial"))?,
         devices: devices::from_flags(flags)?,
         on_reset: on_reset_of(flags),
