@@ -19,12 +19,43 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-/// Programs that commands in the emulated host find on their path: package and binary.
-const HOST_PROGRAMS: [(&str, &str); 4] = [
-    ("kedge", "kedge"),
-    ("kedge-guest-tests", "guest-tests"),
-    ("kedge-conformance", "conformance"),
-    ("kedge-bench", "bench"),
+/// A program of the workspace: its package, what it is there, and its name.
+type Program = (&'static str, Kind, &'static str);
+
+/// What a program is in its package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Binary,
+    Example,
+}
+
+impl Kind {
+    /// In cargo's command line.
+    const fn flag(self) -> &'static str {
+        match self {
+            Self::Binary => "--bin",
+            Self::Example => "--example",
+        }
+    }
+
+    /// In cargo's metadata.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Binary => "bin",
+            Self::Example => "example",
+        }
+    }
+}
+
+const KEDGE: Program = ("kedge", Kind::Binary, "kedge");
+
+/// Programs that commands in the emulated host find on their path.
+const HOST_PROGRAMS: [Program; 5] = [
+    KEDGE,
+    ("kedge-guest-tests", Kind::Binary, "guest-tests"),
+    ("kedge-conformance", Kind::Binary, "conformance"),
+    ("kedge-bench", Kind::Binary, "bench"),
+    ("kedge-vmm", Kind::Example, "serial_output"),
 ];
 
 /// Runs `cargo xtask build`: the binary's path is the last line printed.
@@ -42,7 +73,7 @@ pub(crate) fn main(_args: &Args) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// It does not build, or is not static.
 pub(crate) fn kedge() -> anyhow::Result<PathBuf> {
-    let mut built = programs(&[("kedge", "kedge")])?;
+    let mut built = programs(&[KEDGE])?;
     built.pop().map(|(_, path)| path).context("package kedge has no binary")
 }
 
@@ -51,10 +82,10 @@ pub(crate) fn kedge() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// Something does not build.
 pub(crate) fn host_programs() -> anyhow::Result<Vec<Overlay>> {
-    let manifests = workspace_programs()?;
+    let targets = workspace_targets()?;
     let there: Vec<_> = HOST_PROGRAMS
         .into_iter()
-        .filter(|program| manifests.contains(&program.1.to_owned()))
+        .filter(|&(_, kind, name)| targets.contains(&(kind.name().to_owned(), name.to_owned())))
         .collect();
     let built = programs(&there)?;
     let mut files: Vec<Overlay> = built
@@ -65,8 +96,8 @@ pub(crate) fn host_programs() -> anyhow::Result<Vec<Overlay>> {
     Ok(files)
 }
 
-/// The names of all binaries of the workspace.
-fn workspace_programs() -> anyhow::Result<Vec<String>> {
+/// Kind and name of all targets of the workspace.
+fn workspace_targets() -> anyhow::Result<Vec<(String, String)>> {
     let mut metadata = cargo();
     metadata.args(["metadata", "--format-version", "1", "--no-deps", "--locked"]);
     let metadata: Value = serde_json::from_str(&process::output(&mut metadata)?)?;
@@ -75,18 +106,20 @@ fn workspace_programs() -> anyhow::Result<Vec<String>> {
     };
     let targets =
         list(&metadata, "packages").into_iter().flat_map(|package| list(&package, "targets"));
-    let is_binary = |target: &Value| list(target, "kind").contains(&Value::from("bin"));
-    let name = |target: Value| target.get("name").and_then(Value::as_str).map(str::to_owned);
-    Ok(targets.filter(is_binary).filter_map(name).collect())
+    let kind_and_name = |target: Value| {
+        let kind = list(&target, "kind").first()?.as_str()?.to_owned();
+        Some((kind, target.get("name")?.as_str()?.to_owned()))
+    };
+    Ok(targets.filter_map(kind_and_name).collect())
 }
 
 /// Builds binaries for arm64; name and path of each.
-fn programs(wanted: &[(&str, &str)]) -> anyhow::Result<Vec<(String, PathBuf)>> {
+fn programs(wanted: &[Program]) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let toolchain = Toolchain::installed()?;
     let mut build = cargo();
     build.args(["build", "--locked"]).envs(toolchain.environment());
-    for (package, binary) in wanted {
-        build.args(["--package", package, "--bin", binary]);
+    for (package, kind, name) in wanted {
+        build.args(["--package", package, kind.flag(), name]);
     }
     let built = executables(build, toolchain)?;
     for (_, path) in &built {

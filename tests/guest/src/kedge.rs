@@ -24,8 +24,17 @@ pub(crate) struct Kedge(Command);
 impl Kedge {
     /// `kedge` followed by `words`.
     pub(crate) fn new<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Self {
-        let mut command = Command::new("kedge");
-        command.args(words).env("RUST_BACKTRACE", "0");
+        Self::of("kedge").with(words)
+    }
+
+    /// A program that embeds kedge's machine.
+    pub(crate) fn embedded(program: &str) -> Self {
+        Self::of(program)
+    }
+
+    fn of(program: &str) -> Self {
+        let mut command = Command::new(program);
+        command.env("RUST_BACKTRACE", "0");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self(command)
     }
@@ -89,7 +98,7 @@ impl Kedge {
     }
 
     fn spawn(mut self) -> anyhow::Result<Running> {
-        let mut child = self.0.spawn().context("cannot start kedge")?;
+        let mut child = self.0.spawn().context("cannot start the program")?;
         let stdin = child.stdin.take();
         let stdout = Listener::new(child.stdout.take().context("stdout is a pipe")?);
         let stderr = Listener::new(child.stderr.take().context("stderr is a pipe")?);

@@ -15,9 +15,11 @@ mod firmware;
 mod formats;
 mod host;
 mod kedge;
+mod library;
 mod limits;
 mod linux;
 mod power;
+mod rom;
 mod suite;
 mod sys;
 mod tap;
@@ -38,11 +40,13 @@ fn main() -> ExitCode {
     firmware::tests(&mut suite);
     power::tests(&mut suite);
     devices::tests(&mut suite);
+    rom::tests(&mut suite);
     features::tests(&mut suite);
     limits::tests(&mut suite);
     formats::tests(&mut suite);
     firecracker::tests(&mut suite);
     terminal::tests(&mut suite);
     errors::tests(&mut suite);
+    library::tests(&mut suite);
     libtest_mimic::run(&arguments, suite.into_trials()).exit_code()
 }
