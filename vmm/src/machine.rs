@@ -142,8 +142,8 @@ impl Machine {
     fn restart(&mut self) -> Result<(), BuildError> {
         // What the last machine had yet to say about itself concerns no other, and
         // nobody is left to say more.
-        let stop = self.events.1.try_iter().any(|event| matches!(event, Event::Stop));
-        if stop {
+        let unseen: Vec<Event> = self.events.1.try_iter().collect();
+        if unseen.iter().any(|event| matches!(event, Event::Stop)) {
             self.stopper().stop();
         }
         self.assemble()

@@ -1,13 +1,16 @@
 //! What a machine leaves behind: nothing, at whatever step it could not be built.
 //!
-//! One test in a process of its own, since it counts the process's descriptors,
-//! threads and mappings.
+//! One test in a process of its own, since it counts the process's descriptors
+//! and threads.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod faulty;
 
 use std::fs;
 use std::io;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use kedge_devices::virtio::rng::RngConfig;
 use kedge_diag::report;
@@ -30,6 +33,16 @@ fn count(folder: &str) -> usize {
 
 fn traces() -> (usize, usize) {
     (count("fd"), count("task"))
+}
+
+/// The traces, once they are `expected` or will not be: the kernel lists a thread
+/// for a moment longer than it takes to join it.
+fn settled(expected: (usize, usize)) -> (usize, usize) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while traces() != expected && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    traces()
 }
 
 fn spec(kernel: &NamedTempFile) -> MachineSpec {
@@ -63,15 +76,15 @@ fn nothing_is_left_of_a_machine_that_ended_or_was_never_built() {
     assert!(calls < CALLS);
     assert_eq!(machine.run().unwrap(), Ended::Off);
     drop((machine, hypervisor));
-    assert_eq!(traces(), before);
+    assert_eq!(settled(before), before);
 
     let mut errors = Vec::new();
     for refused in 0..calls {
         let outcome = build(&kernel, refused).map(drop);
-        assert_eq!(traces(), before, "call {refused} was refused: {outcome:?}");
+        assert_eq!(settled(before), before, "call {refused} was refused: {outcome:?}");
         errors.extend(outcome.err());
     }
-    assert!(errors.iter().all(|error| error.contains("Cannot allocate memory")), "{errors:#?}");
+    assert!(errors.iter().all(|error| error.contains("os error 12")), "{errors:#?}");
     // Whether the guest can suspend the machine is the host's to say.
     assert_eq!(errors.len(), calls - 1);
 }
