@@ -36,7 +36,8 @@ pub(crate) fn initrd(kernel: &Kernel) -> anyhow::Result<PathBuf> {
     let archive = archive.finish()?;
     let mut hash = DefaultHasher::new();
     archive.hash(&mut hash);
-    let prefix = format!("initrd-{}-", kernel.name);
+    // Ends with what is in no name: `6.12` and `6.12-16k` are two kernels.
+    let prefix = format!("initrd-{}.", kernel.name);
     let path = paths::work().join("guests").join(format!("{prefix}{:016x}.gz", hash.finish()));
     let path = paths::item(path, |made| {
         let mut encoder = GzEncoder::new(File::create(made)?, Compression::fast());
