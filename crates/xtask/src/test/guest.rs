@@ -126,7 +126,9 @@ fn suites_on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> any
 
 /// The command that runs the suites. Only one test at a time: each wants the whole host.
 fn command(share: Share, filter: Option<&str>) -> Vec<String> {
-    let mut words = vec!["sh", "-c", SCRIPT, "suites", "--test-threads=1"];
+    // The host's console is a terminal, on which they would print colours between the words that are read.
+    let plain = ["--test-threads=1", "--color=never"];
+    let mut words = [&["sh", "-c", SCRIPT, "suites"][..], &plain].concat();
     words.extend(share.skips().into_iter().flat_map(|part| ["--skip", part]));
     words.extend(filter);
     words.into_iter().map(str::to_owned).collect()
@@ -146,11 +148,8 @@ mod tests {
     #[test]
     fn what_another_host_shows_is_left_out() {
         let words = command(Share::OfEveryHost, Some("boot"));
-        assert_eq!(
-            words[4..],
-            ["--test-threads=1", "--skip", "once::", "--skip", "systemd", "boot"]
-        );
-        assert_eq!(command(Share::Everything, None)[4..], ["--test-threads=1"]);
+        assert_eq!(words[5..], ["--color=never", "--skip", "once::", "--skip", "systemd", "boot"]);
+        assert_eq!(command(Share::Everything, None)[5..], ["--color=never"]);
     }
 
     #[test]
