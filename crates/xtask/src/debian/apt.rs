@@ -65,7 +65,7 @@ impl Apt {
     }
 
     /// A folder with these packages and all that they depend on.
-    pub(super) fn with_dependencies(&self, packages: &[&str]) -> anyhow::Result<TempDir> {
+    pub(super) fn with_dependencies(&self, packages: &[String]) -> anyhow::Result<TempDir> {
         let debs = tempfile::tempdir_in(&self.folder)?;
         fs::create_dir(debs.path().join("partial"))?;
         let mut command = self.program("apt-get");

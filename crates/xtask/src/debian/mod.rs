@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use tempfile::TempDir;
 
 use crate::{paths, process, progress};
 use apt::Apt;
@@ -21,17 +22,14 @@ use apt::Apt;
 /// The suite that user-space programs come from.
 const SUITE: &str = "trixie";
 
-/// Extracts the arm64 `packages` of `suite` into the folder `into`, with everything they depend on.
+/// A folder with the arm64 `packages` of `suite` and everything they depend on, as `.deb` files; gone when dropped.
 ///
-/// A package is named as `apt-get install` takes it; patterns (`?essential`) work too. Nothing is configured and no
-/// maintainer script runs.
+/// A package is named as `apt-get install` takes it; patterns (`?essential`) work too.
 ///
 /// # Errors
 /// No mirror, no network, no such package, or not all dependencies.
-#[allow(dead_code, reason = "guest recipes with a whole user space use it")]
-pub(crate) fn extract(packages: &[&str], suite: &str, into: &Path) -> anyhow::Result<()> {
-    let debs = Apt::open(suite)?.with_dependencies(packages)?;
-    unpack(debs.path(), into)
+pub(crate) fn packages(packages: &[String], suite: &str) -> anyhow::Result<TempDir> {
+    Apt::open(suite)?.with_dependencies(packages)
 }
 
 /// Extracts exactly the arm64 `packages` of `suite` into the folder `into`.
@@ -46,7 +44,7 @@ fn extract_alone(packages: &[&str], suite: &str, into: &Path) -> anyhow::Result<
 /// A static arm64 busybox.
 ///
 /// # Errors
-/// As for [`extract`].
+/// As for [`packages`].
 pub(crate) fn busybox() -> anyhow::Result<PathBuf> {
     program("busybox-static", "busybox")
 }
@@ -54,7 +52,7 @@ pub(crate) fn busybox() -> anyhow::Result<PathBuf> {
 /// A static arm64 e2fsck.
 ///
 /// # Errors
-/// As for [`extract`].
+/// As for [`packages`].
 pub(crate) fn e2fsck() -> anyhow::Result<PathBuf> {
     program("e2fsck-static", "e2fsck.static")
 }

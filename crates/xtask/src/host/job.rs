@@ -24,6 +24,11 @@ pub(super) fn script(config: &HostConfig, job: &HostJob) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "export {name}={}", quoted(value));
     }
+    // The kernel finds them in the order in which QEMU is given them.
+    for (disk, letter) in job.disks.iter().zip('a'..='z') {
+        let path = quoted(&disk.path);
+        let _ = writeln!(text, "mkdir -p $(dirname {path}) && ln -s /dev/vd{letter} {path}");
+    }
     let shell = ["sh".to_owned()];
     let command = if job.command.is_empty() { &shell[..] } else { &job.command };
     let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
@@ -50,6 +55,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::host::{Disk, Writes};
 
     #[test]
     fn a_word_reaches_the_command_unchanged_whatever_is_in_it() {
@@ -60,6 +66,20 @@ mod tests {
             let printed = Command::new("sh").arg("-c").arg(script).output().unwrap();
             assert_eq!(String::from_utf8(printed.stdout).unwrap(), word);
         }
+    }
+
+    #[test]
+    fn a_disk_is_found_where_the_job_wants_it() {
+        let mut job = HostJob::new(vec!["true".into()], Vec::new());
+        let disk = |path: &str| Disk {
+            image: "/x.img".into(),
+            path: path.to_owned(),
+            writes: Writes::Dropped,
+        };
+        job.disks = vec![disk("/one"), disk("/kedge/two")];
+        let script = script(&HostConfig::default(), &job);
+        assert!(script.contains("ln -s /dev/vda '/one'\n"));
+        assert!(script.contains("ln -s /dev/vdb '/kedge/two'\n"));
     }
 
     #[test]

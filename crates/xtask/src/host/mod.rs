@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Kernels to put below /kedge/guests [default: the host's own]
     #[arg(long = "guest", value_name = "KERNEL")]
     guests: Vec<String>,
+    /// Have a Debian with systemd as the disk /kedge/guests/debian.ext4
+    #[arg(long)]
+    debian: bool,
     /// The command and its arguments; without one, a shell
     #[arg(last = true)]
     command: Vec<String>,
@@ -104,6 +107,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         args.guests.iter().map(|label| Guest { label: label.clone(), page_size: PageSize::K4 });
     let guests: Vec<Guest> = if args.guests.is_empty() { vec![own] } else { named.collect() };
     let mut job = HostJob::new(args.command.clone(), standard_files(&guests)?);
+    if args.debian {
+        job.disks.push(debian_disk()?);
+    }
     if on_terminal {
         job.stdin = Stdin::Terminal;
         job.timeout = NO_TIMEOUT;
@@ -194,6 +200,26 @@ pub(crate) enum Content {
     Bytes(Vec<u8>),
 }
 
+/// A block device of the host, for what is too large to be in its memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    /// The raw image.
+    pub image: PathBuf,
+    /// Absolute path in the host: a link to the device.
+    pub path: String,
+    /// What becomes of what the host writes.
+    pub writes: Writes,
+}
+
+/// What becomes of what a host writes to a [`Disk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// It is in the image.
+    Kept,
+    /// It is gone with the host; several may have the image.
+    Dropped,
+}
+
 /// What is connected to the command's standard input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stdin {
@@ -211,6 +237,8 @@ pub(crate) struct HostJob {
     pub command: Vec<String>,
     /// Laid over the host's root, in order; usually starts as [`standard_files`].
     pub files: Vec<Overlay>,
+    /// Its block devices, in order.
+    pub disks: Vec<Disk>,
     /// Environment variables besides those every command gets.
     pub env: Vec<(String, String)>,
     /// How long the host may take, from its power-on to the command's end.
@@ -236,6 +264,7 @@ impl HostJob {
         Self {
             command,
             files,
+            disks: Vec::new(),
             env: Vec::new(),
             timeout: Duration::from_secs(600),
             stdin: Stdin::Nothing,
@@ -274,7 +303,8 @@ pub(crate) fn run(
     let initrd = nameless_file(&root.finish()?)?;
     // QEMU opens it through us: a file without a name leaves nothing behind, however we end.
     let path = PathBuf::from(format!("/proc/{}/fd/{}", process::id(), initrd.as_raw_fd()));
-    let qemu = qemu::command(config, &kernel.image(), &path)?;
+    let mut qemu = qemu::command(config, &kernel.image(), &path)?;
+    qemu.args(job.disks.iter().zip(0..).flat_map(qemu::disk));
     console::run(qemu, job, on_line)
 }
 
@@ -306,6 +336,18 @@ pub(crate) fn guest_files(guest: &Guest) -> anyhow::Result<[Overlay; 2]> {
         Overlay::copy(&format!("{folder}/Image"), kernel.image()),
         Overlay::copy(&format!("{folder}/initrd.gz"), images::initrd(&kernel)?),
     ])
+}
+
+/// A Debian with systemd, as a disk for a guest: `/kedge/guests/debian.ext4`.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn debian_disk() -> anyhow::Result<Disk> {
+    Ok(Disk {
+        image: images::debian_ext4()?,
+        path: "/kedge/guests/debian.ext4".to_owned(),
+        writes: Writes::Dropped,
+    })
 }
 
 fn nameless_file(content: &[u8]) -> anyhow::Result<File> {

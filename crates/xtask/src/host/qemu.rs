@@ -1,13 +1,14 @@
 //! QEMU's command line for a host.
 
 use std::{
+    ffi::OsString,
     path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::Context;
 
-use super::HostConfig;
+use super::{Disk, HostConfig, Writes};
 use crate::process;
 
 /// QEMU about to start this host, its console on standard input and output.
@@ -61,6 +62,20 @@ fn arguments(config: &HostConfig) -> Vec<String> {
     words
 }
 
+/// The arguments for a job's disk, the first being number 0.
+pub(super) fn disk((disk, number): (&Disk, usize)) -> [OsString; 4] {
+    // A comma would end the file's name.
+    let mut drive = OsString::from(format!("if=none,id=disk{number},format=raw,"));
+    drive.push(match disk.writes {
+        // Whole or not used at all: nothing is lost by not waiting for the medium.
+        Writes::Kept => "cache=unsafe,discard=unmap,file=",
+        Writes::Dropped => "snapshot=on,file=",
+    });
+    drive.push(disk.image.as_os_str().to_string_lossy().replace(',', ",,"));
+    let device = format!("virtio-blk-pci,drive=disk{number},romfile=");
+    ["-drive".into(), drive, "-device".into(), device.into()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +86,15 @@ mod tests {
         let words = arguments(&config).join(" ");
         assert!(words.contains("-smp 1 "));
         assert!(words.contains("-icount shift=1,sleep=off"));
+    }
+
+    #[test]
+    fn what_a_host_writes_to_a_shared_disk_is_dropped() {
+        let image = "/a,b.img".into();
+        let shared = Disk { image, path: "/disk".into(), writes: Writes::Dropped };
+        let words = disk((&shared, 1)).map(|word| word.into_string().unwrap());
+        assert_eq!(words[1], "if=none,id=disk1,format=raw,snapshot=on,file=/a,,b.img");
+        assert_eq!(words[3], "virtio-blk-pci,drive=disk1,romfile=");
     }
 
     #[test]

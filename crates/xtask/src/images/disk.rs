@@ -1,4 +1,4 @@
-//! A small ext4 disk for guests to mount and write to.
+//! Disks with an ext4 file system; and a small one for guests to mount and write to.
 
 use std::{
     fs,
@@ -27,14 +27,37 @@ pub(crate) fn root_ext4() -> anyhow::Result<PathBuf> {
         progress::step("make the guests' ext4 disk", || {
             let root = tempfile::tempdir()?;
             fill(root.path())?;
-            let program = process::find("mke2fs")
-                .context("mke2fs is not installed: run `cargo xtask setup` (package e2fsprogs)")?;
-            let mut mke2fs = Command::new(program);
-            mke2fs.args(["-q", "-F", "-t", "ext4", "-L", "kedge-root", "-U", UUID]);
-            mke2fs.args(["-E", &format!("hash_seed={UUID},root_owner=0:0"), "-d"]);
-            process::quiet(mke2fs.arg(root.path()).arg(made).arg(SIZE))
+            format(made, Format { size: SIZE, uuid: UUID, label: "kedge-root" }, Some(root.path()))
         })
     })
+}
+
+/// A file system to be made.
+#[derive(Clone, Copy)]
+pub(super) struct Format<'a> {
+    /// As `mke2fs` takes it: `512M`.
+    pub size: &'a str,
+    /// Fixed, for images that do not differ from one making to the next.
+    pub uuid: &'a str,
+    /// At most 16 bytes.
+    pub label: &'a str,
+}
+
+/// Makes the file `image`: an ext4 file system with a copy of the folder `content`, if given. The root is root's.
+///
+/// # Errors
+/// e2fsprogs is not installed, or there is no room.
+pub(super) fn format(image: &Path, format: Format, content: Option<&Path>) -> anyhow::Result<()> {
+    let Format { size, uuid, label } = format;
+    let program = process::find("mke2fs")
+        .context("mke2fs is not installed: run `cargo xtask setup` (package e2fsprogs)")?;
+    let mut mke2fs = Command::new(program);
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-L", label, "-U", uuid]);
+    mke2fs.args(["-E", &format!("hash_seed={uuid},root_owner=0:0")]);
+    if let Some(content) = content {
+        mke2fs.arg("-d").arg(content);
+    }
+    process::quiet(mke2fs.arg(image).arg(size))
 }
 
 fn fill(root: &Path) -> anyhow::Result<()> {

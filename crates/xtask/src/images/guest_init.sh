@@ -2,6 +2,7 @@
 # A test guest's first program. Words of the kernel command line say what it does once it is up:
 #   kedge.run=NAME                            runs /tests/NAME
 #   kedge.then=poweroff|reboot|halt|shell     what comes last; a shell is followed by poweroff
+#   kedge.then=switch-root                    the init of the disk in the word root= takes over
 /bin/busybox --install -s /bin
 export HOME=/root TERM=${TERM:-linux} PATH=/bin:/sbin
 mount -t proc proc /proc
@@ -17,10 +18,14 @@ ip link set lo up
 hostname kedge-guest
 run=
 then=poweroff
+root=/dev/vda
+access=ro
 for word in $(cat /proc/cmdline); do
     case $word in
     kedge.run=*) run=${word#*=} ;;
     kedge.then=*) then=${word#*=} ;;
+    root=*) root=${word#*=} ;;
+    ro | rw) access=$word ;;
     esac
 done
 echo "GUEST-UP $(uname -r) $(cat /proc/uptime)"
@@ -35,6 +40,16 @@ sync
 case $then in
 reboot) reboot -f ;;
 halt) halt -f ;;
+switch-root)
+    if mount -t ext4 -o $access "$root" /mnt; then
+        umount /tmp /dev/pts
+        for folder in dev sys proc; do
+            mount -o move /$folder /mnt/$folder
+        done
+        exec switch_root /mnt /sbin/init
+    fi
+    echo "$root cannot be mounted as ext4"
+    ;;
 shell)
     # A session of its own on the real console device, so that Ctrl-C and job control work.
     setsid cttyhack sh

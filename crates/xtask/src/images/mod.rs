@@ -1,13 +1,16 @@
-//! What hosts and guests boot from: their first root file systems and a disk.
+//! What hosts and guests boot from: their first root file systems and disks.
 
 mod disk;
 mod guest;
 mod host;
 pub(crate) mod modules;
+mod recipe;
+mod userland;
 
 pub(crate) use disk::root_ext4;
 pub(crate) use guest::initrd;
 pub(crate) use host::host_root;
+pub(crate) use userland::debian_ext4;
 
 use anyhow::Context;
 

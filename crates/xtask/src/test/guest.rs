@@ -100,10 +100,11 @@ fn suites_on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> any
     let mut job = HostJob::new(command(entry.share, filter), files);
     job.env.push(("KEDGE_SUITES".to_owned(), suites));
     job.env.push(("KEDGE_ON_KVM".to_owned(), on_kvm(entry)));
-    job.timeout = match entry.share {
-        Share::OfEveryHost | Share::OfOneHost => TIMEOUT,
-        Share::Everything => LONG_TIMEOUT,
-    };
+    job.timeout = TIMEOUT;
+    if entry.share == Share::Everything {
+        job.timeout = LONG_TIMEOUT;
+        job.disks.push(host::debian_disk()?);
+    }
     let name = &entry.name;
     let mut reader = Reader::new(name);
     let exit = host::run(&entry.host(), &job, &mut |line| {

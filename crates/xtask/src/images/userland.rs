@@ -1,0 +1,102 @@
+//! A whole Debian on a disk, for guests: installed by Debian's own `dpkg` in the emulated host, as its recipe says.
+//!
+//! Maintainer scripts are arm64 programs that want to be root. The emulated host runs them as what they are, and lets
+//! whoever builds be any user: a disk is made here and filled there.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, Permissions},
+    hash::{DefaultHasher, Hash, Hasher},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::bail;
+
+use super::{
+    disk::{self, Format},
+    modules,
+    recipe::{self, Recipe},
+};
+use crate::{
+    debian::{self, kernels},
+    host::{self, Disk, HostConfig, HostExit, HostJob, Overlay, PageSize, Writes},
+    paths, progress,
+};
+
+/// The recipe, a folder of `resources/guests`.
+const RECIPE: &str = "debian-systemd";
+/// Fixed, as far as an image can be that another kernel fills.
+const UUID: &str = "6b656467-6500-4000-8000-64656269616e";
+/// Where the host has what the script works with.
+const SCRIPT: &str = "/kedge/install.sh";
+const PACKAGES: &str = "/kedge/packages";
+const MODULES: &str = "/kedge/modules";
+const DISK: &str = "/kedge/disk";
+/// Two minutes are usual, more where the machine is busy.
+const TIMEOUT: Duration = Duration::from_secs(40 * 60);
+const LINES_SHOWN: usize = 15;
+
+/// A disk with the root of a Debian that has systemd. Shared by all clones: not to be written to.
+///
+/// # Errors
+/// Packages cannot be fetched, or the installation fails; the error shows its last lines.
+pub(crate) fn debian_ext4() -> anyhow::Result<PathBuf> {
+    let folder = recipe::read(RECIPE)?;
+    let mut hash = DefaultHasher::new();
+    folder.text.hash(&mut hash);
+    let prefix = format!("{RECIPE}-");
+    let name = format!("{prefix}{:016x}.ext4", hash.finish());
+    let path = paths::item(paths::cache()?.join("userlands").join(name), |made| {
+        let Recipe { suite, size, packages } = &folder.recipe;
+        let packages = progress::step(format_args!("fetch the packages of {RECIPE}"), || {
+            debian::packages(packages, suite)
+        })?;
+        let what = format!("install {RECIPE} in the emulated host (once; takes minutes)");
+        progress::step(what, || {
+            disk::format(made, Format { size, uuid: UUID, label: RECIPE }, None)?;
+            install(&folder.script, packages.path(), made)?;
+            // Nobody writes to what all share.
+            Ok(fs::set_permissions(made, Permissions::from_mode(0o444))?)
+        })
+    })?;
+    paths::remove_older(&path, &prefix);
+    Ok(path)
+}
+
+/// Boots the host to run `script` on the disk in `image`.
+fn install(script: &Path, packages: &Path, image: &Path) -> anyhow::Result<()> {
+    let config = HostConfig::default();
+    let mut files = vec![
+        Overlay::copy(SCRIPT, script.to_owned()),
+        Overlay::copy(PACKAGES, packages.to_owned()),
+    ];
+    let kernel = kernels::kernel(&config.kernel, PageSize::K4)?;
+    let have = kernel.modules()?;
+    let order = modules::load_order(&have, &["crc32c_generic", "libcrc32c", "ext4"]);
+    for (module, number) in order.into_iter().zip(10..) {
+        let path = format!("{MODULES}/{number}-{}.ko", module.name);
+        files.push(Overlay::copy(&path, module.path.clone()));
+    }
+    let command = format!(
+        "for module in {MODULES}/*.ko; do insmod $module; done && sh {SCRIPT} {DISK} {PACKAGES}"
+    );
+    let mut job = HostJob::new(["sh", "-c", &command].map(str::to_owned).to_vec(), files);
+    job.timeout = TIMEOUT;
+    job.disks = vec![Disk { image: image.to_owned(), path: DISK.to_owned(), writes: Writes::Kept }];
+    let mut last = VecDeque::new();
+    let exit = host::run(&config, &job, &mut |line| {
+        last.push_back(format!("  {line}"));
+        if last.len() > LINES_SHOWN {
+            last.pop_front();
+        }
+    })?;
+    let how = match exit {
+        HostExit::Status(0) => return Ok(()),
+        HostExit::Status(status) => format!("ended with status {status}"),
+        HostExit::TimedOut => format!("was not done after {} s", TIMEOUT.as_secs()),
+        HostExit::Died(_) => "died with its host".to_owned(),
+    };
+    bail!("the installation {how}:\n{}", Vec::from(last).join("\n"))
+}
