@@ -33,6 +33,8 @@ pub(crate) enum Need {
     NoPmu,
     /// A capability of KVM by its number and name.
     Cap(u32, &'static str),
+    /// There is a disk with Debian and systemd.
+    Debian,
     /// The kernel is this one or newer.
     Kernel(u32, u32),
     /// The kernel is older than this one.
@@ -94,6 +96,7 @@ impl Host {
             Need::Pmu => (has(cap::ARM_PMU_V3), "performance monitors".to_owned()),
             Need::NoPmu => (!has(cap::ARM_PMU_V3), "no performance monitors".to_owned()),
             Need::Cap(number, name) => (has(number), name.to_owned()),
+            Need::Debian => (self.debian().exists(), self.debian().display().to_string()),
             Need::Kernel(major, minor) => {
                 (self.kernel >= (major, minor), format!("Linux {major}.{minor} or newer"))
             }
@@ -138,6 +141,12 @@ impl Host {
     /// The guests' ext4 disk. Not to be written to.
     pub(crate) fn disk(&self) -> PathBuf {
         self.guests.join("root.ext4")
+    }
+
+    /// A disk with Debian and systemd, a device of the host. It may be written to, by
+    /// one test.
+    pub(crate) fn debian(&self) -> PathBuf {
+        self.guests.join("debian.ext4")
     }
 
     fn guest(&self) -> anyhow::Result<PathBuf> {

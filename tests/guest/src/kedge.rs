@@ -127,6 +127,11 @@ impl Running {
         })
     }
 
+    /// What came on standard output so far.
+    pub(crate) fn said(&self) -> String {
+        self.stdout.text()
+    }
+
     /// Types on standard input.
     ///
     /// # Errors

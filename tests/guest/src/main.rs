@@ -22,6 +22,7 @@ mod power;
 mod rom;
 mod suite;
 mod sys;
+mod systemd;
 mod tap;
 mod terminal;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     formats::tests(&mut suite);
     firecracker::tests(&mut suite);
     terminal::tests(&mut suite);
+    systemd::tests(&mut suite);
     errors::tests(&mut suite);
     library::tests(&mut suite);
     libtest_mimic::run(&arguments, suite.into_trials()).exit_code()
