@@ -32,22 +32,17 @@ pub(super) enum Share {
     /// Those that depend on the host.
     OfEveryHost,
     /// Those of which one host shows enough, too.
-    OfOneHost,
-    /// Those that take minutes, too.
     Everything,
 }
 
 /// Parts of the names of tests that depend on kedge alone, not on its host.
 const ON_ONE_HOST: [&str; 1] = ["once::"];
-/// Parts of the names of tests that run under `--full` only.
-const LONG: [&str; 1] = ["systemd"];
 
 impl Share {
     /// Parts of the names of the tests that are left out.
     pub(super) fn skips(self) -> Vec<&'static str> {
         match self {
-            Self::OfEveryHost => [ON_ONE_HOST, LONG].concat(),
-            Self::OfOneHost => LONG.to_vec(),
+            Self::OfEveryHost => ON_ONE_HOST.to_vec(),
             Self::Everything => Vec::new(),
         }
     }
@@ -132,10 +127,7 @@ pub(super) fn hosts(plan: Plan, kernels: &[String]) -> anyhow::Result<Vec<Entry>
     }
     hosts.retain(|host| kernels.is_empty() || kernels.iter().any(|label| label == host.kernel));
     if let Some(first) = hosts.first_mut() {
-        first.share = match plan {
-            Plan::Daily => Share::OfOneHost,
-            Plan::Full => Share::Everything,
-        };
+        first.share = Share::Everything;
     }
     Ok(hosts)
 }
@@ -209,15 +201,9 @@ mod tests {
         for kernels in [vec![], vec!["6.1".to_owned()]] {
             let hosts = hosts(Plan::Daily, &kernels).unwrap();
             let shares: Vec<_> = hosts.iter().map(|host| host.share).collect();
-            assert_eq!(shares[0], Share::OfOneHost);
+            assert_eq!(shares[0], Share::Everything);
             assert!(shares[1..].iter().all(|share| *share == Share::OfEveryHost));
         }
-    }
-
-    #[test]
-    fn long_tests_run_on_one_host_and_only_when_asked_for() {
-        assert!(daily().iter().all(|host| host.share != Share::Everything));
-        assert_eq!(full().iter().filter(|host| host.share == Share::Everything).count(), 1);
     }
 
     #[test]
