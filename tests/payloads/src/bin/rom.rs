@@ -38,6 +38,8 @@ fn show() {
 
 fn tell(what: &str, bytes: u64, address: u64, faults: Faults) {
     let Faults { count, esr, far, .. } = faults;
+    // Linux 6.1 extends the sign of what it injects.
+    let esr = esr & 0xffff_ffff;
     let right = if far == address { "right" } else { "wrong" };
     println!("ROM {what} of {bytes} bytes: {count} faults, esr {esr:#x}, far {right}");
 }
