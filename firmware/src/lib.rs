@@ -1,0 +1,19 @@
+//! The firmware that KVM/arm64 shows a guest, as state: one table of the
+//! pseudo-registers that set it, and what a host offers of them.
+//!
+//! A row of [`TABLE`] says everything about one register; names, parsing, checks,
+//! messages and the reference page follow from it. Registers of the same banks that
+//! the table does not know are carried as [`Firmware::Unknown`], by id and value.
+#![forbid(unsafe_code)]
+
+mod reference;
+mod register;
+mod symbols;
+mod table;
+
+pub use reference::markdown;
+pub use register::{
+    Absent, Domain, Firmware, Freeze, FwReg, FwSpec, NoFirmwareRegister, Scope, Symbol,
+};
+pub use symbols::BadFwValue;
+pub use table::TABLE;

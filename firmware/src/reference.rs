@@ -1,0 +1,127 @@
+//! The reference page of the firmware registers, written from the table.
+
+use std::fmt::Write as _;
+
+use crate::register::{Absent, Domain, Freeze, FwSpec, Scope, Symbol};
+use crate::table::TABLE;
+
+const HEAD: &str = "\
+# Firmware registers
+
+What KVM/arm64 shows a guest of its firmware is set by these pseudo-registers. Each is read and written through a vCPU;
+whose value it is stands below. This page is written from `firmware/src/table.rs` by a test of that crate: to change it,
+change the table and run `UPDATE_GOLDEN=1 cargo test -p kedge-firmware`.
+
+| name | id | kind | scope | frozen | first in Linux |
+|---|---|---|---|---|---|
+";
+
+/// The whole page, in Markdown.
+pub fn markdown() -> String {
+    let mut text = HEAD.to_owned();
+    for row in TABLE {
+        line(&mut text, row);
+    }
+    for row in TABLE {
+        section(&mut text, row);
+    }
+    text
+}
+
+fn line(text: &mut String, row: &FwSpec) {
+    let FwSpec { id, name, scope, domain, freeze, since, .. } = row;
+    let (kind, scope, freeze) = (kind(*domain), words(*scope), freeze_words(*freeze));
+    writeln!(text, "| `{name}` | `{id}` | {kind} | {scope} | {freeze} | {since} |")
+        .expect(NEVER_FAILS);
+}
+
+fn section(text: &mut String, row: &FwSpec) {
+    // No `..`: a fact added to the row must be shown or left out on purpose.
+    let FwSpec {
+        reg: _,
+        id: _,
+        name,
+        about,
+        scope,
+        domain,
+        freeze: _,
+        absent,
+        neutral,
+        since: _,
+        source,
+    } = row;
+    let neutral = neutral.map_or("there is none".to_owned(), |value| format!("{value:#x}"));
+    let absent = absent.map_or_else(|| "kedge runs on none".to_owned(), shown);
+    let sets = match scope {
+        Scope::WholeVm => "Sets",
+        Scope::Host => "Tells",
+    };
+    let which = match domain {
+        Domain::Bits(_) => "bit",
+        Domain::Version(_) | Domain::Level(_) => "value",
+    };
+    write!(
+        text,
+        "\n## `{name}`\n\n{sets} {about}.\n\n\
+         - What a guest sees on a kernel without it: {absent}.\n\
+         - The value that offers a guest nothing: {neutral}.\n\
+         - Source: {source}.\n\n\
+         | name | {which} | opens |\n|---|---|---|\n"
+    )
+    .expect(NEVER_FAILS);
+    for symbol in domain.symbols() {
+        let Symbol { name, value, opens } = symbol;
+        let opens: Vec<_> = opens.iter().map(|function| format!("`{function:#010x}`")).collect();
+        let opens = if opens.is_empty() { "-".to_owned() } else { opens.join(", ") };
+        writeln!(text, "| `{name}` | {value:#x} | {opens} |").expect(NEVER_FAILS);
+    }
+}
+
+fn shown(absent: Absent) -> String {
+    let Absent { shown, same_as } = absent;
+    same_as.map_or(shown.to_owned(), |value| format!("{shown}, as with {value:#x}"))
+}
+
+const NEVER_FAILS: &str = "writing to a string cannot fail";
+
+/// What kind of register this is, in a word.
+fn kind(domain: Domain) -> &'static str {
+    match domain {
+        Domain::Version(_) => "version",
+        Domain::Level(_) => "level",
+        Domain::Bits(_) => "bitmap",
+    }
+}
+
+fn words(scope: Scope) -> &'static str {
+    match scope {
+        Scope::WholeVm => "whole VM",
+        Scope::Host => "host",
+    }
+}
+
+fn freeze_words(freeze: Freeze) -> &'static str {
+    match freeze {
+        Freeze::FirstRun => "by the first run",
+        Freeze::Never => "by kedge, not by KVM",
+        Freeze::NothingStored => "nothing is stored",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs};
+
+    use super::*;
+
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/firmware-registers.md");
+
+    #[test]
+    fn the_page_in_the_docs_is_the_tables() {
+        if env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(PAGE, markdown()).unwrap();
+        }
+        let page = fs::read_to_string(PAGE).unwrap();
+        assert_eq!(page, markdown(), "run: UPDATE_GOLDEN=1 cargo test -p kedge-firmware");
+    }
+}
