@@ -4,13 +4,23 @@
 //! A row of [`TABLE`] says everything about one register; names, parsing, checks,
 //! messages and the reference page follow from it. Registers of the same banks that
 //! the table does not know are carried as [`Firmware::Unknown`], by id and value.
+//! [`probe`] finds by trial what a host makes of them; where it disagrees with the
+//! table, the host is right.
 #![forbid(unsafe_code)]
 
+mod hex;
+mod host;
+mod probe;
 mod reference;
 mod register;
 mod symbols;
 mod table;
 
+pub use hex::{Hex, RegValue};
+pub use host::{
+    FoundCpu, FoundField, FoundFirmware, FoundIdReg, FoundScope, HostAbi, HostLimits, Takes,
+};
+pub use probe::{ProbeError, probe};
 pub use reference::markdown;
 pub use register::{
     Absent, Domain, Firmware, Freeze, FwReg, FwSpec, NoFirmwareRegister, Scope, Symbol,

@@ -1,0 +1,154 @@
+//! Numbers as texts in hexadecimal, `0x10001`: JSON's own numbers lose bits past 2^53.
+
+use std::fmt;
+
+use kedge_ids::RegId;
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Serialize, Serializer};
+
+/// A 64-bit value or mask.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hex(pub u64);
+
+impl Hex {
+    fn parse(text: &str) -> Option<Self> {
+        u64::from_str_radix(text.strip_prefix("0x")?, 16).ok().map(Self)
+    }
+}
+
+impl fmt::Debug for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:#x}", self.0))
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is no number like `0x1f`")))
+    }
+}
+
+/// The value of a register of any size: its little-endian bytes, as many as its id says.
+/// As a text, all its hexadecimal digits, the highest first.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RegValue(pub Vec<u8>);
+
+impl RegValue {
+    /// The value, if the register has 64 bits.
+    pub fn as_u64(&self) -> Option<u64> {
+        let bytes = self.0.as_slice().try_into().ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+}
+
+impl From<u64> for RegValue {
+    fn from(value: u64) -> Self {
+        Self(value.to_le_bytes().to_vec())
+    }
+}
+
+impl fmt::Display for RegValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0x")?;
+        self.0.iter().rev().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for RegValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Serialize for RegValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RegValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        bytes(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is no value like `0x001f`")))
+    }
+}
+
+fn bytes(text: &str) -> Option<RegValue> {
+    let digits = text.strip_prefix("0x")?.as_bytes();
+    if digits.is_empty() || digits.len() % 2 != 0 {
+        return None;
+    }
+    let byte = |pair: &[u8]| {
+        pair.iter().try_fold(0_u8, |byte, digit| {
+            let digit = char::from(*digit).to_digit(16)?;
+            Some(byte << 4 | u8::try_from(digit).ok()?)
+        })
+    };
+    digits.rchunks(2).map(byte).collect::<Option<_>>().map(RegValue)
+}
+
+/// `#[serde(with = "hex::id")]`.
+pub(crate) mod id {
+    use super::{Deserialize, Deserializer, Hex, RegId, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(id: &RegId, serializer: S) -> Result<S::Ok, S::Error> {
+        Hex(id.0).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<RegId, D::Error> {
+        Hex::deserialize(deserializer).map(|hex| RegId(hex.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_value_of_any_size_survives_its_text(value in prop::collection::vec(any::<u8>(), 1..=256)) {
+            let value = RegValue(value);
+            let text = serde_json::to_string(&value).unwrap();
+            prop_assert_eq!(serde_json::from_str::<RegValue>(&text).unwrap(), value);
+        }
+
+        #[test]
+        fn a_number_survives_its_text(value: u64) {
+            let text = serde_json::to_string(&Hex(value)).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Hex>(&text).unwrap(), Hex(value));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,20}") {
+            let text = serde_json::to_string(&text).unwrap();
+            let _ = serde_json::from_str::<Hex>(&text);
+            let _ = serde_json::from_str::<RegValue>(&text);
+        }
+    }
+
+    #[test]
+    fn texts_are_hexadecimal() {
+        assert_eq!(Hex(0x1_0001).to_string(), "0x10001");
+        assert_eq!(RegValue::from(0x1_0001).to_string(), "0x0000000000010001");
+        let error = serde_json::from_str::<Hex>("\"12\"").unwrap_err();
+        assert!(error.to_string().starts_with("`12` is no number like `0x1f`"), "{error}");
+    }
+}

@@ -1,0 +1,209 @@
+//! What a host can give its guests, as it was found by trial: the document that
+//! `kedge abi probe` writes.
+//!
+//! As JSON, every register value and mask is a text in hexadecimal (`"0x10001"`), and
+//! every register is named by its id; a `name` beside it is for readers only.
+
+use kedge_hv::{GicVersion, Limits, VcpuFeatures};
+use kedge_ids::RegId;
+use serde::{Deserialize, Serialize};
+
+use crate::hex::{Hex, RegValue, id};
+use crate::register::{Domain, Firmware, FwReg, Scope};
+
+/// What a host can give its guests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostAbi {
+    /// The version of this document's format: [`HostAbi::FORMAT`].
+    pub format: u32,
+    /// Sizes, features and devices.
+    pub limits: HostLimits,
+    /// Every firmware register that a vCPU lists, known or not, by id.
+    pub firmware: Vec<FoundFirmware>,
+    /// Identification: of a vCPU without optional features, then of one with each of
+    /// them alone.
+    pub cpus: Vec<FoundCpu>,
+}
+
+impl HostAbi {
+    /// The format that this release writes.
+    pub const FORMAT: u32 = 1;
+
+    /// What was found of a firmware register; nothing where the host does not list it.
+    pub fn firmware(&self, reg: FwReg) -> Option<&FoundFirmware> {
+        self.firmware.iter().find(|found| found.id == reg.spec().id)
+    }
+}
+
+/// Sizes, features and devices that a machine can have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLimits {
+    /// Bits of a guest physical address, at most.
+    pub ipa_bits: u8,
+    /// vCPUs, at most, before the interrupt controller's own limit.
+    pub vcpus: u32,
+    /// Names of the vCPU features that can be asked for.
+    pub features: Vec<String>,
+    /// Interrupt controllers.
+    pub gics: Vec<GicVersion>,
+    /// Whether a GICv3 can have a translation service.
+    pub its: bool,
+    /// Whether a guest can be given PSCI SYSTEM_SUSPEND.
+    pub system_suspend: bool,
+    /// SVE vector lengths in bits, ascending; none without SVE.
+    pub sve_lengths: Vec<u32>,
+}
+
+impl HostLimits {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            ipa_bits: limits.ipa_bits,
+            vcpus: limits.vcpus,
+            features: names(limits.features),
+            gics: Vec::new(),
+            its: false,
+            system_suspend: false,
+            sve_lengths: Vec::new(),
+        }
+    }
+}
+
+pub(crate) fn names(features: VcpuFeatures) -> Vec<String> {
+    features.names().map(str::to_owned).collect()
+}
+
+/// What was found of a firmware register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundFirmware {
+    /// Its id.
+    #[serde(with = "id")]
+    pub id: RegId,
+    /// Its name, where the table has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The value of a machine that nobody has written to.
+    pub default: RegValue,
+    /// Whose value it is.
+    pub scope: FoundScope,
+    /// What it takes.
+    pub takes: Takes,
+}
+
+impl FoundFirmware {
+    /// Which register this is.
+    pub fn firmware(&self) -> Firmware {
+        Firmware::of(self.id).unwrap_or(Firmware::Unknown(self.id))
+    }
+
+    /// Where the host and the table disagree, as phrases for a reader; the host is
+    /// right.
+    pub fn surprises(&self) -> Vec<String> {
+        let Some(spec) = self.firmware().spec() else {
+            return vec!["not in the table".to_owned()];
+        };
+        let mut surprises = Vec::new();
+        let expected = match spec.scope {
+            Scope::WholeVm => FoundScope::WholeVm,
+            Scope::Host => FoundScope::Unchanging,
+        };
+        if self.scope != expected {
+            surprises.push(format!("{}, not {}", self.scope.words(), expected.words()));
+        }
+        let default = self.default.as_u64().unwrap_or(0);
+        if spec.reg.check(default).is_err() {
+            surprises.push(format!("the default {default:#x} is not in the table"));
+        }
+        if let (Takes::Bits { bits, .. }, Domain::Bits(_)) = (&self.takes, spec.domain)
+            && bits.0 & !spec.domain.mask() != 0
+        {
+            let unnamed = bits.0 & !spec.domain.mask();
+            surprises.push(format!("the bits {unnamed:#x} are not in the table"));
+        }
+        surprises
+    }
+}
+
+/// Whose value a register holds, as writing through one vCPU and reading through
+/// another showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FoundScope {
+    /// The machine's: the other vCPU read what was written.
+    WholeVm,
+    /// Each vCPU's own: the other vCPU read what it had read before.
+    Vcpu,
+    /// Nothing that was written changed it.
+    Unchanging,
+}
+
+impl FoundScope {
+    /// In words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::WholeVm => "whole VM",
+            Self::Vcpu => "per vCPU",
+            Self::Unchanging => "unchanging",
+        }
+    }
+}
+
+/// What a register takes before the first run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Takes {
+    /// Of the values tried, those that it stored.
+    Values(Vec<Hex>),
+    /// Of the levels tried, those that it accepted, and stored nowhere.
+    Levels(Vec<Hex>),
+    /// A set of bits.
+    Bits {
+        /// Those that, each alone, it stored.
+        bits: Hex,
+        /// Whether it stored the empty set.
+        empty: bool,
+    },
+    /// Nothing was tried: it has not 64 bits.
+    Untried,
+}
+
+/// The identification of a vCPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundCpu {
+    /// The names of its features.
+    pub features: Vec<String>,
+    /// Its ID registers, by id.
+    pub id_registers: Vec<FoundIdReg>,
+}
+
+/// What was found of an ID register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundIdReg {
+    /// Its id.
+    #[serde(with = "id")]
+    pub id: RegId,
+    /// Its name in the Arm manual, or its encoding.
+    pub name: String,
+    /// The value of a machine that nobody has written to.
+    pub value: Hex,
+    /// Whose value it is.
+    pub scope: FoundScope,
+    /// Its fields that take another value than their own, by position.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FoundField>,
+}
+
+/// Four bits of an ID register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundField {
+    /// The lowest of them.
+    pub shift: u32,
+    /// Bit v: it stores the value v, all other fields being as they are.
+    pub takes: Hex,
+    /// Bit v: it accepts the value v and drops it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub drops: Hex,
+}
+
+fn is_zero(hex: &Hex) -> bool {
+    hex.0 == 0
+}

@@ -1,0 +1,262 @@
+//! What a probe finds on every modelled kernel, and on one that there is not yet.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+use kedge_firmware::{Firmware, FoundScope, FwReg, HostAbi, probe};
+use kedge_hv_model::{
+    BitmapOrder, Ids, ModelHypervisor, Release, Row, Rule, V5_10, V6_1, V6_12, V7_2,
+};
+use kedge_ids::RegId;
+
+/// A bitmap to come, with a service that is on by default.
+const NEXT_BMAP: RegId = RegId(0x6030_0000_0016_0004);
+/// One of 128 bits.
+const WIDE_BMAP: RegId = RegId(0x6040_0000_0016_0005);
+/// A level to come, each vCPU its own.
+const NEXT_FW: RegId = RegId(0x6030_0000_0014_0004);
+
+/// A kernel that is not there yet.
+const V9_0: Release = Release {
+    name: "9.0",
+    rows: &[
+        &[
+            Row::of(Ids::One(NEXT_BMAP), BITMAP).whole_vm().frozen_by_run().born(&[0x1]),
+            Row::of(Ids::One(WIDE_BMAP), Rule::Stored).whole_vm().born(&[0x7]),
+            Row::of(Ids::One(NEXT_FW), Rule::Stored).born(&[0x2]),
+        ],
+        V7_2.rows[0],
+        V7_2.rows[1],
+        V7_2.rows[2],
+        V7_2.rows[3],
+        V7_2.rows[4],
+    ],
+    psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003, 0x1_0004],
+    ..V7_2
+};
+const BITMAP: Rule = Rule::Bitmap { known: 0x7, order: BitmapOrder::UnknownFirst };
+
+fn probed(release: &Release) -> HostAbi {
+    probe(&ModelHypervisor::new(release).unwrap()).unwrap()
+}
+
+/// A line per firmware register, at its end where the host and the table disagree.
+fn firmware(release: &Release, expected: &Expect) {
+    let mut text = String::new();
+    for found in probed(release).firmware {
+        let firmware = found.firmware();
+        let (default, scope, takes) = (&found.default, found.scope.words(), &found.takes);
+        let surprises = found.surprises();
+        writeln!(text, "{firmware}: {default}, {scope}, {takes:?} {surprises:?}").unwrap();
+    }
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn linux_5_10_has_psci_1_0_and_no_bitmaps() {
+    firmware(
+        &V5_10,
+        &expect![[r#"
+        psci_version: 0x0000000000010000, whole VM, Values([0x2, 0x10000]) []
+        smccc_arch_workaround_1: 0x0000000000000002, unchanging, Levels([0x0, 0x1, 0x2]) []
+        smccc_arch_workaround_2: 0x0000000000000000, unchanging, Levels([0x0, 0x1]) []
+        smccc_arch_workaround_3: 0x0000000000000002, unchanging, Levels([0x0, 0x1, 0x2]) []
+    "#]],
+    );
+}
+
+#[test]
+fn linux_6_1_has_psci_1_1_and_three_bitmaps_on() {
+    firmware(
+        &V6_1,
+        &expect![[r#"
+        psci_version: 0x0000000000010001, whole VM, Values([0x2, 0x10000, 0x10001]) []
+        smccc_arch_workaround_1: 0x0000000000000002, unchanging, Levels([0x0, 0x1, 0x2]) []
+        smccc_arch_workaround_2: 0x0000000000000000, unchanging, Levels([0x0, 0x1]) []
+        smccc_arch_workaround_3: 0x0000000000000000, unchanging, Levels([0x0]) []
+        std_bmap: 0x0000000000000001, whole VM, Bits { bits: 0x1, empty: true } []
+        std_hyp_bmap: 0x0000000000000001, whole VM, Bits { bits: 0x1, empty: true } []
+        vendor_hyp_bmap: 0x0000000000000003, whole VM, Bits { bits: 0x3, empty: true } []
+    "#]],
+    );
+}
+
+#[test]
+fn linux_6_12_has_the_firmware_of_6_1() {
+    assert_eq!(probed(&V6_12).firmware, probed(&V6_1).firmware);
+}
+
+#[test]
+fn linux_7_2_has_psci_1_3_and_a_fourth_bitmap_off_that_can_be_switched_on() {
+    firmware(
+        &V7_2,
+        &expect![[r#"
+        psci_version: 0x0000000000010003, whole VM, Values([0x2, 0x10000, 0x10001, 0x10002, 0x10003]) []
+        smccc_arch_workaround_1: 0x0000000000000002, unchanging, Levels([0x0, 0x1, 0x2]) []
+        smccc_arch_workaround_2: 0x0000000000000000, unchanging, Levels([0x0, 0x1]) []
+        smccc_arch_workaround_3: 0x0000000000000000, unchanging, Levels([0x0]) []
+        std_bmap: 0x0000000000000001, whole VM, Bits { bits: 0x1, empty: true } []
+        std_hyp_bmap: 0x0000000000000001, whole VM, Bits { bits: 0x1, empty: true } []
+        vendor_hyp_bmap: 0x0000000000000003, whole VM, Bits { bits: 0x3, empty: true } []
+        vendor_hyp_bmap_2: 0x0000000000000000, whole VM, Bits { bits: 0x3, empty: true } []
+    "#]],
+    );
+}
+
+#[test]
+fn a_kernel_to_come_shows_registers_that_the_table_does_not_know() {
+    firmware(
+        &V9_0,
+        &expect![[r#"
+        psci_version: 0x0000000000010004, whole VM, Values([0x2, 0x10000, 0x10001, 0x10002, 0x10003, 0x10004]) ["the default 0x10004 is not in the table"]
+        smccc_arch_workaround_1: 0x0000000000000002, unchanging, Levels([0x0, 0x1, 0x2]) []
+        smccc_arch_workaround_2: 0x0000000000000000, unchanging, Levels([0x0, 0x1]) []
+        smccc_arch_workaround_3: 0x0000000000000000, unchanging, Levels([0x0]) []
+        0x6030000000140004: 0x0000000000000002, per vCPU, Values([0x0, 0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xa, 0xb, 0xc, 0xd, 0xe, 0xf]) ["not in the table"]
+        std_bmap: 0x0000000000000001, whole VM, Bits { bits: 0x1, empty: true } []
+        std_hyp_bmap: 0x0000000000000001, whole VM, Bits { bits: 0x1, empty: true } []
+        vendor_hyp_bmap: 0x0000000000000003, whole VM, Bits { bits: 0x3, empty: true } []
+        vendor_hyp_bmap_2: 0x0000000000000000, whole VM, Bits { bits: 0x3, empty: true } []
+        0x6030000000160004: 0x0000000000000001, whole VM, Bits { bits: 0x7, empty: true } ["not in the table"]
+        0x6040000000160005: 0x00000000000000000000000000000007, unchanging, Untried ["not in the table"]
+    "#]],
+    );
+    let abi = probed(&V9_0);
+    let next = abi.firmware.iter().find(|found| found.id == NEXT_BMAP).unwrap();
+    assert_eq!(next.firmware(), Firmware::Unknown(NEXT_BMAP));
+    assert_eq!(next.scope, FoundScope::WholeVm);
+}
+
+#[test]
+fn what_a_probe_writes_it_reads_again() {
+    let abi = probed(&V9_0);
+    let text = serde_json::to_string(&abi).unwrap();
+    assert_eq!(serde_json::from_str::<HostAbi>(&text).unwrap(), abi);
+}
+
+#[test]
+fn a_probe_leaves_nothing_for_the_next_one_to_find() {
+    let hypervisor = ModelHypervisor::new(&V7_2).unwrap();
+    assert_eq!(probe(&hypervisor).unwrap(), probe(&hypervisor).unwrap());
+}
+
+#[test]
+fn the_document_of_a_register_reads_well() {
+    let found = probed(&V7_2).firmware(FwReg::VendorHypBmap2).unwrap().clone();
+    expect![[r#"
+        {
+          "id": "0x6030000000160003",
+          "name": "vendor_hyp_bmap_2",
+          "default": "0x0000000000000000",
+          "scope": "whole_vm",
+          "takes": {
+            "bits": {
+              "bits": "0x3",
+              "empty": true
+            }
+          }
+        }"#]]
+    .assert_eq(&serde_json::to_string_pretty(&found).unwrap());
+}
+
+/// The registers whose fields take something, with how many fields do.
+fn writable(release: &Release, expected: &Expect) {
+    let mut text = String::new();
+    let plain = probed(release).cpus.remove(0);
+    for register in plain.id_registers.iter().filter(|register| !register.fields.is_empty()) {
+        let (name, value, scope) = (&register.name, register.value, register.scope.words());
+        writeln!(text, "{name} {value}, {scope}: {} fields", register.fields.len()).unwrap();
+    }
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn linux_5_10_lets_one_register_of_identification_be_written() {
+    writable(
+        &V5_10,
+        &expect![[r#"
+        ID_AA64PFR0_EL1 0x1101001021110222, whole VM: 1 fields
+    "#]],
+    );
+}
+
+#[test]
+fn linux_7_2_lets_most_of_identification_be_written() {
+    writable(
+        &V7_2,
+        &expect![[r#"
+        ID_PFR0_EL1 0x1020131, whole VM: 5 fields
+        ID_PFR1_EL1 0x10011001, whole VM: 4 fields
+        ID_DFR0_EL1 0x10009, whole VM: 3 fields
+        ID_MMFR0_EL1 0x10101105, whole VM: 5 fields
+        ID_MMFR1_EL1 0x40000000, whole VM: 1 fields
+        ID_MMFR2_EL1 0x1260000, whole VM: 3 fields
+        ID_MMFR3_EL1 0x2122211, whole VM: 7 fields
+        ID_ISAR0_EL1 0x2101110, whole VM: 5 fields
+        ID_ISAR1_EL1 0x13112111, whole VM: 8 fields
+        ID_ISAR2_EL1 0x21232042, whole VM: 7 fields
+        ID_ISAR3_EL1 0x1112131, whole VM: 7 fields
+        ID_ISAR4_EL1 0x11142, whole VM: 5 fields
+        ID_ISAR5_EL1 0x1011121, whole VM: 6 fields
+        ID_MMFR4_EL1 0x11110, whole VM: 5 fields
+        ID_ISAR6_EL1 0x1111111, whole VM: 7 fields
+        MVFR0_EL1 0x10110222, whole VM: 6 fields
+        MVFR1_EL1 0x13211111, whole VM: 8 fields
+        MVFR2_EL1 0x43, whole VM: 2 fields
+        ID_PFR2_EL1 0x11, whole VM: 2 fields
+        ID_MMFR5_EL1 0x1, whole VM: 1 fields
+        ID_AA64PFR0_EL1 0x1101001021110222, whole VM: 9 fields
+        ID_AA64PFR1_EL1 0x21, whole VM: 2 fields
+        ID_AA64DFR0_EL1 0x10305009, whole VM: 4 fields
+        ID_AA64ISAR0_EL1 0x1221111110212120, whole VM: 14 fields
+        ID_AA64ISAR1_EL1 0x11111100211002, whole VM: 10 fields
+        ID_AA64MMFR0_EL1 0x32310201126, whole VM: 9 fields
+        ID_AA64MMFR1_EL1 0x11010211122, whole VM: 7 fields
+        ID_AA64MMFR2_EL1 0x1021011010011011, whole VM: 8 fields
+        CLIDR_EL1 0x2000021, per vCPU: 12 fields
+        CTR_EL0 0x9444c004, whole VM: 4 fields
+    "#]],
+    );
+}
+
+#[test]
+fn limits_are_the_hosts() {
+    expect![[r#"
+        HostLimits {
+            ipa_bits: 52,
+            vcpus: 512,
+            features: [
+                "power-off",
+                "el1-32bit",
+                "psci-0.2",
+                "pmu",
+                "sve",
+                "ptrauth",
+            ],
+            gics: [
+                V3,
+            ],
+            its: true,
+            system_suspend: true,
+            sve_lengths: [
+                128,
+                256,
+                384,
+                512,
+                640,
+                768,
+                896,
+                1024,
+                1152,
+                1280,
+                1408,
+                1536,
+                1664,
+                1792,
+                1920,
+                2048,
+            ],
+        }"#]]
+    .assert_eq(&format!("{:#?}", probed(&V7_2).limits));
+}
