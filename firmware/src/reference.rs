@@ -30,7 +30,7 @@ pub fn markdown() -> String {
 
 fn line(text: &mut String, row: &FwSpec) {
     let FwSpec { id, name, scope, domain, freeze, since, .. } = row;
-    let (kind, scope, freeze) = (kind(*domain), words(*scope), freeze_words(*freeze));
+    let (kind, scope, freeze) = (domain.kind(), scope.words(), freeze_words(*freeze));
     writeln!(text, "| `{name}` | `{id}` | {kind} | {scope} | {freeze} | {since} |")
         .expect(NEVER_FAILS);
 }
@@ -83,22 +83,6 @@ fn shown(absent: Absent) -> String {
 }
 
 const NEVER_FAILS: &str = "writing to a string cannot fail";
-
-/// What kind of register this is, in a word.
-fn kind(domain: Domain) -> &'static str {
-    match domain {
-        Domain::Version(_) => "version",
-        Domain::Level(_) => "level",
-        Domain::Bits(_) => "bitmap",
-    }
-}
-
-fn words(scope: Scope) -> &'static str {
-    match scope {
-        Scope::WholeVm => "whole VM",
-        Scope::Host => "host",
-    }
-}
 
 fn freeze_words(freeze: Freeze) -> &'static str {
     match freeze {

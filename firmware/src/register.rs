@@ -94,6 +94,16 @@ pub enum Scope {
     Host,
 }
 
+impl Scope {
+    /// In words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::WholeVm => "whole VM",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// Which values a register can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
@@ -107,6 +117,15 @@ pub enum Domain {
 }
 
 impl Domain {
+    /// What kind of value it is, in a word.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Version(_) => "version",
+            Self::Level(_) => "level",
+            Self::Bits(_) => "bitmap",
+        }
+    }
+
     /// Its values or bits.
     pub const fn symbols(self) -> &'static [Symbol] {
         match self {

@@ -48,8 +48,8 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
 }
 
 fn script(shell: Shell) -> String {
-    let mut whole =
-        firecracker::command(Name::Kedge).subcommands([crate::run::command(), command()]);
+    let commands = [crate::run::command(), crate::abi::command(), command()];
+    let mut whole = firecracker::command(Name::Kedge).subcommands(commands);
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut whole, "kedge", &mut script);
     String::from_utf8_lossy(&script).into_owned()

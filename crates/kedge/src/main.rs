@@ -3,6 +3,7 @@
 //! platforms find what they know. Behind both is one machine.
 #![deny(unsafe_code)]
 
+mod abi;
 mod completion;
 mod console;
 mod devices;
@@ -46,6 +47,7 @@ fn enter(words: &[OsString]) -> Result<Status, Failure> {
     };
     match first.to_str() {
         Some("run") => run::enter(rest),
+        Some("abi") => abi::enter(rest),
         Some("completion") => completion::enter(rest),
         _ => firecracker::enter(Name::Kedge, words),
     }

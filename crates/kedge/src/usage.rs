@@ -59,6 +59,10 @@ fn explain(error: &clap::Error, help: &str) -> Usage {
             let near = suggestion(error, ContextKind::SuggestedSubcommand);
             (format!("there is no command `{command}`"), near)
         }
+        ErrorKind::MissingSubcommand => {
+            let legal = text(error, ContextKind::ValidSubcommand);
+            ("a command is missing".to_owned(), Some(format!("add one of: {legal}")))
+        }
         ErrorKind::InvalidValue if value.is_empty() => (
             format!("`{flag}` wants a value"),
             Some(format!("write `{}`", text(error, ContextKind::InvalidArg))),

@@ -63,10 +63,12 @@ fn the_help_shows_both_command_lines() {
 
         Usage: kedge run --kernel FILE [OPTIONS]
                kedge --no-api --config-file FILE [OPTIONS]
+               kedge abi COMMAND
                kedge completion SHELL
 
         Commands:
           run         Run a virtual machine described by flags
+          abi         Show what a host's firmware offers its guests
           completion  Print a shell's completion script
 
         Firecracker's command line:

@@ -22,6 +22,7 @@ const ANONYMOUS: &str = "anonymous-instance";
 const USAGE: &str = "\
 kedge run --kernel FILE [OPTIONS]
        kedge --no-api --config-file FILE [OPTIONS]
+       kedge abi COMMAND
        kedge completion SHELL";
 
 /// The command line at the top level.

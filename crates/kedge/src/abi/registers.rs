@@ -1,0 +1,25 @@
+//! `kedge abi registers`: the table of firmware registers.
+
+use kedge_firmware::{FwSpec, TABLE};
+
+use super::columns::{aligned, row};
+
+/// The table.
+pub(super) fn table() -> String {
+    let mut rows = vec![row(["REGISTER", "ID", "KIND", "SCOPE", "SINCE", "VALUES"])];
+    rows.extend(TABLE.iter().map(of));
+    aligned(&rows)
+}
+
+fn of(spec: &FwSpec) -> [String; 6] {
+    let names: Vec<_> = spec.domain.symbols().iter().map(|symbol| symbol.name).collect();
+    let since = spec.since.split(',').next().unwrap_or(spec.since);
+    [
+        spec.name.to_owned(),
+        spec.id.to_string(),
+        spec.domain.kind().to_owned(),
+        spec.scope.words().to_owned(),
+        format!("Linux {since}"),
+        names.join(", "),
+    ]
+}
