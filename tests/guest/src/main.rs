@@ -5,6 +5,7 @@
 //! Tests called `every_host::...` show what depends on the host's kernel,
 //! processor or interrupt controller; those called `once::...` do not.
 
+mod abi;
 mod boot;
 mod devices;
 mod devicetree;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     linux::tests(&mut suite);
     boot::tests(&mut suite);
     firmware::tests(&mut suite);
+    abi::tests(&mut suite);
     power::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
