@@ -1,14 +1,17 @@
 //! What a probe finds on every modelled kernel, and on one that there is not yet.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod watched;
+
 use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
-use kedge_firmware::{Firmware, FoundScope, FwReg, HostAbi, probe};
+use kedge_firmware::{Firmware, FoundScope, FwReg, Hex, HostAbi, Takes, probe};
 use kedge_hv_model::{
     BitmapOrder, Ids, ModelHypervisor, Release, Row, Rule, V5_10, V6_1, V6_12, V7_2,
 };
 use kedge_ids::RegId;
+use watched::Watched;
 
 /// A bitmap to come, with a service that is on by default.
 const NEXT_BMAP: RegId = RegId(0x6030_0000_0016_0004);
@@ -133,6 +136,22 @@ fn what_a_probe_writes_it_reads_again() {
     let abi = probed(&V9_0);
     let text = serde_json::to_string(&abi).unwrap();
     assert_eq!(serde_json::from_str::<HostAbi>(&text).unwrap(), abi);
+}
+
+#[test]
+fn a_probe_runs_nothing_and_writes_only_what_is_listed() {
+    let hypervisor = Watched::new(&V5_10, None);
+    probe(&hypervisor).unwrap();
+    assert_eq!(hypervisor.misdeeds(), [""; 0]);
+}
+
+#[test]
+fn a_machine_that_cannot_be_mended_is_replaced() {
+    let bmap = FwReg::VendorHypBmap;
+    let hypervisor = Watched::new(&V6_1, Some(bmap.spec().id));
+    let found = probe(&hypervisor).unwrap();
+    let expected = Takes::Bits { bits: Hex(0x3), empty: true };
+    assert_eq!(found.firmware(bmap).unwrap().takes, expected);
 }
 
 #[test]

@@ -1,0 +1,162 @@
+//! The model, watched: what a probe must not do is noted, and registers can be made to
+//! take one write per machine only.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use kedge_guest_memory::{GuestAddress, RamRegion};
+use kedge_hv::{
+    Access, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Kick, Limits, MpState, Vcpu,
+    VcpuFeatures, VcpuReg, Vm, VmConfig,
+};
+use kedge_hv_model::{ModelHypervisor, Release};
+use kedge_ids::{Ppi, RegId, Spi, VcpuId};
+use vmm_sys_util::eventfd::EventFd;
+
+/// What was noted.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    fn add(&self, note: String) {
+        self.0.lock().unwrap().push(note);
+    }
+}
+
+/// The model, watched.
+pub(crate) struct Watched {
+    model: ModelHypervisor,
+    /// Takes one write per machine.
+    once: Option<RegId>,
+    notes: Notes,
+}
+
+impl Watched {
+    pub(crate) fn new(release: &Release, once: Option<RegId>) -> Self {
+        Self { model: ModelHypervisor::new(release).unwrap(), once, notes: Notes::default() }
+    }
+
+    /// All that was run, and every write to a register that was not listed.
+    pub(crate) fn misdeeds(&self) -> Vec<String> {
+        self.notes.0.lock().unwrap().clone()
+    }
+}
+
+impl Hypervisor for Watched {
+    fn limits(&self) -> Limits {
+        self.model.limits()
+    }
+
+    fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
+        let vm = self.model.create_vm(config)?;
+        let written = Arc::default();
+        Ok(Arc::new(WatchedVm { vm, once: self.once, written, notes: self.notes.clone() }))
+    }
+}
+
+struct WatchedVm {
+    vm: Arc<dyn Vm>,
+    once: Option<RegId>,
+    written: Arc<Mutex<BTreeSet<RegId>>>,
+    notes: Notes,
+}
+
+impl Vm for WatchedVm {
+    fn supports_gic(&self, version: GicVersion) -> bool {
+        self.vm.supports_gic(version)
+    }
+    fn supports_its(&self) -> bool {
+        self.vm.supports_its()
+    }
+    fn map_ram(&self, slot: u32, region: Arc<RamRegion>, access: Access) -> Result<(), HvError> {
+        self.vm.map_ram(slot, region, access)
+    }
+    fn create_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {
+        let vcpu = self.vm.create_vcpu(id)?;
+        let (written, notes) = (Arc::clone(&self.written), self.notes.clone());
+        Ok(Box::new(WatchedVcpu { vcpu, once: self.once, written, notes }))
+    }
+    fn create_gic(&self, config: &GicConfig) -> Result<Box<dyn Gic>, HvError> {
+        self.vm.create_gic(config)
+    }
+    fn connect_irq(&self, spi: Spi, trigger: &EventFd) -> Result<(), HvError> {
+        self.vm.connect_irq(spi, trigger)
+    }
+    fn connect_doorbell(
+        &self,
+        address: GuestAddress,
+        value: u32,
+        event: &EventFd,
+    ) -> Result<(), HvError> {
+        self.vm.connect_doorbell(address, value, event)
+    }
+    fn disconnect_doorbell(
+        &self,
+        address: GuestAddress,
+        value: u32,
+        event: &EventFd,
+    ) -> Result<(), HvError> {
+        self.vm.disconnect_doorbell(address, value, event)
+    }
+    fn enable_system_suspend(&self) -> Result<(), HvError> {
+        self.vm.enable_system_suspend()
+    }
+}
+
+struct WatchedVcpu {
+    vcpu: Box<dyn Vcpu>,
+    once: Option<RegId>,
+    written: Arc<Mutex<BTreeSet<RegId>>>,
+    notes: Notes,
+}
+
+impl Vcpu for WatchedVcpu {
+    fn id(&self) -> VcpuId {
+        self.vcpu.id()
+    }
+    fn init(&mut self, features: VcpuFeatures) -> Result<(), HvError> {
+        self.vcpu.init(features)
+    }
+    fn finalize_sve(&mut self) -> Result<(), HvError> {
+        self.vcpu.finalize_sve()
+    }
+    fn reg_list(&self) -> Result<Vec<RegId>, HvError> {
+        self.vcpu.reg_list()
+    }
+    fn reg(&self, id: RegId) -> Result<VcpuReg, HvError> {
+        self.vcpu.reg(id)
+    }
+    fn set_reg(&self, id: RegId, value: &[u8]) -> Result<(), HvError> {
+        const EINVAL: i32 = 22;
+        if !self.reg_list()?.contains(&id) {
+            self.notes.add(format!("{id} was written and is not listed"));
+        }
+        if self.once == Some(id) && !self.written.lock().unwrap().insert(id) {
+            return Err(HvError::new("write a register again", EINVAL));
+        }
+        self.vcpu.set_reg(id, value)
+    }
+    fn mp_state(&self) -> Result<MpState, HvError> {
+        self.vcpu.mp_state()
+    }
+    fn set_mp_state(&self, state: MpState) -> Result<(), HvError> {
+        self.vcpu.set_mp_state(state)
+    }
+    fn init_pmu(&self, irq: Ppi) -> Result<(), HvError> {
+        self.vcpu.init_pmu(irq)
+    }
+    fn inject_external_abort(&mut self) -> Result<(), HvError> {
+        self.vcpu.inject_external_abort()
+    }
+    fn complete_access(&mut self) -> Result<(), HvError> {
+        self.notes.add("a vCPU was entered".to_owned());
+        self.vcpu.complete_access()
+    }
+    fn kicker(&mut self) -> Result<Box<dyn Kick>, HvError> {
+        self.vcpu.kicker()
+    }
+    fn run(&mut self) -> Result<Exit<'_>, HvError> {
+        self.notes.add("a vCPU was run".to_owned());
+        self.vcpu.run()
+    }
+}
