@@ -20,7 +20,7 @@ pub use hex::{Hex, RegValue};
 pub use host::{
     FoundCpu, FoundField, FoundFirmware, FoundIdReg, FoundScope, HostAbi, HostLimits, Takes,
 };
-pub use probe::{ProbeError, probe};
+pub use probe::{ProbeError, probe, probe_firmware};
 pub use reference::markdown;
 pub use register::{
     Absent, Domain, Firmware, Freeze, FwReg, FwSpec, NoFirmwareRegister, Scope, Symbol,

@@ -55,7 +55,7 @@ pub fn probe(hypervisor: &dyn Hypervisor) -> Result<HostAbi, ProbeError> {
     Ok(HostAbi {
         format: HostAbi::FORMAT,
         limits: limits(hypervisor)?,
-        firmware: firmware(hypervisor)?,
+        firmware: probe_firmware(hypervisor)?,
         cpus,
     })
 }
@@ -71,7 +71,12 @@ fn limits(hypervisor: &dyn Hypervisor) -> Result<HostLimits, ProbeError> {
     Ok(limits)
 }
 
-fn firmware(hypervisor: &dyn Hypervisor) -> Result<Vec<FoundFirmware>, ProbeError> {
+/// What the host of `hypervisor` makes of its firmware registers, by id: the quick part
+/// of [`probe`].
+///
+/// # Errors
+/// As [`probe`].
+pub fn probe_firmware(hypervisor: &dyn Hypervisor) -> Result<Vec<FoundFirmware>, ProbeError> {
     let list = Bench::new(hypervisor, VcpuFeatures::NONE)?.list()?;
     let mut listed: Vec<_> = list.into_iter().filter_map(Firmware::of).collect();
     listed.sort_by_key(|firmware| firmware.id());
