@@ -12,7 +12,7 @@ use std::{
 use super::{
     libtest::Reader,
     plan::{Entry, Share},
-    suites,
+    second_try, suites,
     tally::Tally,
 };
 use crate::{
@@ -58,14 +58,26 @@ pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> a
             scope.spawn(move || {
                 while let Some(entry) = next() {
                     // The receiver outlives every worker.
-                    let _ = results.send(on_host(entry, files, filter));
+                    let _ = results.send((entry, on_host(entry, files, filter)));
                 }
             });
         }
     });
     drop(results);
-    of_hosts.iter().for_each(|result| tally.add(result));
+    let (bad, good): (Vec<_>, Vec<_>) =
+        of_hosts.iter().partition(|(_, result)| !result.failures.is_empty());
+    good.into_iter().for_each(|(_, result)| tally.add(result));
+    let again = bad.len() <= second_try::MOST;
+    for (entry, first) in bad {
+        tally.add(if again { try_again(entry, first, &files, filter) } else { first });
+    }
     Ok(())
+}
+
+/// Runs the suites once more on a host where tests failed.
+fn try_again(entry: &Entry, first: Tally, files: &[Overlay], filter: Option<&str>) -> Tally {
+    println!("{}: {} failed; once more, alone", entry.name, first.failures.len());
+    second_try::settle(first, on_host(entry, files, filter))
 }
 
 /// Hosts that run at one time: a host keeps one processor busy, rarely two.

@@ -6,6 +6,7 @@
 mod guest;
 mod libtest;
 mod plan;
+mod second_try;
 mod suites;
 mod tally;
 mod unit;
