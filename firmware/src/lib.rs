@@ -8,6 +8,7 @@
 //! table, the host is right.
 #![forbid(unsafe_code)]
 
+mod abi;
 mod hex;
 mod host;
 mod probe;
@@ -16,6 +17,11 @@ mod register;
 mod symbols;
 mod table;
 
+pub use abi::{
+    ARM64_V0, ARM64_V1, CounterPolicy, CpuAbi, FilterAction, FilterRange, GuestAbi, HOST,
+    IdPromise, Implementation, MachineAbi, Promises, TimerPpis, UnknownFirmware, Varying, builtin,
+    builtin_names,
+};
 pub use hex::{Hex, RegValue};
 pub use host::{
     FoundCpu, FoundField, FoundFirmware, FoundIdReg, FoundScope, HostAbi, HostLimits, Takes,
