@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, Exit, Gic, GicConfig, GicVersion, HvError, Kick, MpState, Vcpu, VcpuFeatures, VcpuReg,
-    Vm,
+    Access, Exit, Gic, GicConfig, GicVersion, HvError, Kick, MpState, SError, SmcccRange, Timer,
+    Vcpu, VcpuFeatures, VcpuReg, Vm, WritableMasks,
 };
 use kedge_ids::{Ppi, RegId, Spi, VcpuId};
 use vmm_sys_util::eventfd::EventFd;
@@ -49,6 +49,18 @@ impl Vm for FakeVm {
     }
     fn enable_system_suspend(&self) -> Result<(), HvError> {
         Err(absent())
+    }
+    fn supports_smccc_filter(&self) -> bool {
+        false
+    }
+    fn filter_smccc(&self, _: &SmcccRange) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn set_counter_offset(&self, _: u64) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn writable_id_masks(&self) -> Result<Option<WritableMasks>, HvError> {
+        Ok(None)
     }
 }
 
@@ -104,6 +116,21 @@ impl Vcpu for FakeVcpu {
         Err(absent())
     }
     fn inject_external_abort(&mut self) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn set_pv_time(&self, _: GuestAddress) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn pv_time(&self) -> Result<Option<GuestAddress>, HvError> {
+        Err(absent())
+    }
+    fn set_timer_ppi(&self, _: Timer, _: Ppi) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn serror(&self) -> Result<Option<SError>, HvError> {
+        Err(absent())
+    }
+    fn set_serror(&self, _: SError) -> Result<(), HvError> {
         Err(absent())
     }
     fn complete_access(&mut self) -> Result<(), HvError> {

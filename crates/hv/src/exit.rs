@@ -35,6 +35,8 @@ pub enum Exit<'a> {
     Hypercall {
         /// The function id (w0).
         function: u32,
+        /// The instruction that it came by.
+        conduit: Conduit,
     },
     /// The guest asked its firmware for something that concerns the machine.
     System(SystemEvent),
@@ -45,6 +47,15 @@ pub enum Exit<'a> {
         /// What it says, for a report.
         reason: String,
     },
+}
+
+/// The instruction that a call of the firmware comes by (Arm DEN0028, 2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Conduit {
+    /// HVC, the one of guests that start at EL1.
+    Hvc,
+    /// SMC, which KVM takes for the same since Linux 6.4.
+    Smc,
 }
 
 /// What a guest asks of its machine through PSCI (Arm DEN0022).

@@ -1,6 +1,7 @@
 //! The interrupt controller that the hypervisor emulates.
 
 use kedge_guest_memory::GuestAddress;
+use kedge_ids::{Mpidr, VcpuId};
 use serde::{Deserialize, Serialize};
 
 use crate::HvError;
@@ -51,12 +52,116 @@ impl GicConfig {
     }
 }
 
+/// A register of the controller as its user reaches it (Linux,
+/// Documentation/virt/kvm/devices/arm-vgic{,-v3,-its}.rst). 32 bits of value where
+/// nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum GicReg {
+    /// One of a GICv3's distributor (`GICD_`), by its offset in bytes.
+    Distributor {
+        /// In the frame of 64 KiB.
+        offset: u32,
+    },
+    /// One of a GICv3's redistributor (`GICR_`).
+    Redistributor {
+        /// Whose.
+        cpu: Mpidr,
+        /// In the two frames of 64 KiB.
+        offset: u32,
+    },
+    /// A system register of a GICv3's CPU interface (`ICC_`), 64 bits.
+    CpuSystem {
+        /// Whose.
+        cpu: Mpidr,
+        /// Its encoding: op0 in bits 15:14, op1 13:11, CRn 10:7, CRm 6:3, op2 2:0.
+        encoding: u16,
+    },
+    /// The levels of 32 of a GICv3's interrupt lines.
+    LineLevel {
+        /// Whose, where the interrupts are private.
+        cpu: Mpidr,
+        /// The INTID of the lowest: a multiple of 32 up to 992.
+        first: u16,
+    },
+    /// One of the translation service (`GITS_`), 64 bits.
+    Its {
+        /// In its first frame of 64 KiB.
+        offset: u32,
+    },
+    /// One of a GICv2's distributor (`GICD_`).
+    DistributorV2 {
+        /// Whose, where the register is banked.
+        cpu: VcpuId,
+        /// In the frame of 4 KiB.
+        offset: u32,
+    },
+    /// One of a GICv2's CPU interface (`GICC_`).
+    CpuInterfaceV2 {
+        /// Whose.
+        cpu: VcpuId,
+        /// In the frame of 8 KiB.
+        offset: u32,
+    },
+}
+
 /// A machine's interrupt controller.
 pub trait Gic: Send + Sync {
+    /// Which it is.
+    fn version(&self) -> GicVersion;
+
     /// Makes it ready, once all vCPUs exist. GICv2 would do so by itself at the
     /// first run. Doing it again does nothing.
     ///
     /// # Errors
     /// The frames do not fit the machine.
     fn init(&self) -> Result<(), HvError>;
+
+    /// Reads a register, while no vCPU runs.
+    ///
+    /// # Errors
+    /// `ENXIO`: the controller has no such register; `EINVAL`: no such vCPU;
+    /// `EBUSY`: before [`Gic::init`], or a vCPU runs.
+    fn reg(&self, reg: GicReg) -> Result<u64, HvError>;
+
+    /// Writes a register, while no vCPU runs.
+    ///
+    /// # Errors
+    /// As [`Gic::reg`]; `EINVAL` also for a value the register cannot have.
+    fn set_reg(&self, reg: GicReg, value: u64) -> Result<(), HvError>;
+
+    /// The revision of the distributor's behaviour that the guest sees: bits 15:12
+    /// of `GICD_IIDR`. KVM's is 2, and since Linux 5.19 its user can choose 2 or 3.
+    ///
+    /// # Errors
+    /// As [`Gic::reg`].
+    fn distributor_revision(&self) -> Result<u32, HvError> {
+        let iidr = self.reg(gicd_iidr(self.version()))?;
+        Ok(u32::try_from(iidr >> IIDR_REVISION.trailing_zeros() & 0xf).unwrap_or_default())
+    }
+
+    /// Chooses the revision of the distributor's behaviour. A GICv2 lets interrupt
+    /// groups be written only once this was done.
+    ///
+    /// # Errors
+    /// `EINVAL`: a revision that the host does not have, or a number past 15; else
+    /// as [`Gic::reg`].
+    fn set_distributor_revision(&self, revision: u32) -> Result<(), HvError> {
+        if revision > 0xf {
+            return Err(HvError::new("choose the distributor's revision", EINVAL));
+        }
+        let iidr = gicd_iidr(self.version());
+        let revision = u64::from(revision) << IIDR_REVISION.trailing_zeros();
+        self.set_reg(iidr, self.reg(iidr)? & !IIDR_REVISION | revision)
+    }
 }
+
+const fn gicd_iidr(version: GicVersion) -> GicReg {
+    match version {
+        GicVersion::V2 => GicReg::DistributorV2 { cpu: VcpuId(0), offset: 0x8 },
+        GicVersion::V3 => GicReg::Distributor { offset: 0x8 },
+    }
+}
+
+/// `GICD_IIDR`.Revision.
+const IIDR_REVISION: u64 = 0xf << 12;
+const EINVAL: i32 = 22;

@@ -1,5 +1,6 @@
 //! A virtual CPU: registers, power state, running.
 
+use kedge_guest_memory::GuestAddress;
 use kedge_ids::{Ppi, RegId, VcpuId};
 
 use crate::{Exit, HvError, VcpuFeatures};
@@ -16,6 +17,23 @@ pub enum MpState {
     Stopped,
     /// It waits for an interrupt, the machine's user having said so (Linux 5.19).
     Suspended,
+}
+
+/// A timer of a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// `CNTV_`.
+    Virtual,
+    /// `CNTP_`.
+    Physical,
+}
+
+/// An SError interrupt that the guest has not taken yet. It is in no register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SError {
+    /// The instruction-specific syndrome that the guest will read, bits 24:0 of
+    /// `ESR_EL1`. None on a host without RAS, where it reads what the hardware says.
+    pub esr: Option<u64>,
 }
 
 /// Makes a vCPU's [`Vcpu::run`] return, from any thread.
@@ -108,6 +126,44 @@ pub trait Vcpu: Send {
     /// # Errors
     /// The host cannot (`KVM_CAP_ARM_INJECT_EXT_DABT`, Linux 5.5).
     fn inject_external_abort(&mut self) -> Result<(), HvError>;
+
+    /// Places the vCPU's record of stolen time (Arm DEN0057, 3): 64 bytes of mapped
+    /// RAM, for the life of the vCPU. The guest is told where when it asks, and the
+    /// record is zeroed then; the host adds to it whenever it runs the vCPU, asked or
+    /// not.
+    ///
+    /// # Errors
+    /// `ENXIO`: the host has no stolen time to tell
+    /// ([`crate::Abilities::pv_time`]); `EINVAL`: not aligned to 64 bytes, or not in
+    /// a memory slot; `EEXIST`: placed before.
+    fn set_pv_time(&self, address: GuestAddress) -> Result<(), HvError>;
+
+    /// Where the record of stolen time is, if it was placed.
+    ///
+    /// # Errors
+    /// `ENXIO`: the host has no stolen time to tell.
+    fn pv_time(&self) -> Result<Option<GuestAddress>, HvError>;
+
+    /// Makes `ppi` the interrupt of a timer, on all vCPUs that there are. Without
+    /// this it is [`Ppi::VIRTUAL_TIMER`] or [`Ppi::PHYSICAL_TIMER`].
+    ///
+    /// # Errors
+    /// `EBUSY`: a vCPU has run; `EINVAL`: the machine has no interrupt controller. One
+    /// interrupt for two purposes is found out by the first [`Vcpu::run`]: `EINVAL`.
+    fn set_timer_ppi(&self, timer: Timer, ppi: Ppi) -> Result<(), HvError>;
+
+    /// The SError that waits for the guest, if one does.
+    ///
+    /// # Errors
+    /// `ENOEXEC` before `init`.
+    fn serror(&self) -> Result<Option<SError>, HvError>;
+
+    /// Makes an SError wait for the guest. It cannot be taken back.
+    ///
+    /// # Errors
+    /// `EINVAL`: bits beyond the syndrome, or a syndrome on a host without RAS;
+    /// `ENOEXEC` before `init`.
+    fn set_serror(&self, serror: SError) -> Result<(), HvError>;
 
     /// Completes the access of the last exit without running guest code.
     ///

@@ -6,7 +6,7 @@ use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_ids::{Spi, VcpuId};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::{Gic, GicConfig, GicVersion, HvError, Vcpu, VcpuFeatures};
+use crate::{Gic, GicConfig, GicVersion, HvError, SmcccRange, Vcpu, VcpuFeatures, WritableMasks};
 
 /// What the host can give any machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +23,38 @@ pub struct Limits {
     pub features: VcpuFeatures,
 }
 
+/// What the host can do that not every host can. Each question costs a call of the
+/// kernel: they are asked when they are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// [`Vm::set_counter_offset`] works (`KVM_CAP_COUNTER_OFFSET`, Linux 6.4).
+    pub counter_offset: bool,
+    /// [`Vcpu::set_pv_time`] works (`KVM_CAP_STEAL_TIME`, Linux 5.10).
+    pub pv_time: bool,
+    /// [`VmConfig::writable_imp_ids`] can be had
+    /// (`KVM_CAP_ARM_WRITABLE_IMP_ID_REGS`, Linux 6.15).
+    pub writable_imp_ids: bool,
+    /// Ticks of the counter in a second, as `CNTFRQ_EL0` has it: no hypervisor can
+    /// change what its guests read there. 0 where it cannot be read.
+    pub counter_hz: u32,
+}
+
 /// What a machine is created with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VmConfig {
     /// Bits of a guest physical address: 32 to [`Limits::ipa_bits`].
     pub ipa_bits: u8,
+    /// Whether `MIDR_EL1`, `REVIDR_EL1` and `AIDR_EL1` are the machine's, to be
+    /// written before the first run, rather than the host's
+    /// ([`Abilities::writable_imp_ids`]).
+    pub writable_imp_ids: bool,
+}
+
+impl VmConfig {
+    /// A machine with so many address bits and nothing out of the ordinary.
+    pub const fn new(ipa_bits: u8) -> Self {
+        Self { ipa_bits, writable_imp_ids: false }
+    }
 }
 
 /// What guest code may do with a memory slot.
@@ -44,10 +71,14 @@ pub trait Hypervisor: Send + Sync {
     /// What it can give.
     fn limits(&self) -> Limits;
 
+    /// What it can do that others cannot.
+    fn abilities(&self) -> Abilities;
+
     /// A machine without memory, vCPUs or interrupt controller.
     ///
     /// # Errors
-    /// `EINVAL`: fewer than 32 address bits, or more than the host has.
+    /// `EINVAL`: fewer than 32 address bits, more than the host has, or
+    /// implementation ID registers that the host cannot let anybody write.
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError>;
 }
 
@@ -116,4 +147,33 @@ pub trait Vm: Send + Sync {
     /// # Errors
     /// `EINVAL`: the host cannot (Linux 5.19).
     fn enable_system_suspend(&self) -> Result<(), HvError>;
+
+    /// Whether [`Vm::filter_smccc`] works here (Linux 6.4).
+    fn supports_smccc_filter(&self) -> bool;
+
+    /// Says what becomes of some calls of the firmware, for the life of the machine:
+    /// there is no way to change, take back or read what was said.
+    ///
+    /// # Errors
+    /// `EINVAL`: no function id, or the range goes past the last one; `EEXIST`: it
+    /// overlaps one that was said before, or the architecture's own calls
+    /// (0x80000000 to 0x8000ffff, 0xc0000000 to 0xc000ffff); `EBUSY`: a vCPU has run;
+    /// `ENXIO` or `ENOTTY`: the host has no filter.
+    fn filter_smccc(&self, range: &SmcccRange) -> Result<(), HvError>;
+
+    /// Makes both counters of every vCPU, present and future, the host's physical
+    /// counter less `offset`. From then on writing them does nothing. It cannot be
+    /// read back.
+    ///
+    /// # Errors
+    /// `EBUSY`: a vCPU is in use by another thread; `ENOTTY`: the host cannot
+    /// ([`Abilities::counter_offset`]).
+    fn set_counter_offset(&self, offset: u64) -> Result<(), HvError>;
+
+    /// The bits of ID registers that can be changed, or none where the host does not
+    /// say (before Linux 6.7).
+    ///
+    /// # Errors
+    /// The host says that it says, and does not.
+    fn writable_id_masks(&self) -> Result<Option<WritableMasks>, HvError>;
 }

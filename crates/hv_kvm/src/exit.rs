@@ -8,12 +8,12 @@
 #![expect(unsafe_code)]
 
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::{Exit, SystemEvent};
+use kedge_hv::{Conduit, Exit, SystemEvent};
 use kedge_ids::usize_from;
 use kvm_bindings::{
     KVM_EXIT_ARM_NISV, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_FAIL_ENTRY_CPU_UNSUPPORTED,
     KVM_EXIT_HYPERCALL, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_MMIO,
-    KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
+    KVM_EXIT_SYSTEM_EVENT, KVM_HYPERCALL_EXIT_SMC, KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET,
     KVM_SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2, KVM_SYSTEM_EVENT_SHUTDOWN,
     KVM_SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2, KVM_SYSTEM_EVENT_SUSPEND, KVM_SYSTEM_EVENT_WAKEUP,
     kvm_run,
@@ -50,13 +50,9 @@ pub(crate) fn decode(run: &mut kvm_run) -> Exit<'_> {
         }
         KVM_EXIT_HYPERCALL => {
             // SAFETY: integers, see above.
-            let nr = unsafe { exit.hypercall.nr };
-            match u32::try_from(nr) {
-                Ok(function) => Exit::Hypercall { function },
-                Err(_) => {
-                    Exit::Failed { reason: format!("KVM reports a call of function {nr:#x}") }
-                }
-            }
+            let call = unsafe { exit.hypercall };
+            // SAFETY: integers, see above.
+            hypercall(call.nr, unsafe { call.__bindgen_anon_1.flags })
         }
         KVM_EXIT_SYSTEM_EVENT => {
             // SAFETY: integers, see above.
@@ -80,6 +76,16 @@ pub(crate) fn decode(run: &mut kvm_run) -> Exit<'_> {
         other => {
             Exit::Failed { reason: format!("KVM stopped for reason {other}, unknown on arm64") }
         }
+    }
+}
+
+fn hypercall<'a>(nr: u64, flags: u64) -> Exit<'a> {
+    let smc = flags & u64::from(KVM_HYPERCALL_EXIT_SMC) != 0;
+    match u32::try_from(nr) {
+        Ok(function) => {
+            Exit::Hypercall { function, conduit: if smc { Conduit::Smc } else { Conduit::Hvc } }
+        }
+        Err(_) => Exit::Failed { reason: format!("KVM reports a call of function {nr:#x}") },
     }
 }
 
@@ -177,10 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_call_names_its_function() {
+    fn a_forwarded_call_names_its_function_and_its_instruction() {
         let mut run = returned(KVM_EXIT_HYPERCALL);
         run.__bindgen_anon_1.hypercall.nr = 0xc600_0040;
-        assert_decodes(run, &expect!["Hypercall { function: 3321888832 }"]);
+        assert_decodes(run, &expect!["Hypercall { function: 3321888832, conduit: Hvc }"]);
+        run.__bindgen_anon_1.hypercall.__bindgen_anon_1.flags = 1;
+        assert_decodes(run, &expect!["Hypercall { function: 3321888832, conduit: Smc }"]);
     }
 
     #[test]

@@ -13,22 +13,26 @@
 use std::sync::Arc;
 
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::{Gic, GicConfig, GicVersion, HvError};
+use kedge_hv::{Gic, GicConfig, GicReg, GicVersion, HvError};
 use kvm_bindings::{
-    KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CTRL,
-    KVM_DEV_ARM_VGIC_GRP_NR_IRQS, KVM_VGIC_ITS_ADDR_TYPE, KVM_VGIC_V2_ADDR_TYPE_CPU,
-    KVM_VGIC_V2_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST,
+    KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CPU_REGS,
+    KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_DIST_REGS,
+    KVM_DEV_ARM_VGIC_GRP_ITS_REGS, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, KVM_DEV_ARM_VGIC_GRP_NR_IRQS,
+    KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, KVM_DEV_ARM_VGIC_LINE_LEVEL_INFO_SHIFT,
+    KVM_VGIC_ITS_ADDR_TYPE, KVM_VGIC_V2_ADDR_TYPE_CPU, KVM_VGIC_V2_ADDR_TYPE_DIST,
+    KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST, VGIC_LEVEL_INFO_LINE_LEVEL,
     kvm_create_device, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS as VGIC_ITS,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2 as VGIC_V2,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3 as VGIC_V3,
 };
 use kvm_ioctls::{DeviceFd, VmFd};
+use libc::ENXIO;
 
-use crate::attribute::{Attribute, Attributes, refused};
+use crate::attribute::{Attribute, Attributes, attribute, refused};
 use crate::ioctl;
 use crate::machine::Machine;
 
-const INIT: Attribute = (KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT);
+const INIT: Attribute = attribute(KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT);
 const NR_IRQS: Attribute = (KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0);
 
 /// SGIs and PPIs, which `NR_IRQS` counts in.
@@ -36,6 +40,7 @@ const PRIVATE_INTERRUPTS: u32 = 32;
 
 /// A machine's interrupt controller.
 pub(crate) struct KvmGic {
+    version: GicVersion,
     gic: DeviceFd,
     its: Option<DeviceFd>,
     /// Behind the files: tables are flushed into its memory through them.
@@ -63,11 +68,62 @@ impl KvmGic {
         };
         // A second controller is refused above, so this is the first value.
         machine.spis.get_or_init(|| spis);
-        Ok(Self { gic, its, _machine: machine })
+        Ok(Self { version: config.version(), gic, its, _machine: machine })
+    }
+}
+
+impl KvmGic {
+    /// The device that has a register, and the attribute that is the register.
+    fn attribute(&self, reg: GicReg) -> Option<(&DeviceFd, Attribute)> {
+        let of_cpu = |cpu: u64, rest: u64| cpu << 32 | rest;
+        let v3 = |group, attr| (GicVersion::V3, &self.gic, (group, attr));
+        let v2 = |group, attr| (GicVersion::V2, &self.gic, (group, attr));
+        let (version, device, attribute) = match reg {
+            GicReg::Distributor { offset } => v3(KVM_DEV_ARM_VGIC_GRP_DIST_REGS, offset.into()),
+            GicReg::Redistributor { cpu, offset } => {
+                v3(KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, of_cpu(cpu.packed(), offset.into()))
+            }
+            GicReg::CpuSystem { cpu, encoding } => {
+                v3(KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, of_cpu(cpu.packed(), encoding.into()))
+            }
+            GicReg::LineLevel { cpu, first } => {
+                let level = u64::from(VGIC_LEVEL_INFO_LINE_LEVEL);
+                let info = level << KVM_DEV_ARM_VGIC_LINE_LEVEL_INFO_SHIFT | u64::from(first);
+                v3(KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, of_cpu(cpu.packed(), info))
+            }
+            GicReg::Its { offset } => {
+                let group = KVM_DEV_ARM_VGIC_GRP_ITS_REGS;
+                (GicVersion::V3, self.its.as_ref()?, (group, offset.into()))
+            }
+            GicReg::DistributorV2 { cpu, offset } => {
+                v2(KVM_DEV_ARM_VGIC_GRP_DIST_REGS, of_cpu(cpu.0.into(), offset.into()))
+            }
+            GicReg::CpuInterfaceV2 { cpu, offset } => {
+                v2(KVM_DEV_ARM_VGIC_GRP_CPU_REGS, of_cpu(cpu.0.into(), offset.into()))
+            }
+        };
+        // The two versions have numbers in common that mean different things.
+        (version == self.version).then_some((device, attribute))
     }
 }
 
 impl Gic for KvmGic {
+    fn version(&self) -> GicVersion {
+        self.version
+    }
+
+    fn reg(&self, reg: GicReg) -> Result<u64, HvError> {
+        const CALL: &str = "read a register of the interrupt controller";
+        let (device, attribute) = self.attribute(reg).ok_or(HvError::new(CALL, ENXIO))?;
+        device.get_u64(attribute, CALL)
+    }
+
+    fn set_reg(&self, reg: GicReg, value: u64) -> Result<(), HvError> {
+        const CALL: &str = "write a register of the interrupt controller";
+        let (device, attribute) = self.attribute(reg).ok_or(HvError::new(CALL, ENXIO))?;
+        device.set_u64(attribute, value, CALL)
+    }
+
     fn init(&self) -> Result<(), HvError> {
         self.gic.perform(INIT, "initialize the interrupt controller")?;
         match &self.its {
@@ -108,5 +164,9 @@ fn set_interrupts(gic: &DeviceFd, spis: u32) -> Result<(), HvError> {
 }
 
 fn place(device: &DeviceFd, frame: u32, at: GuestAddress) -> Result<(), HvError> {
-    device.set_u64((KVM_DEV_ARM_VGIC_GRP_ADDR, frame), at.0, "place the interrupt controller")
+    device.set_u64(
+        attribute(KVM_DEV_ARM_VGIC_GRP_ADDR, frame),
+        at.0,
+        "place the interrupt controller",
+    )
 }

@@ -4,9 +4,13 @@
 #![expect(unsafe_code)]
 
 use std::os::fd::AsRawFd;
+use std::ptr;
 
 use kedge_ids::{u64_from, usize_from};
-use kvm_bindings::{KVM_CREATE_DEVICE_TEST, KVMIO, kvm_create_device, kvm_reg_list};
+use kvm_bindings::{
+    KVM_ARM_FEATURE_ID_RANGE_SIZE, KVM_CREATE_DEVICE_TEST, KVMIO, kvm_arm_counter_offset,
+    kvm_create_device, kvm_device_attr, kvm_reg_list, reg_mask_range,
+};
 use libc::{E2BIG, c_ulong};
 use vmm_sys_util::errno;
 use vmm_sys_util::ioctl::{
@@ -31,13 +35,22 @@ impl SignalMask {
 
 // The headers take the size of what is fixed: neither list's nor set's tail.
 const KVM_SET_SIGNAL_MASK: c_ulong = ioctl_expr(_IOC_WRITE, KVMIO, 0x8b, 4);
+const KVM_ARM_SET_COUNTER_OFFSET: c_ulong = ioctl_expr(_IOC_WRITE, KVMIO, 0xb5, 16);
+const KVM_ARM_GET_REG_WRITABLE_MASKS: c_ulong = ioctl_expr(_IOC_READ, KVMIO, 0xb6, 64);
+const KVM_GET_DEVICE_ATTR: c_ulong = ioctl_expr(_IOC_WRITE, KVMIO, 0xe2, 24);
 const KVM_GET_REG_LIST: c_ulong = ioctl_expr(_IOC_READ | _IOC_WRITE, KVMIO, 0xb0, 8);
 const KVM_CREATE_DEVICE: c_ulong = ioctl_expr(_IOC_READ | _IOC_WRITE, KVMIO, 0xe0, 12);
 
 const _: () = assert!(KVM_SET_SIGNAL_MASK == 0x4004_ae8b);
 const _: () = assert!(KVM_GET_REG_LIST == 0xc008_aeb0);
 const _: () = assert!(KVM_CREATE_DEVICE == 0xc00c_aee0);
+const _: () = assert!(KVM_ARM_SET_COUNTER_OFFSET == 0x4010_aeb5);
+const _: () = assert!(KVM_ARM_GET_REG_WRITABLE_MASKS == 0x8040_aeb6);
+const _: () = assert!(KVM_GET_DEVICE_ATTR == 0x4018_aee2);
 const _: () = assert!(size_of::<SignalMask>() == 12);
+const _: () = assert!(size_of::<kvm_arm_counter_offset>() == 16);
+const _: () = assert!(size_of::<reg_mask_range>() == 64);
+const _: () = assert!(size_of::<kvm_device_attr>() == 24);
 const _: () = assert!(size_of::<kvm_reg_list>() == 8);
 const _: () = assert!(size_of::<kvm_create_device>() == 12);
 
@@ -57,6 +70,45 @@ pub(crate) fn has_device_type(vm: &impl AsRawFd, type_: u32) -> bool {
     let mut device = kvm_create_device { type_, fd: 0, flags: KVM_CREATE_DEVICE_TEST };
     // SAFETY: the kernel reads and writes a `kvm_create_device`, which `device` is.
     unsafe { ioctl_with_mut_ref(vm, KVM_CREATE_DEVICE, &mut device) == 0 }
+}
+
+/// Reads an attribute: a value of 32 bits, and no more, is in the lower half.
+pub(crate) fn get_attribute(
+    of: &impl AsRawFd,
+    (group, attr): (u32, u64),
+) -> Result<u64, errno::Error> {
+    let mut value = 0_u64;
+    let addr = u64_from(ptr::from_mut(&mut value).expose_provenance());
+    let attr = kvm_device_attr { flags: 0, group, attr, addr };
+    // SAFETY: the kernel reads a `kvm_device_attr`, which `attr` is, and writes its
+    // value, 4 or 8 bytes whatever attribute of arm64 it is, to `value`.
+    let result = unsafe { ioctl_with_ref(of, KVM_GET_DEVICE_ATTR, &attr) };
+    check(result).map(|()| value)
+}
+
+/// Sets the distance of a machine's counters from the host's.
+pub(crate) fn set_counter_offset(
+    vm: &impl AsRawFd,
+    counter_offset: u64,
+) -> Result<(), errno::Error> {
+    let offset = kvm_arm_counter_offset { counter_offset, reserved: 0 };
+    // SAFETY: the kernel reads a `kvm_arm_counter_offset`, which `offset` is.
+    check(unsafe { ioctl_with_ref(vm, KVM_ARM_SET_COUNTER_OFFSET, &offset) })
+}
+
+/// How many masks [`writable_masks`] gives.
+pub(crate) const MASKS: usize = 192;
+const _: () = assert!(KVM_ARM_FEATURE_ID_RANGE_SIZE == 192);
+
+/// The bits of ID registers that can be changed: by op1 (0, 1, 3), CRm and op2.
+pub(crate) fn writable_masks(vm: &impl AsRawFd) -> Result<Box<[u64; MASKS]>, errno::Error> {
+    let mut masks = Box::new([0; MASKS]);
+    let addr = u64_from(masks.as_mut_ptr().expose_provenance());
+    let range = reg_mask_range { addr, ..Default::default() };
+    // SAFETY: the kernel reads a `reg_mask_range`, which `range` is: it asks for range
+    // 0, of which it writes the 192 masks to `addr`.
+    check(unsafe { ioctl_with_ref(vm, KVM_ARM_GET_REG_WRITABLE_MASKS, &range) })?;
+    Ok(masks)
 }
 
 /// The ids of all registers of `vcpu`, as many as there are.
@@ -108,8 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_machine_has_no_devices() {
+    fn what_is_not_a_machine_has_nothing_of_one() {
         let file = File::open("/dev/null").unwrap();
+        assert!(get_attribute(&file, (0, 0)).is_err());
+        assert!(set_counter_offset(&file, 0).is_err());
+        assert!(writable_masks(&file).is_err());
         assert!(!has_device_type(&file, 7));
     }
 }

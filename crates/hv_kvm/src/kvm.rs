@@ -6,13 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use kedge_hv::{HvError, Hypervisor, Limits, OpenError, VcpuFeatures, Vm, VmConfig};
+use kedge_hv::{Abilities, HvError, Hypervisor, Limits, OpenError, VcpuFeatures, Vm, VmConfig};
 use kedge_ids::u64_from;
-use kvm_bindings::{KVM_API_VERSION, KVM_CAP_ARM_INJECT_EXT_DABT, KVM_CAP_ARM_NISV_TO_USER};
+use kvm_bindings::{
+    KVM_API_VERSION, KVM_CAP_ARM_INJECT_EXT_DABT, KVM_CAP_ARM_NISV_TO_USER,
+    KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, KVM_CAP_COUNTER_OFFSET, KVM_CAP_STEAL_TIME,
+};
 use kvm_ioctls::Cap;
 use libc::{EACCES, ENODEV, ENOENT, ENXIO, EPERM};
 use rustix::param::page_size;
 
+use crate::counter;
 use crate::vm::KvmVm;
 
 /// Linux KVM on an arm64 host.
@@ -85,6 +89,15 @@ impl Hypervisor for Kvm {
             slots: self.amount(Cap::NrMemslots),
             features: self.features(),
         })
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            counter_offset: has(&self.fd, KVM_CAP_COUNTER_OFFSET),
+            pv_time: has(&self.fd, KVM_CAP_STEAL_TIME),
+            writable_imp_ids: has(&self.fd, KVM_CAP_ARM_WRITABLE_IMP_ID_REGS),
+            counter_hz: counter::frequency(),
+        }
     }
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {

@@ -18,6 +18,8 @@
 #[cfg(target_arch = "aarch64")]
 mod attribute;
 #[cfg(target_arch = "aarch64")]
+mod counter;
+#[cfg(target_arch = "aarch64")]
 mod exit;
 #[cfg(target_arch = "aarch64")]
 mod gic;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kedge_hv::{HvError, Hypervisor, Limits, OpenError, Vm, VmConfig};
+use kedge_hv::{Abilities, HvError, Hypervisor, Limits, OpenError, Vm, VmConfig};
 
 /// KVM for arm64, of which there is none here: the type has no values.
 #[derive(Debug)]
@@ -29,6 +29,10 @@ impl Kvm {
 
 impl Hypervisor for Kvm {
     fn limits(&self) -> Limits {
+        match *self {}
+    }
+
+    fn abilities(&self) -> Abilities {
         match *self {}
     }
 

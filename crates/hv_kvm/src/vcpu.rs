@@ -2,24 +2,28 @@
 
 use std::sync::Arc;
 
-use kedge_hv::{Exit, HvError, Kick, MpState, Vcpu, VcpuFeatures, VcpuReg};
+use kedge_guest_memory::GuestAddress;
+use kedge_hv::{Exit, HvError, Kick, MpState, SError, Timer, Vcpu, VcpuFeatures, VcpuReg};
 use kedge_ids::{Ppi, RegId, VcpuId};
 use kvm_bindings::{
-    KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT, KVM_ARM_VCPU_PMU_V3_IRQ, KVM_ARM_VCPU_SVE,
-    KVM_EXIT_MMIO, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED, KVM_MP_STATE_SUSPENDED,
-    kvm_mp_state, kvm_vcpu_events, kvm_vcpu_init,
+    KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT, KVM_ARM_VCPU_PMU_V3_IRQ,
+    KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_ARM_VCPU_SVE, KVM_ARM_VCPU_TIMER_CTRL,
+    KVM_ARM_VCPU_TIMER_IRQ_PTIMER, KVM_ARM_VCPU_TIMER_IRQ_VTIMER, KVM_EXIT_MMIO,
+    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED, KVM_MP_STATE_SUSPENDED, kvm_mp_state,
+    kvm_vcpu_events, kvm_vcpu_init,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use libc::{EFAULT, EINTR, EINVAL};
 
-use crate::attribute::{Attribute, Attributes, refused};
+use crate::attribute::{Attribute, Attributes, attribute, refused};
 use crate::exit;
 use crate::ioctl;
 use crate::kick::Binding;
 use crate::machine::Machine;
 
-const PMU_IRQ: Attribute = (KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_IRQ);
-const PMU_INIT: Attribute = (KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT);
+const PMU_IRQ: Attribute = attribute(KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_IRQ);
+const PMU_INIT: Attribute = attribute(KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT);
+const PVTIME_IPA: Attribute = attribute(KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA);
 
 const RUN: &str = "run a vCPU";
 const READ: &str = "read a register";
@@ -147,6 +151,41 @@ impl Vcpu for KvmVcpu {
         let mut events = kvm_vcpu_events::default();
         events.exception.ext_dabt_pending = 1;
         self.fd.set_vcpu_events(&events).map_err(refused(ABORT))
+    }
+
+    fn set_pv_time(&self, address: GuestAddress) -> Result<(), HvError> {
+        self.fd.set_u64(PVTIME_IPA, address.0, "place the record of stolen time")
+    }
+
+    fn pv_time(&self) -> Result<Option<GuestAddress>, HvError> {
+        /// `INVALID_GPA`.
+        const NOWHERE: u64 = u64::MAX;
+        let address = self.fd.get_u64(PVTIME_IPA, "tell where the record of stolen time is")?;
+        Ok((address != NOWHERE).then_some(GuestAddress(address)))
+    }
+
+    fn set_timer_ppi(&self, timer: Timer, ppi: Ppi) -> Result<(), HvError> {
+        let timer = match timer {
+            Timer::Virtual => KVM_ARM_VCPU_TIMER_IRQ_VTIMER,
+            Timer::Physical => KVM_ARM_VCPU_TIMER_IRQ_PTIMER,
+        };
+        let irq = attribute(KVM_ARM_VCPU_TIMER_CTRL, timer);
+        self.fd.set_u32(irq, ppi.intid(), "set a timer's interrupt")
+    }
+
+    fn serror(&self) -> Result<Option<SError>, HvError> {
+        let events = self.fd.get_vcpu_events().map_err(refused("tell a pending SError"))?;
+        let exception = events.exception;
+        let esr = (exception.serror_has_esr != 0).then_some(exception.serror_esr);
+        Ok((exception.serror_pending != 0).then_some(SError { esr }))
+    }
+
+    fn set_serror(&self, serror: SError) -> Result<(), HvError> {
+        let mut events = kvm_vcpu_events::default();
+        events.exception.serror_pending = 1;
+        events.exception.serror_has_esr = serror.esr.is_some().into();
+        events.exception.serror_esr = serror.esr.unwrap_or(0);
+        self.fd.set_vcpu_events(&events).map_err(refused("make an SError pending"))
     }
 
     fn complete_access(&mut self) -> Result<(), HvError> {

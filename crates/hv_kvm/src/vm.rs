@@ -3,17 +3,30 @@
 use std::sync::Arc;
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
-use kedge_hv::{Access, Gic, GicConfig, GicVersion, HvError, Vcpu, Vm, VmConfig};
+use kedge_hv::{
+    Access, Gic, GicConfig, GicVersion, HvError, SmcccAction, SmcccRange, Vcpu, Vm, VmConfig,
+    WritableMasks,
+};
 use kedge_ids::{Spi, VcpuId};
-use kvm_bindings::{KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_SYSTEM_SUSPEND, kvm_enable_cap};
+use kvm_bindings::{
+    KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER,
+    KVM_CAP_ARM_SUPPORTED_REG_MASK_RANGES, KVM_CAP_ARM_SYSTEM_SUSPEND,
+    KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, kvm_device_attr, kvm_enable_cap, kvm_smccc_filter,
+    kvm_smccc_filter_action_KVM_SMCCC_FILTER_DENY as FILTER_DENY,
+    kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER as FILTER_FWD_TO_USER,
+    kvm_smccc_filter_action_KVM_SMCCC_FILTER_HANDLE as FILTER_HANDLE,
+};
 use kvm_ioctls::{IoEventAddress, VmFd};
 use libc::{EINTR, EINVAL};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::attribute::refused;
+use crate::attribute::{Attribute, Attributes, attribute, refused};
 use crate::gic::{self, KvmGic};
+use crate::ioctl;
 use crate::machine::Machine;
 use crate::vcpu::KvmVcpu;
+
+const SMCCC_FILTER: Attribute = attribute(KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER);
 
 /// A machine on KVM.
 pub(crate) struct KvmVm {
@@ -38,6 +51,9 @@ impl KvmVm {
             }
         };
         enable(&fd, KVM_CAP_ARM_NISV_TO_USER, "hand over accesses it cannot decode")?;
+        if config.writable_imp_ids {
+            enable(&fd, KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, "make the main ID registers writable")?;
+        }
         Ok(Self { machine: Arc::new(Machine::new(fd)) })
     }
 }
@@ -98,6 +114,44 @@ impl Vm for KvmVm {
 
     fn enable_system_suspend(&self) -> Result<(), HvError> {
         enable(&self.machine.fd, KVM_CAP_ARM_SYSTEM_SUSPEND, "hand over SYSTEM_SUSPEND")
+    }
+
+    fn supports_smccc_filter(&self) -> bool {
+        let (group, attr) = SMCCC_FILTER;
+        let attr = kvm_device_attr { group, attr, ..Default::default() };
+        self.machine.fd.has_device_attr(&attr).is_ok()
+    }
+
+    fn filter_smccc(&self, range: &SmcccRange) -> Result<(), HvError> {
+        const CALL: &str = "filter calls of the firmware";
+        let action = match range.action {
+            SmcccAction::Handle => FILTER_HANDLE,
+            SmcccAction::Deny => FILTER_DENY,
+            SmcccAction::Forward => FILTER_FWD_TO_USER,
+        };
+        let filter = kvm_smccc_filter {
+            base: range.base,
+            nr_functions: range.count,
+            action: action.try_into().map_err(|_| HvError::new(CALL, EINVAL))?,
+            pad: [0; 15],
+        };
+        self.machine.fd.set_to(SMCCC_FILTER, &filter, CALL)
+    }
+
+    fn set_counter_offset(&self, offset: u64) -> Result<(), HvError> {
+        ioctl::set_counter_offset(&self.machine.fd, offset)
+            .map_err(refused("set the distance of the counters from the host's"))
+    }
+
+    fn writable_id_masks(&self) -> Result<Option<WritableMasks>, HvError> {
+        let ranges = KVM_CAP_ARM_SUPPORTED_REG_MASK_RANGES;
+        // Bit n of the answer: the kernel has range n. The ID registers are range 0.
+        if self.machine.fd.check_extension_raw(ranges.into()) & 1 == 0 {
+            return Ok(None);
+        }
+        let masks = ioctl::writable_masks(&self.machine.fd)
+            .map_err(refused("tell which bits of ID registers can be changed"))?;
+        Ok(Some(WritableMasks::new(masks)))
     }
 }
 

@@ -2,12 +2,14 @@
 //! machine chose, and the services of the SMC Calling Convention (Arm DEN0028)
 //! that its bitmaps leave on.
 
-use kedge_hv::{MpState, SystemEvent, VcpuFeatures};
-use kedge_ids::{Mpidr, RegId, VcpuId};
+use kedge_guest_memory::{Bytes, GuestMemoryRegion};
+use kedge_hv::{Access, Conduit, MpState, SmcccAction, SystemEvent, VcpuFeatures};
+use kedge_ids::{Mpidr, RegId, VcpuId, usize_from};
 
 use crate::registers::{Registers, at_reset};
 use crate::release::{Ability, Answer, CpuOnReset, PSCI_0_1, Service};
 use crate::releases::id;
+use crate::run::slot_at;
 use crate::state::number;
 
 /// What became of a firmware call.
@@ -17,6 +19,8 @@ pub(crate) enum Called {
     Answered([u64; 4]),
     /// The machine's user has to do something.
     Event(SystemEvent),
+    /// The machine's user answers.
+    Forwarded,
     /// The calling vCPU is off.
     Off,
 }
@@ -75,6 +79,9 @@ const TRNG_RND64: u32 = 0xc400_0053;
 const OFF_0_1: u32 = 0x95c1_ba5f;
 const ON_0_1: u32 = 0x95c1_ba60;
 const PV_TIME_FEATURES: u64 = 0xc500_0020;
+const PV_TIME_ST: u64 = 0xc500_0021;
+/// Bytes of a record of stolen time (Arm DEN0057, 3.2.3).
+const RECORD: usize = 64;
 const SMCCC_VERSION: u32 = 0x8000_0000;
 
 const SUCCESS: u64 = 0;
@@ -93,7 +100,18 @@ const fn only(x0: u64) -> Called {
 
 impl Registers<'_> {
     /// The calling vCPU asks for `function` with these arguments.
-    pub(crate) fn call(&mut self, function: u32, arguments: [u64; 3]) -> Called {
+    pub(crate) fn call(&mut self, function: u32, arguments: [u64; 3], conduit: Conduit) -> Called {
+        if conduit == Conduit::Smc && self.release.smc_calls == Ability::Absent {
+            return Called::Answered([NOT_SUPPORTED, arguments[0], arguments[1], arguments[2]]);
+        }
+        let said = self.vm.filter.iter().find(|range| {
+            function.checked_sub(range.base).is_some_and(|offset| offset < range.count)
+        });
+        match said.map(|range| range.action) {
+            Some(SmcccAction::Deny) => return only(NOT_SUPPORTED),
+            Some(SmcccAction::Forward) => return Called::Forwarded,
+            Some(SmcccAction::Handle) | None => {}
+        }
         let version = self.psci_version();
         if version == PSCI_0_1 {
             match function {
@@ -215,7 +233,7 @@ impl Registers<'_> {
         found
     }
 
-    fn service(&self, function: u32, argument: u64) -> Called {
+    fn service(&mut self, function: u32, argument: u64) -> Called {
         let Some(service) = self.open_service(function) else { return only(NOT_SUPPORTED) };
         match service.answer {
             Answer::Values(values) => Called::Answered(values),
@@ -227,7 +245,27 @@ impl Registers<'_> {
             ]),
             Answer::ArchFeatures => only(self.arch_features(argument)),
             Answer::TrngFeatures => only(trng_features(argument)),
+            Answer::PvTimeFeatures => only(self.pv_time_features(argument)),
+            Answer::PvTimeRecord => only(self.pv_time_record()),
         }
+    }
+
+    fn pv_time_features(&self, function: u64) -> u64 {
+        let known = [PV_TIME_FEATURES, PV_TIME_ST].contains(&(function & 0xffff_ffff));
+        let placed = self.vm.vcpus[&self.vcpu].pv_time.is_some();
+        if known && placed { SUCCESS } else { NOT_SUPPORTED }
+    }
+
+    /// Tells the guest where the record of stolen time is, and zeroes it.
+    fn pv_time_record(&self) -> u64 {
+        let Some(address) = self.vm.vcpus[&self.vcpu].pv_time else { return NOT_SUPPORTED };
+        let slot = slot_at(self.vm, address, RECORD).filter(|s| s.access == Access::ReadWrite);
+        let memory = slot.and_then(|slot| Some((slot, slot.region.as_volatile_slice().ok()?)));
+        if let Some((slot, memory)) = memory {
+            // What the host has lost is not the guest's to know.
+            let _ = memory.write_slice(&[0; RECORD], usize_from(address - slot.bounds().0));
+        }
+        address
     }
 
     /// What answers `function`, unless it is switched off.

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::{GicVersion, HvError, Hypervisor, Limits, Vm, VmConfig};
+use kedge_hv::{Abilities, GicVersion, HvError, Hypervisor, Limits, Vm, VmConfig};
 use kedge_ids::{Spi, VcpuId};
 
 use crate::machine::Machine;
 use crate::program::Program;
 use crate::recording::{BadRecording, Recording};
-use crate::release::Release;
+use crate::release::{Ability, Release};
 use crate::trace::Trace;
 use crate::vm::ModelVm;
 
@@ -117,6 +117,17 @@ impl ModelHypervisor {
 impl Hypervisor for ModelHypervisor {
     fn limits(&self) -> Limits {
         self.shared.host.limits
+    }
+
+    fn abilities(&self) -> Abilities {
+        let can = |ability| ability == Ability::Present;
+        let release = &self.shared.release;
+        Abilities {
+            counter_offset: can(release.counter_offset),
+            pv_time: true,
+            writable_imp_ids: can(release.writable_imp_ids),
+            counter_hz: self.shared.host.counter_hz,
+        }
     }
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {

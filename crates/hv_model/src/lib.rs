@@ -17,7 +17,7 @@
 //! let release = release("6.12").expect("one of the modelled releases");
 //! let hypervisor = ModelHypervisor::new(release)?
 //!     .with_program(VcpuId(0), Program::new(Step::call(psci::SYSTEM_OFF, [0; 3])));
-//! let vm = hypervisor.create_vm(&VmConfig { ipa_bits: 40 })?;
+//! let vm = hypervisor.create_vm(&VmConfig::new(40))?;
 //! let mut vcpu = vm.create_vcpu(VcpuId(0))?;
 //! vcpu.init(VcpuFeatures::PSCI_0_2)?;
 //! assert!(matches!(vcpu.run()?, Exit::System(SystemEvent::Off)));

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::{GicConfig, GicVersion, HvError, VmConfig};
-use kedge_ids::{Spi, usize_from};
+use kedge_ids::{Ppi, Spi, usize_from};
 use vmm_sys_util::epoll::{Epoll, EpollEvent};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::hypervisor::Shared;
 use crate::refusal::{Refusal, refuse};
 use crate::release::Ability;
-use crate::state::VmState;
+use crate::state::{Counters, VmState};
 
 /// SGIs and PPIs, which every vCPU has of its own.
 const PRIVATE_INTERRUPTS: u32 = 32;
@@ -36,6 +36,11 @@ impl Machine {
         if !(32..=shared.host.limits.ipa_bits).contains(&config.ipa_bits) {
             return refuse(&shared.release, Refusal::AddressBits);
         }
+        let imp_ids = match (config.writable_imp_ids, shared.release.writable_imp_ids) {
+            (false, _) => Ability::Absent,
+            (true, Ability::Present) => Ability::Present,
+            (true, Ability::Absent) => return refuse(&shared.release, Refusal::ImpIds),
+        };
         let state = VmState {
             ipa_bits: config.ipa_bits,
             slots: BTreeMap::new(),
@@ -46,6 +51,10 @@ impl Machine {
             ran: false,
             dead: false,
             suspend: Ability::Absent,
+            imp_ids,
+            filter: Vec::new(),
+            counters: Counters::Written,
+            timers: [Ppi::VIRTUAL_TIMER, Ppi::PHYSICAL_TIMER],
             irqs: Vec::new(),
             triggers: Epoll::new().map_err(no_event)?,
             doorbells: Vec::new(),

@@ -72,6 +72,8 @@ pub enum Step {
     },
     /// Calls the firmware: the function id in x0, its arguments in x1 to x3.
     Call,
+    /// The same by SMC instead of HVC.
+    SecureCall,
     /// Waits for an interrupt.
     Wait,
     /// Waits until this interrupt is raised. In the model only.

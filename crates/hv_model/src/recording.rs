@@ -6,6 +6,9 @@
 //!
 //! ```text
 //! limits ipa_bits=48 vcpus=512 slots=32767 features=0x7f
+//! counter 62500000           ticks of its counter in a second, decimal
+//! ras 1                      whether an SError can be given a syndrome
+//! mask ID MASK               the bits of an ID register that it says can change
 //! plain ID VALUE             a register of a vCPU without features
 //! pmu|sve|ptrauth ID VALUE   one that this feature adds, or to which it gives
 //!                            another value
@@ -18,6 +21,8 @@ use std::collections::BTreeMap;
 
 use kedge_hv::{Limits, VcpuFeatures};
 use kedge_ids::RegId;
+
+use crate::release::Ability;
 
 /// Bytes of RAM in one memory slot: KVM counts its pages in 31 bits.
 const SLOT_BYTES: u64 = (1 << 31) * 4096 - 4096;
@@ -33,6 +38,11 @@ pub struct Recording {
     plain: BTreeMap<RegId, Vec<u8>>,
     features: Vec<(VcpuFeatures, Changes)>,
     fields: BTreeMap<(RegId, u32), Accepted>,
+    masks: BTreeMap<RegId, u64>,
+    /// Ticks of its counter in a second.
+    pub counter_hz: u32,
+    /// Whether its CPU has the extension for reliability (FEAT_RAS).
+    pub ras: Ability,
 }
 
 /// The values that four bits of an ID register accept, bit v for value v.
@@ -69,6 +79,9 @@ impl Recording {
             plain: BTreeMap::new(),
             features: Vec::new(),
             fields: BTreeMap::new(),
+            masks: BTreeMap::new(),
+            counter_hz: 62_500_000,
+            ras: Ability::Present,
         };
         for (index, line) in text.lines().enumerate() {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -89,6 +102,19 @@ impl Recording {
                     lost: u16::from_str_radix(lost, 16).ok()?,
                 };
                 self.fields.insert((id, shift.parse().ok()?), accepted);
+                Some(())
+            }
+            ["counter", hz] => {
+                self.counter_hz = hz.parse().ok()?;
+                Some(())
+            }
+            ["ras", ras] => {
+                self.ras = if ras == "0" { Ability::Absent } else { Ability::Present };
+                Some(())
+            }
+            ["mask", id, mask] => {
+                let id = RegId(u64::from_str_radix(id, 16).ok()?);
+                self.masks.insert(id, u64::from_str_radix(mask, 16).ok()?);
                 Some(())
             }
             ["plain", id, value] => {
@@ -161,6 +187,11 @@ impl Recording {
     /// Whether a vCPU without features has this register.
     pub fn has_plain(&self, id: RegId) -> bool {
         self.plain.contains_key(&id)
+    }
+
+    /// The bits of `id` that the host says can change.
+    pub fn mask(&self, id: RegId) -> u64 {
+        self.masks.get(&id).copied().unwrap_or(0)
     }
 
     /// What the four bits at `shift` of `id` accept besides the value they have.

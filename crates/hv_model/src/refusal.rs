@@ -119,7 +119,41 @@ refusals! {
     /// A PMU that is ready.
     PmuTwice = EBUSY, "initialise the performance monitors";
 
+    // What a machine's user decides beyond registers.
+    /// Writable main ID registers on a host that cannot.
+    ImpIds = EINVAL, "create a virtual machine";
+    /// A filter on a host without one.
+    NoFilter = EINVAL, "filter calls of the firmware";
+    /// A filter's range without a function id, or past the last.
+    FilterRange = EINVAL, "filter calls of the firmware";
+    /// A filter's range over another, or over the architecture's.
+    FilterOverlap = EEXIST, "filter calls of the firmware";
+    /// A filter once the machine has run.
+    FilterLate = EBUSY, "filter calls of the firmware";
+    /// An offset of the counters on a host without one.
+    NoCounterOffset = EINVAL, "set the distance of the counters from the host's";
+    /// A record of stolen time that is not aligned.
+    PvTimeMisaligned = EINVAL, "place the record of stolen time";
+    /// A record of stolen time that has its place.
+    PvTimeTwice = EEXIST, "place the record of stolen time";
+    /// A record of stolen time outside writable memory.
+    PvTimeNowhere = EINVAL, "place the record of stolen time";
+    /// A timer's interrupt without an interrupt controller.
+    TimerWithoutGic = EINVAL, "set a timer's interrupt";
+    /// A timer's interrupt once the vCPU has run.
+    TimerLate = EBUSY, "set a timer's interrupt";
+    /// A syndrome with more than its 25 bits, or on a host without RAS.
+    SErrorSyndrome = EINVAL, "make an SError pending";
+    /// A register that the controller does not have.
+    NoGicRegister = ENXIO, "reach a register of the interrupt controller";
+    /// A register of a controller that is not ready.
+    GicRegisterEarly = EBUSY, "reach a register of the interrupt controller";
+    /// A value that the controller's register cannot have.
+    GicRegisterValue = EINVAL, "write a register of the interrupt controller";
+
     // Running.
+    /// One interrupt for two purposes.
+    SharedPpi = EINVAL, "run a vCPU";
     /// Anything on a machine that a failed run has killed.
     Dead = EIO, "use a dead machine";
     /// A GICv3 that is not initialised.

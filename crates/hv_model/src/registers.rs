@@ -9,10 +9,11 @@ use kedge_ids::{Mpidr, RegId, VcpuId};
 use crate::recording::Recording;
 use crate::refusal::{Refusal, refuse};
 use crate::release::{
-    AtVcpuCreation, Birth, BitmapOrder, Freeze, Istatus, PSCI_0_1, Release, Row, Rule, Scope,
+    Ability, AtVcpuCreation, Birth, BitmapOrder, Freeze, Istatus, PSCI_0_1, Release, Row, Rule,
+    Scope,
 };
 use crate::releases::id;
-use crate::state::{Sve, VcpuState, VmState, number};
+use crate::state::{Counters, Sve, VcpuState, VmState, number};
 
 /// The registers of one vCPU, with all that they depend on.
 pub(crate) struct Registers<'a> {
@@ -153,7 +154,11 @@ impl Registers<'_> {
             return self.refuse(Refusal::Length);
         }
         let checked = self.checked(row, id, value);
-        let late = matches!(row.rule, Rule::Bitmap { order: BitmapOrder::UnknownFirst, .. });
+        let late = match row.rule {
+            Rule::Bitmap { order, .. } => order == BitmapOrder::UnknownFirst,
+            Rule::ImpId(_) => self.vm.imp_ids == Ability::Absent,
+            _ => false,
+        };
         if late && checked.is_err() {
             return checked.map(drop);
         }
@@ -185,7 +190,10 @@ impl Registers<'_> {
             Rule::SsbdLevel => allow(ssbd(new).is_some_and(|level| level <= old), None),
             Rule::Bitmap { known, .. } => allow(new & !known == 0, as_is()),
             Rule::Fields => self.fields(id, old, new),
+            Rule::ImpId(_) if self.vm.imp_ids == Ability::Absent => allow(old == new, None),
+            Rule::ImpId(mask) => allow(old == new || new & !mask == 0, as_is()),
             Rule::CacheSize => allow(new >> 28 == 0 && new & 7 >= old & 7, as_is()),
+            Rule::Counter(_) if self.vm.counters == Counters::Offset => Ok(None),
             Rule::Counter(_) => Ok(Some(self.now.wrapping_sub(new).to_le_bytes().to_vec())),
             Rule::ProcessorState => allow(self.modes().contains(&(new & 0x1f)), as_is()),
             Rule::TimerControl(istatus) => Ok(Some(timer_switches(new, istatus))),
@@ -253,6 +261,9 @@ impl Registers<'_> {
 
 /// What creating a vCPU does to the machine's counters.
 pub(crate) fn restart_counters(release: &Release, vm: &mut VmState, now: u64) {
+    if vm.counters == Counters::Offset {
+        return;
+    }
     for (id, row) in release.single_rows() {
         let Rule::Counter(at_creation) = row.rule else { continue };
         let offset: u64 = match at_creation {
@@ -261,6 +272,16 @@ pub(crate) fn restart_counters(release: &Release, vm: &mut VmState, now: u64) {
             AtVcpuCreation::Kept => continue,
         };
         vm.shared.insert(id, offset.to_le_bytes().to_vec());
+    }
+}
+
+/// Gives all counters of the machine one distance from the host's, for good.
+pub(crate) fn offset_counters(release: &Release, vm: &mut VmState, offset: u64) {
+    vm.counters = Counters::Offset;
+    for (id, row) in release.single_rows() {
+        if matches!(row.rule, Rule::Counter(_)) {
+            vm.shared.insert(id, offset.to_le_bytes().to_vec());
+        }
     }
 }
 

@@ -35,6 +35,22 @@ pub struct Release {
     pub mp_states: &'static [MpState],
     /// Whether PSCI SYSTEM_SUSPEND can be had.
     pub system_suspend: Ability,
+    /// Whether calls of the firmware can be filtered.
+    pub smccc_filter: Ability,
+    /// Whether SMC is a call of the firmware as HVC is.
+    pub smc_calls: Ability,
+    /// Whether counters can be given an offset.
+    pub counter_offset: Ability,
+    /// Whether the main ID registers can be made the machine's.
+    pub writable_imp_ids: Ability,
+    /// Whether it tells which bits of ID registers can be changed.
+    pub id_masks: Ability,
+    /// The revisions of the interrupt distributor's behaviour that can be chosen. A
+    /// machine that chooses none gets the newest, which is the last.
+    pub gic_revisions: &'static [u32],
+    /// Who must not have run when a timer is given another interrupt: the vCPU through
+    /// which it is, or any.
+    pub timer_ppis: Scope,
     /// What freezes the firmware that the guest sees.
     pub frozen_by: FrozenBy,
     /// The fields of ID registers that the first run clears in a machine without
@@ -179,6 +195,9 @@ pub enum Rule {
     ProcessorState,
     /// An identification register: field by field, as recorded on the host.
     Fields,
+    /// An implementation ID register, of which these bits can be changed in a machine
+    /// that may; any other accepts the value there is.
+    ImpId(u64),
     /// A cache's size: `CCSIDR_EL1`, with reserved bits and a least line size.
     CacheSize,
     /// A counter: a write moves it, and it runs on.
@@ -274,6 +293,11 @@ pub enum Answer {
     ArchFeatures,
     /// Whether the function in x1 is one of the TRNG's.
     TrngFeatures,
+    /// Whether the function in x1 is one of PV time's, and the caller has a record of
+    /// stolen time.
+    PvTimeFeatures,
+    /// Where the caller's record of stolen time is, which it zeroes.
+    PvTimeRecord,
 }
 
 /// What becomes of the feature that leaves a vCPU powered off.

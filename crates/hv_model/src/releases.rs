@@ -83,9 +83,6 @@ pub const COMMON: &[Row] = &[
     one(id::WORKAROUND_2, Rule::SsbdLevel),
     one(id::WORKAROUND_3, Rule::Level(0xf)),
     Row { birth: Birth::Identity, ..one(RegId::MPIDR_EL1, Rule::Stored) },
-    one(MIDR_EL1, Rule::Fixed),
-    one(REVIDR_EL1, Rule::Fixed),
-    one(AIDR_EL1, Rule::Fixed),
     one(OSLSR_EL1, Rule::Masked(1 << 1)),
     one(id::TIMER_CNT, Rule::Counter(AtVcpuCreation::Restarts)).whole_vm(),
     one(id::PTIMER_CNT, Rule::Counter(AtVcpuCreation::FollowsHost)).whole_vm(),
@@ -104,6 +101,17 @@ const TIMERS: &[Row] = &[
 const TIMERS_7: &[Row] = &[
     one(id::TIMER_CTL, Rule::TimerControl(Istatus::Hidden)),
     one(id::PTIMER_CTL, Rule::TimerControl(Istatus::Hidden)),
+];
+
+/// The main ID registers before Linux 6.15: the host's.
+const IMP_IDS: &[Row] =
+    &[one(MIDR_EL1, Rule::Fixed), one(REVIDR_EL1, Rule::Fixed), one(AIDR_EL1, Rule::Fixed)];
+
+/// The main ID registers since Linux 6.15: the machine's where its user said so.
+const IMP_IDS_WRITABLE: &[Row] = &[
+    one(MIDR_EL1, Rule::ImpId(0xffff_ffff)).whole_vm().frozen_by_run(),
+    one(REVIDR_EL1, Rule::ImpId(u64::MAX)).whole_vm().frozen_by_run(),
+    one(AIDR_EL1, Rule::ImpId(u64::MAX)).whole_vm().frozen_by_run(),
 ];
 
 /// Identification before Linux 6.3: all of the host's, but for two fields.
@@ -140,7 +148,6 @@ const fn says(x0: u64) -> Answer {
     Answer::Values([x0, 0, 0, 0])
 }
 
-const NOT_SUPPORTED: Answer = says(u64::MAX);
 const TRNG: Option<(RegId, u64)> = Some((id::STD_BMAP, 1));
 const PV_TIME: Option<(RegId, u64)> = Some((id::STD_HYP_BMAP, 1));
 const VENDOR: Option<(RegId, u64)> = Some((id::VENDOR_HYP_BMAP, 1));
@@ -154,12 +161,11 @@ const KVM_UID: Answer = Answer::Values([0xb66f_b428, 0xe911_c52e, 0x564b_caa9, 0
 const SERVICES_OLD: &[Service] = &[
     service(0x8000_0000, None, says(0x1_0001)),
     service(0x8000_0001, None, Answer::ArchFeatures),
-    service(0xc500_0020, None, NOT_SUPPORTED),
-    service(0xc500_0021, None, NOT_SUPPORTED),
+    service(0xc500_0020, None, Answer::PvTimeFeatures),
+    service(0xc500_0021, None, Answer::PvTimeRecord),
 ];
 
-/// The calls since Linux 5.19, each behind a bit of a bitmap. PV time has no
-/// memory to point to here, and PTP no clock.
+/// The calls since Linux 5.19, each behind a bit of a bitmap. PTP has no clock here.
 const SERVICES: &[Service] = &[
     service(0x8000_0000, None, says(0x1_0001)),
     service(0x8000_0001, None, Answer::ArchFeatures),
@@ -168,8 +174,8 @@ const SERVICES: &[Service] = &[
     service(0x8400_0052, TRNG, TRNG_UUID),
     service(0x8400_0053, TRNG, says(0)),
     service(0xc400_0053, TRNG, says(0)),
-    service(0xc500_0020, PV_TIME, NOT_SUPPORTED),
-    service(0xc500_0021, PV_TIME, NOT_SUPPORTED),
+    service(0xc500_0020, PV_TIME, Answer::PvTimeFeatures),
+    service(0xc500_0021, PV_TIME, Answer::PvTimeRecord),
     service(0x8600_0000, VENDOR, Answer::VendorFeatures),
     service(0x8600_ff01, VENDOR, KVM_UID),
     service(0x8600_0001, PTP, says(0)),
@@ -179,7 +185,7 @@ const SERVICES: &[Service] = &[
 pub const V5_10: Release = Release {
     name: "5.10",
     recording: include_str!("../recordings/max-5.10.host"),
-    rows: &[COMMON, TIMERS, IDENTITY],
+    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY],
     psci: &[0x2, 0x1_0000],
     services: SERVICES_OLD,
     features: 0x7f,
@@ -187,6 +193,13 @@ pub const V5_10: Release = Release {
     power_off: PowerOff::Compared,
     mp_states: &[MpState::Runnable, MpState::Stopped],
     system_suspend: Ability::Absent,
+    smccc_filter: Ability::Absent,
+    smc_calls: Ability::Absent,
+    counter_offset: Ability::Absent,
+    writable_imp_ids: Ability::Absent,
+    id_masks: Ability::Absent,
+    gic_revisions: &[2],
+    timer_ppis: Scope::Vcpu,
     frozen_by: FrozenBy::RunCall,
     without_gic: &[],
     failed_run: FailedRun::CanBeMended,
@@ -200,11 +213,12 @@ pub const V5_10: Release = Release {
 pub const V6_1: Release = Release {
     name: "6.1",
     recording: include_str!("../recordings/max-6.1.host"),
-    rows: &[COMMON, TIMERS, IDENTITY, BITMAPS],
+    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY, BITMAPS],
     psci: &[0x2, 0x1_0000, 0x1_0001],
     services: SERVICES,
     mp_states: &[MpState::Runnable, MpState::Stopped, MpState::Suspended],
     system_suspend: Ability::Present,
+    gic_revisions: &[2, 3],
     failed_run: FailedRun::KillsMachine,
     unready_pmu: UnreadyPmu::Refused,
     width_of: WidthOf::FirstInitialised,
@@ -215,9 +229,14 @@ pub const V6_1: Release = Release {
 pub const V6_12: Release = Release {
     name: "6.12",
     recording: include_str!("../recordings/max-6.12.host"),
-    rows: &[COMMON, TIMERS, IDENTITY_WRITABLE, BITMAPS],
+    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY_WRITABLE, BITMAPS],
     feature_scope: Scope::Vm,
     power_off: PowerOff::Ephemeral,
+    smccc_filter: Ability::Present,
+    smc_calls: Ability::Present,
+    counter_offset: Ability::Present,
+    id_masks: Ability::Present,
+    timer_ppis: Scope::Vm,
     without_gic: &[(ID_PFR1_EL1, 0xf << 28), (ID_AA64PFR0_EL1, 0xf << 24)],
     ..V6_1
 };
@@ -226,9 +245,10 @@ pub const V6_12: Release = Release {
 pub const V7_2: Release = Release {
     name: "7.2",
     recording: include_str!("../recordings/max-7.2.host"),
-    rows: &[COMMON, TIMERS_7, IDENTITY_WRITABLE, BITMAPS, BITMAPS_2],
+    rows: &[COMMON, TIMERS_7, IMP_IDS_WRITABLE, IDENTITY_WRITABLE, BITMAPS, BITMAPS_2],
     psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003],
     features: 0x1ff,
+    writable_imp_ids: Ability::Present,
     ..V6_12
 };
 

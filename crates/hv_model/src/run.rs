@@ -2,7 +2,7 @@
 //! the machine's user.
 
 use kedge_guest_memory::{Bytes, GuestAddress, GuestMemoryRegion};
-use kedge_hv::{Access, GicConfig, HvError, MpState, SystemEvent, VcpuFeatures};
+use kedge_hv::{Access, Conduit, GicConfig, HvError, MpState, SystemEvent, VcpuFeatures};
 use kedge_ids::RegId;
 
 use crate::firmware::Called;
@@ -44,6 +44,7 @@ pub(crate) enum Exit {
     MmioRead { address: u64, length: usize },
     MmioWrite { address: u64, value: u64, length: usize },
     Undecoded { address: u64, syndrome: u64 },
+    Hypercall { function: u32, conduit: Conduit },
     System(SystemEvent),
     Failed(String),
 }
@@ -70,6 +71,7 @@ impl Registers<'_> {
             self.freeze();
         }
         let index = self.vcpu;
+        self.vcpu_state().ran = true;
         self.start(index);
         let vcpu = self.vcpu_state();
         match std::mem::replace(&mut vcpu.pending, Pending::None) {
@@ -102,8 +104,10 @@ impl Registers<'_> {
         if self.vm.dead {
             return refuse(release, Refusal::Dead);
         }
-        let gic_unready =
-            matches!(self.vm.gic, Some(GicState { config: GicConfig::V3 { .. }, ready: false }));
+        let gic_unready = matches!(
+            self.vm.gic,
+            Some(GicState { config: GicConfig::V3 { .. }, ready: false, .. })
+        );
         let vcpu = self.vcpu_state();
         let Some(features) = vcpu.features else {
             return refuse(release, Refusal::NotInitialised);
@@ -118,6 +122,18 @@ impl Registers<'_> {
         let pmu_unready = features.contains(VcpuFeatures::PMU_V3) && vcpu.pmu.is_none();
         if pmu_unready && release.unready_pmu == UnreadyPmu::Refused {
             return refuse(release, Refusal::PmuUnready);
+        }
+        self.check_ppis()
+    }
+
+    /// An interrupt controller hands out each private interrupt once.
+    fn check_ppis(&self) -> Result<(), HvError> {
+        let [virtual_timer, physical_timer] = self.vm.timers;
+        let pmu = self.vm.vcpus[&self.vcpu].pmu;
+        let shared =
+            virtual_timer == physical_timer || pmu.is_some_and(|pmu| self.vm.timers.contains(&pmu));
+        if self.vm.gic.is_some() && shared {
+            return refuse(self.release, Refusal::SharedPpi);
         }
         Ok(())
     }
@@ -155,7 +171,8 @@ impl Registers<'_> {
             Step::Load { reg, address, width } => self.load(reg, address, width),
             Step::Store { reg, address, width } => self.store_step(reg, address, width),
             Step::LoadPair { address } => self.load_pair(address),
-            Step::Call => self.call_step(),
+            Step::Call => self.call_step(Conduit::Hvc),
+            Step::SecureCall => self.call_step(Conduit::Smc),
             Step::Wait => self.wait_for(|_| true),
             Step::AwaitIrq(spi) => self.wait_for(|irq| irq == spi),
             Step::Jump(steps) => {
@@ -238,13 +255,13 @@ impl Registers<'_> {
         Outcome::Exit(Exit::Undecoded { address, syndrome: UNDECODED_SYNDROME })
     }
 
-    fn call_step(&mut self) -> Outcome {
+    fn call_step(&mut self, conduit: Conduit) -> Outcome {
         let vcpu = self.vcpu_state();
         let [function, x1, x2, x3] = [0, 1, 2, 3].map(|n| vcpu.raw(RegId::x(n)));
         vcpu.advance();
         // The function id is in w0: its upper half is not looked at.
         let function = u32::try_from(function & 0xffff_ffff).unwrap_or_default();
-        match self.call(function, [x1, x2, x3]) {
+        match self.call(function, [x1, x2, x3], conduit) {
             Called::Answered(values) => {
                 for (n, value) in (0..).zip(values) {
                     self.vcpu_state().put(RegId::x(n), value);
@@ -252,6 +269,7 @@ impl Registers<'_> {
                 Outcome::Next
             }
             Called::Event(event) => Outcome::Exit(Exit::System(event)),
+            Called::Forwarded => Outcome::Exit(Exit::Hypercall { function, conduit }),
             Called::Off => Outcome::Next,
         }
     }
@@ -261,7 +279,8 @@ fn lost(address: u64) -> String {
     format!("the host lost the guest's memory at {address:#x}")
 }
 
-fn slot_at(vm: &VmState, address: u64, length: usize) -> Option<&Slot> {
+/// The memory slot that has all of these bytes.
+pub(crate) fn slot_at(vm: &VmState, address: u64, length: usize) -> Option<&Slot> {
     let last = address.checked_add(kedge_ids::u64_from(length) - 1)?;
     vm.slots.values().find(|slot| {
         let (start, end) = slot.bounds();

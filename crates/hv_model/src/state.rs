@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kedge_guest_memory::{GuestMemoryRegion, RamRegion};
-use kedge_hv::{Access, GicConfig, MpState, VcpuFeatures};
+use kedge_hv::{Access, GicConfig, MpState, SError, SmcccRange, VcpuFeatures};
 use kedge_ids::{Ppi, RegId, Spi};
 use vmm_sys_util::epoll::Epoll;
 use vmm_sys_util::eventfd::EventFd;
@@ -27,6 +27,14 @@ pub(crate) struct VmState {
     pub(crate) ran: bool,
     pub(crate) dead: bool,
     pub(crate) suspend: Ability,
+    /// Whether the main ID registers are the machine's.
+    pub(crate) imp_ids: Ability,
+    /// What its user said of calls of the firmware.
+    pub(crate) filter: Vec<SmcccRange>,
+    /// Whether its user gave its counters a distance from the host's.
+    pub(crate) counters: Counters,
+    /// The interrupts of the virtual and the physical timer.
+    pub(crate) timers: [Ppi; 2],
     pub(crate) irqs: Vec<Irq>,
     /// The triggers of `irqs`, by index.
     pub(crate) triggers: Epoll,
@@ -58,6 +66,17 @@ impl Slot {
 pub(crate) struct GicState {
     pub(crate) config: GicConfig,
     pub(crate) ready: bool,
+    /// Of the distributor's behaviour.
+    pub(crate) revision: u32,
+}
+
+/// Who decides a machine's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counters {
+    /// Whoever writes them.
+    Written,
+    /// Its user's offset.
+    Offset,
 }
 
 /// An interrupt that an event raises.
@@ -111,6 +130,11 @@ pub(crate) struct VcpuState {
     /// Where CPU_ON wants it to start, and with which x0, until it notices.
     pub(crate) start: Option<(u64, u64)>,
     pub(crate) pmu: Option<Ppi>,
+    /// Where its record of stolen time is.
+    pub(crate) pv_time: Option<u64>,
+    /// The SError that waits for it.
+    pub(crate) serror: Option<SError>,
+    pub(crate) ran: bool,
     pub(crate) program: Program,
     /// Where its script lies: chosen when it first runs, and again after a reset.
     pub(crate) base: Option<u64>,
@@ -130,6 +154,9 @@ impl VcpuState {
             pending: Pending::None,
             start: None,
             pmu: None,
+            pv_time: None,
+            serror: None,
+            ran: false,
             program,
             base: None,
             fault: 0,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::{Exit, GicVersion, HvError, Kick, MpState, Vcpu, VcpuFeatures, VcpuReg};
+use kedge_hv::{
+    Access, Exit, GicVersion, HvError, Kick, MpState, SError, Timer, Vcpu, VcpuFeatures, VcpuReg,
+};
 use kedge_ids::{Ppi, RegId, VcpuId};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -13,8 +15,8 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::machine::Machine;
 use crate::refusal::{Refusal, refuse};
 use crate::registers::{Registers, at_reset};
-use crate::release::{PowerOff, Scope, WidthOf};
-use crate::run::{self, Entry, Outcome};
+use crate::release::{Ability, PowerOff, Scope, WidthOf};
+use crate::run::{self, Entry, Outcome, slot_at};
 use crate::state::{Pending, Sve, VcpuState, VmState};
 
 /// A vCPU of the model.
@@ -156,6 +158,7 @@ impl ModelVcpu {
             run::Exit::Undecoded { address, syndrome } => {
                 Exit::Undecoded { address: GuestAddress(address), syndrome }
             }
+            run::Exit::Hypercall { function, conduit } => Exit::Hypercall { function, conduit },
             run::Exit::System(event) => Exit::System(event),
             run::Exit::Failed(reason) => Exit::Failed { reason },
         }
@@ -253,6 +256,66 @@ impl Vcpu for ModelVcpu {
         let event = self.with(|registers| registers.abort());
         self.machine.shared.trace.push(event);
         Ok(())
+    }
+
+    fn set_pv_time(&self, address: GuestAddress) -> Result<(), HvError> {
+        let mut vm = self.machine.lock();
+        let backed = slot_at(&vm, address.0, 1).is_some_and(|s| s.access == Access::ReadWrite);
+        let vcpu = state(&mut vm, self.id);
+        if !address.0.is_multiple_of(64) {
+            return self.machine.refuse(Refusal::PvTimeMisaligned);
+        }
+        if vcpu.pv_time.is_some() {
+            return self.machine.refuse(Refusal::PvTimeTwice);
+        }
+        if !backed {
+            return self.machine.refuse(Refusal::PvTimeNowhere);
+        }
+        vcpu.pv_time = Some(address.0);
+        Ok(())
+    }
+
+    fn pv_time(&self) -> Result<Option<GuestAddress>, HvError> {
+        Ok(state(&mut self.machine.lock(), self.id).pv_time.map(GuestAddress))
+    }
+
+    fn set_timer_ppi(&self, timer: Timer, ppi: Ppi) -> Result<(), HvError> {
+        let mut vm = self.machine.lock();
+        if vm.gic.is_none() {
+            return self.machine.refuse(Refusal::TimerWithoutGic);
+        }
+        let late = match self.machine.shared.release.timer_ppis {
+            Scope::Vm => vm.vcpus.values().any(|vcpu| vcpu.ran),
+            Scope::Vcpu => state(&mut vm, self.id).ran,
+        };
+        if late {
+            return self.machine.refuse(Refusal::TimerLate);
+        }
+        let index = match timer {
+            Timer::Virtual => 0,
+            Timer::Physical => 1,
+        };
+        vm.timers[index] = ppi;
+        Ok(())
+    }
+
+    fn serror(&self) -> Result<Option<SError>, HvError> {
+        self.with_state(|vcpu, _| Ok(vcpu.serror))
+    }
+
+    fn set_serror(&self, serror: SError) -> Result<(), HvError> {
+        /// What a guest reads whose user gave no syndrome: one of its own kind.
+        const OWN_KIND: u64 = 1 << 24;
+        let ras = self.machine.shared.host.ras;
+        self.with_state(|vcpu, _| {
+            let legal = serror.esr.is_none_or(|esr| ras == Ability::Present && esr >> 25 == 0);
+            if !legal {
+                return Err(Refusal::SErrorSyndrome);
+            }
+            let esr = (ras == Ability::Present).then_some(serror.esr.unwrap_or(OWN_KIND));
+            vcpu.serror = Some(SError { esr });
+            Ok(())
+        })
     }
 
     fn complete_access(&mut self) -> Result<(), HvError> {

@@ -5,20 +5,25 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use kedge_guest_memory::{GuestAddress, GuestMemoryRegion, RamRegion};
-use kedge_hv::{Access, Gic, GicConfig, GicVersion, HvError, Vcpu, Vm};
+use kedge_hv::{
+    Access, Gic, GicConfig, GicReg, GicVersion, HvError, SmcccRange, Vcpu, Vm, WritableMasks,
+};
 use kedge_ids::{Spi, VcpuId, u64_from};
 use vmm_sys_util::epoll::{ControlOperation, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::machine::{Machine, identity, no_event};
 use crate::refusal::Refusal;
-use crate::registers::restart_counters;
+use crate::registers::{offset_counters, restart_counters};
 use crate::release::Ability;
-use crate::state::{Doorbell, GicState, Irq, Slot, VcpuState};
+use crate::state::{Doorbell, GicState, Irq, Slot, VcpuState, VmState};
 use crate::vcpu::ModelVcpu;
 
 /// The smallest page of an arm64 host, in bytes.
 const PAGE: u64 = 4096;
+
+/// The architecture's own calls, which no filter can touch: first and last.
+const RESERVED: [(u32, u32); 2] = [(0x8000_0000, 0x8000_ffff), (0xc000_0000, 0xc000_ffff)];
 
 /// A machine of the model.
 #[derive(Debug)]
@@ -98,7 +103,8 @@ impl Vm for ModelVm {
         }
         // A controller that was refused an address stays: there is no way back.
         let placed = self.machine.check_gic(&vm, config);
-        vm.gic = Some(GicState { config: *config, ready: false });
+        let revision = self.machine.shared.release.gic_revisions.last().copied().unwrap_or(0);
+        vm.gic = Some(GicState { config: *config, ready: false, revision });
         placed?;
         Ok(Box::new(ModelGic { machine: Arc::clone(&self.machine) }))
     }
@@ -166,6 +172,49 @@ impl Vm for ModelVm {
             Ability::Absent => self.machine.refuse(Refusal::SystemSuspend),
         }
     }
+
+    fn supports_smccc_filter(&self) -> bool {
+        self.machine.shared.release.smccc_filter == Ability::Present
+    }
+
+    fn filter_smccc(&self, range: &SmcccRange) -> Result<(), HvError> {
+        let mut vm = self.machine.lock();
+        if !self.supports_smccc_filter() {
+            return self.machine.refuse(Refusal::NoFilter);
+        }
+        // As the kernel counts, in 32 bits: nothing from 0 on is everything.
+        let last = range.base.wrapping_add(range.count).wrapping_sub(1);
+        if last < range.base {
+            return self.machine.refuse(Refusal::FilterRange);
+        }
+        if vm.ran {
+            return self.machine.refuse(Refusal::FilterLate);
+        }
+        let overlaps = |(first, end): (u32, u32)| range.base <= end && first <= last;
+        let said = vm.filter.iter().map(|said| (said.base, said.base + (said.count - 1)));
+        if RESERVED.into_iter().chain(said).any(overlaps) {
+            return self.machine.refuse(Refusal::FilterOverlap);
+        }
+        vm.filter.push(*range);
+        Ok(())
+    }
+
+    fn set_counter_offset(&self, offset: u64) -> Result<(), HvError> {
+        let release = &self.machine.shared.release;
+        match release.counter_offset {
+            Ability::Present => {
+                offset_counters(release, &mut self.machine.lock(), offset);
+                Ok(())
+            }
+            Ability::Absent => self.machine.refuse(Refusal::NoCounterOffset),
+        }
+    }
+
+    fn writable_id_masks(&self) -> Result<Option<WritableMasks>, HvError> {
+        let shared = &self.machine.shared;
+        let said = shared.release.id_masks == Ability::Present;
+        Ok(said.then(|| WritableMasks::of(|id| shared.host.mask(id))))
+    }
 }
 
 /// The interrupt controller of a model machine.
@@ -173,7 +222,59 @@ struct ModelGic {
     machine: Arc<Machine>,
 }
 
+impl ModelGic {
+    /// Whether there is this register, and it can be reached.
+    fn check(&self, vm: &VmState, reg: GicReg) -> Result<GicVersion, HvError> {
+        let Some(gic) = &vm.gic else { return self.machine.refuse(Refusal::NoGicRegister) };
+        let version = gic.config.version();
+        let known = match reg {
+            GicReg::Distributor { offset } => version == GicVersion::V3 && offset == GICD_IIDR,
+            GicReg::DistributorV2 { offset, .. } => {
+                version == GicVersion::V2 && offset == GICD_IIDR
+            }
+            _ => false,
+        };
+        match (known, gic.ready) {
+            (false, _) => self.machine.refuse(Refusal::NoGicRegister),
+            (true, false) => self.machine.refuse(Refusal::GicRegisterEarly),
+            (true, true) => Ok(version),
+        }
+    }
+}
+
+/// The one register that the model has of the controllers.
+const GICD_IIDR: u32 = 0x8;
+/// `GICD_IIDR`: KVM's product, 'K', and Arm.
+const PRODUCT: u64 = 0x4b00_043b;
+const REVISION_SHIFT: u32 = 12;
+
 impl Gic for ModelGic {
+    fn version(&self) -> GicVersion {
+        self.machine.lock().gic.as_ref().map_or(GicVersion::V3, |gic| gic.config.version())
+    }
+
+    fn reg(&self, reg: GicReg) -> Result<u64, HvError> {
+        let vm = self.machine.lock();
+        self.check(&vm, reg)?;
+        let revision = vm.gic.as_ref().map_or(0, |gic| gic.revision);
+        Ok(PRODUCT | u64::from(revision) << REVISION_SHIFT)
+    }
+
+    fn set_reg(&self, reg: GicReg, value: u64) -> Result<(), HvError> {
+        let mut vm = self.machine.lock();
+        self.check(&vm, reg)?;
+        let revisions = self.machine.shared.release.gic_revisions.iter();
+        let mut values = revisions.map(|r| (*r, PRODUCT | u64::from(*r) << REVISION_SHIFT));
+        let chosen = values.find(|(_, iidr)| *iidr == value & 0xffff_ffff);
+        match (&mut vm.gic, chosen) {
+            (Some(gic), Some((revision, _))) => {
+                gic.revision = revision;
+                Ok(())
+            }
+            _ => self.machine.refuse(Refusal::GicRegisterValue),
+        }
+    }
+
     fn init(&self) -> Result<(), HvError> {
         let mut vm = self.machine.lock();
         if vm.dead {

@@ -34,7 +34,7 @@ const BITMAP: Rule = Rule::Bitmap { known: 0x7, order: BitmapOrder::UnknownFirst
 
 fn plain_vcpu(release: &Release) -> Box<dyn Vcpu> {
     let hypervisor = ModelHypervisor::new(release).unwrap();
-    let vm = hypervisor.create_vm(&VmConfig { ipa_bits: 40 }).unwrap();
+    let vm = hypervisor.create_vm(&VmConfig::new(40)).unwrap();
     let mut vcpu = vm.create_vcpu(VcpuId(0)).unwrap();
     vcpu.init(VcpuFeatures::PSCI_0_2).unwrap();
     vcpu

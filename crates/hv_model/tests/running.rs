@@ -18,7 +18,7 @@ fn model(program: impl IntoIterator<Item = Step>) -> ModelHypervisor {
 }
 
 fn vm(hypervisor: &ModelHypervisor) -> Arc<dyn Vm> {
-    hypervisor.create_vm(&VmConfig { ipa_bits: 40 }).unwrap()
+    hypervisor.create_vm(&VmConfig::new(40)).unwrap()
 }
 
 fn vcpu(vm: &Arc<dyn Vm>) -> Box<dyn Vcpu> {

@@ -15,7 +15,7 @@ const IPA_BITS: u8 = 40;
 /// A machine without vCPUs.
 pub(super) fn vm(hypervisor: &dyn Hypervisor) -> Result<Arc<dyn Vm>, HvError> {
     let ipa_bits = hypervisor.limits().ipa_bits.min(IPA_BITS);
-    hypervisor.create_vm(&VmConfig { ipa_bits })
+    hypervisor.create_vm(&VmConfig::new(ipa_bits))
 }
 
 /// The SVE vector lengths in bits, ascending.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Kick, Limits, MpState, Vcpu,
-    VcpuFeatures, VcpuReg, Vm, VmConfig,
+    Abilities, Access, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Kick, Limits,
+    MpState, SError, SmcccRange, Timer, Vcpu, VcpuFeatures, VcpuReg, Vm, VmConfig, WritableMasks,
 };
 use kedge_hv_model::{ModelHypervisor, Release};
 use kedge_ids::{Ppi, RegId, Spi, VcpuId};
@@ -45,6 +45,10 @@ impl Watched {
 impl Hypervisor for Watched {
     fn limits(&self) -> Limits {
         self.model.limits()
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.model.abilities()
     }
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
@@ -101,6 +105,18 @@ impl Vm for WatchedVm {
     fn enable_system_suspend(&self) -> Result<(), HvError> {
         self.vm.enable_system_suspend()
     }
+    fn supports_smccc_filter(&self) -> bool {
+        self.vm.supports_smccc_filter()
+    }
+    fn filter_smccc(&self, range: &SmcccRange) -> Result<(), HvError> {
+        self.vm.filter_smccc(range)
+    }
+    fn set_counter_offset(&self, offset: u64) -> Result<(), HvError> {
+        self.vm.set_counter_offset(offset)
+    }
+    fn writable_id_masks(&self) -> Result<Option<WritableMasks>, HvError> {
+        self.vm.writable_id_masks()
+    }
 }
 
 struct WatchedVcpu {
@@ -147,6 +163,21 @@ impl Vcpu for WatchedVcpu {
     }
     fn inject_external_abort(&mut self) -> Result<(), HvError> {
         self.vcpu.inject_external_abort()
+    }
+    fn set_pv_time(&self, address: GuestAddress) -> Result<(), HvError> {
+        self.vcpu.set_pv_time(address)
+    }
+    fn pv_time(&self) -> Result<Option<GuestAddress>, HvError> {
+        self.vcpu.pv_time()
+    }
+    fn set_timer_ppi(&self, timer: Timer, ppi: Ppi) -> Result<(), HvError> {
+        self.vcpu.set_timer_ppi(timer, ppi)
+    }
+    fn serror(&self) -> Result<Option<SError>, HvError> {
+        self.vcpu.serror()
+    }
+    fn set_serror(&self, serror: SError) -> Result<(), HvError> {
+        self.vcpu.set_serror(serror)
     }
     fn complete_access(&mut self) -> Result<(), HvError> {
         self.notes.add("a vCPU was entered".to_owned());

@@ -10,6 +10,7 @@ const ADDRESS: u32 = 16;
 const PAIR: (u32, u32) = (17, 18);
 
 const HVC_0: u32 = 0xd400_0002;
+const SMC_0: u32 = 0xd400_0003;
 const WFI: u32 = 0xd503_207f;
 
 /// The instructions of `steps`. Behind the last one the vCPU waits for ever.
@@ -41,6 +42,7 @@ pub fn assemble(steps: &[Step]) -> anyhow::Result<Vec<u32>> {
                 code.push(0xa940_0000 | PAIR.1 << 10 | ADDRESS << 5 | PAIR.0);
             }
             Step::Call => code.push(HVC_0),
+            Step::SecureCall => code.push(SMC_0),
             Step::Wait => code.push(WFI),
             Step::Jump(steps) => code.push(jump(&starts, index, steps)?),
             Step::AwaitIrq(_) | Step::Event(_) | Step::Fail(_) => {
@@ -57,7 +59,7 @@ fn words(step: &Step) -> anyhow::Result<usize> {
     match step {
         Step::Set { .. } => Ok(4),
         Step::Load { .. } | Step::Store { .. } | Step::LoadPair { .. } => Ok(5),
-        Step::Call | Step::Wait | Step::Jump(_) => Ok(1),
+        Step::Call | Step::SecureCall | Step::Wait | Step::Jump(_) => Ok(1),
         Step::AwaitIrq(_) | Step::Event(_) | Step::Fail(_) => bail!("the model's only: {step:?}"),
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, Exit, GicConfig, GicVersion, HvError, Limits, SystemEvent, Vcpu, VcpuFeatures, Vm,
-    VmConfig,
+    Access, Conduit, Exit, GicConfig, GicVersion, HvError, Limits, SystemEvent, Vcpu, VcpuFeatures,
+    Vm, VmConfig,
 };
 use kedge_hv_model::Program;
 use kedge_ids::{RegId, VcpuId, u64_from};
@@ -86,7 +86,7 @@ impl<'a> Ctx<'a> {
     /// # Errors
     /// The hypervisor refuses it.
     pub fn vm_of(&self, ipa_bits: u8) -> Result<Arc<dyn Vm>, HvError> {
-        self.backend.hypervisor().create_vm(&VmConfig { ipa_bits })
+        self.backend.hypervisor().create_vm(&VmConfig::new(ipa_bits))
     }
 
     /// A machine with nothing in it.
@@ -228,7 +228,7 @@ pub enum Seen {
     /// An access that hardware does not describe.
     Undecoded(u64),
     /// A forwarded firmware call.
-    Hypercall(u32),
+    Hypercall(u32, Conduit),
     /// Something for the machine.
     System(SystemEvent),
     /// A kick.
@@ -271,7 +271,7 @@ pub fn run_once(vcpu: &mut dyn Vcpu, answer: u64) -> anyhow::Result<Seen> {
         }
         Exit::MmioWrite { address, data } => Seen::Store(address.0, data.to_vec()),
         Exit::Undecoded { address, .. } => Seen::Undecoded(address.0),
-        Exit::Hypercall { function } => Seen::Hypercall(function),
+        Exit::Hypercall { function, conduit } => Seen::Hypercall(function, conduit),
         Exit::System(event) => Seen::System(event),
         Exit::Interrupted => Seen::Interrupted,
         Exit::Failed { reason } => bail!("the vCPU failed: {reason}"),

@@ -73,7 +73,7 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
     features::check(spec.cpu_features, &limits)?;
     cmdline::check(&spec.boot.cmdline)?;
     let files = BootFiles::open(&spec.boot)?;
-    let vm = hypervisor.create_vm(&VmConfig { ipa_bits: ipa_bits(&limits) })?;
+    let vm = hypervisor.create_vm(&VmConfig::new(ipa_bits(&limits)))?;
     let layout = lay_out(spec, vm.as_ref(), &limits)?;
 
     let memory = map_anonymous(layout.ram())?;

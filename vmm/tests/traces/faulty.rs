@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Kick, Limits, MpState, Vcpu,
-    VcpuFeatures, VcpuReg, Vm, VmConfig,
+    Abilities, Access, Exit, Gic, GicConfig, GicReg, GicVersion, HvError, Hypervisor, Kick, Limits,
+    MpState, SError, SmcccRange, Timer, Vcpu, VcpuFeatures, VcpuReg, Vm, VmConfig, WritableMasks,
 };
 use kedge_hv_model::ModelHypervisor;
 use kedge_ids::{Ppi, RegId, Spi, VcpuId};
@@ -48,6 +48,10 @@ impl Faulty {
 impl Hypervisor for Faulty {
     fn limits(&self) -> Limits {
         self.model.limits()
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.model.abilities()
     }
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
@@ -116,6 +120,25 @@ impl Vm for FaultyVm {
         self.count.call()?;
         self.vm.enable_system_suspend()
     }
+
+    fn supports_smccc_filter(&self) -> bool {
+        self.vm.supports_smccc_filter()
+    }
+
+    fn filter_smccc(&self, range: &SmcccRange) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vm.filter_smccc(range)
+    }
+
+    fn set_counter_offset(&self, offset: u64) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vm.set_counter_offset(offset)
+    }
+
+    fn writable_id_masks(&self) -> Result<Option<WritableMasks>, HvError> {
+        self.count.call()?;
+        self.vm.writable_id_masks()
+    }
 }
 
 struct FaultyGic {
@@ -124,6 +147,20 @@ struct FaultyGic {
 }
 
 impl Gic for FaultyGic {
+    fn version(&self) -> GicVersion {
+        self.gic.version()
+    }
+
+    fn reg(&self, reg: GicReg) -> Result<u64, HvError> {
+        self.count.call()?;
+        self.gic.reg(reg)
+    }
+
+    fn set_reg(&self, reg: GicReg, value: u64) -> Result<(), HvError> {
+        self.count.call()?;
+        self.gic.set_reg(reg, value)
+    }
+
     fn init(&self) -> Result<(), HvError> {
         self.count.call()?;
         self.gic.init()
@@ -180,6 +217,29 @@ impl Vcpu for FaultyVcpu {
 
     fn inject_external_abort(&mut self) -> Result<(), HvError> {
         self.vcpu.inject_external_abort()
+    }
+
+    fn set_pv_time(&self, address: GuestAddress) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vcpu.set_pv_time(address)
+    }
+
+    fn pv_time(&self) -> Result<Option<GuestAddress>, HvError> {
+        self.vcpu.pv_time()
+    }
+
+    fn set_timer_ppi(&self, timer: Timer, ppi: Ppi) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vcpu.set_timer_ppi(timer, ppi)
+    }
+
+    fn serror(&self) -> Result<Option<SError>, HvError> {
+        self.vcpu.serror()
+    }
+
+    fn set_serror(&self, serror: SError) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vcpu.set_serror(serror)
     }
 
     fn complete_access(&mut self) -> Result<(), HvError> {

@@ -185,7 +185,7 @@ fn a_vcpu_without_init_or_a_machine_without_gic_is_refused_what_needs_them() {
     let mut vcpu = vm.create_vcpu(VcpuId(0)).unwrap();
     let event = EventFd::new(0).unwrap();
     let kvm = Kvm::open().unwrap();
-    let config = |ipa_bits| VmConfig { ipa_bits };
+    let config = VmConfig::new;
     let answers = [
         ("list", ENOEXEC, errno(vcpu.reg_list())),
         ("register", ENOEXEC, errno(vcpu.reg(RegId::PC))),

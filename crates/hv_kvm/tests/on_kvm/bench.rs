@@ -115,7 +115,7 @@ impl Bench {
 pub(crate) fn new_vm() -> Arc<dyn Vm> {
     let kvm = Kvm::open().unwrap();
     let ipa_bits = kvm.limits().ipa_bits.min(40);
-    kvm.create_vm(&VmConfig { ipa_bits }).unwrap()
+    kvm.create_vm(&VmConfig::new(ipa_bits)).unwrap()
 }
 
 pub(crate) fn region(start: u64, size: u64) -> Arc<RamRegion> {
