@@ -11,6 +11,7 @@
 mod abi;
 mod hex;
 mod host;
+mod plan;
 mod probe;
 mod reference;
 mod register;
@@ -26,6 +27,7 @@ pub use hex::{Hex, RegValue};
 pub use host::{
     FoundCpu, FoundField, FoundFirmware, FoundIdReg, FoundScope, HostAbi, HostLimits, Takes,
 };
+pub use plan::{Plan, PlanLine, Subject, Verdict};
 pub use probe::{ProbeError, probe, probe_firmware};
 pub use reference::markdown;
 pub use register::{
