@@ -34,6 +34,9 @@ pub struct Abilities {
     /// [`VmConfig::writable_imp_ids`] can be had
     /// (`KVM_CAP_ARM_WRITABLE_IMP_ID_REGS`, Linux 6.15).
     pub writable_imp_ids: bool,
+    /// Its guests can ask KVM for the precise time (`KVM_CAP_PTP_KVM`, Linux 5.13).
+    /// Where no register switches KVM's own calls, this tells whether there are any.
+    pub ptp: bool,
     /// Ticks of the counter in a second, as `CNTFRQ_EL0` has it: no hypervisor can
     /// change what its guests read there. 0 where it cannot be read.
     pub counter_hz: u32,

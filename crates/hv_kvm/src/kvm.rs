@@ -10,7 +10,7 @@ use kedge_hv::{Abilities, HvError, Hypervisor, Limits, OpenError, VcpuFeatures, 
 use kedge_ids::u64_from;
 use kvm_bindings::{
     KVM_API_VERSION, KVM_CAP_ARM_INJECT_EXT_DABT, KVM_CAP_ARM_NISV_TO_USER,
-    KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, KVM_CAP_COUNTER_OFFSET, KVM_CAP_STEAL_TIME,
+    KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, KVM_CAP_COUNTER_OFFSET, KVM_CAP_PTP_KVM, KVM_CAP_STEAL_TIME,
 };
 use kvm_ioctls::Cap;
 use libc::{EACCES, ENODEV, ENOENT, ENXIO, EPERM};
@@ -96,6 +96,7 @@ impl Hypervisor for Kvm {
             counter_offset: has(&self.fd, KVM_CAP_COUNTER_OFFSET),
             pv_time: has(&self.fd, KVM_CAP_STEAL_TIME),
             writable_imp_ids: has(&self.fd, KVM_CAP_ARM_WRITABLE_IMP_ID_REGS),
+            ptp: has(&self.fd, KVM_CAP_PTP_KVM),
             counter_hz: counter::frequency(),
         }
     }

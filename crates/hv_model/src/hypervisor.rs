@@ -42,6 +42,9 @@ impl Shared {
     }
 }
 
+/// KVM's call for the precise time.
+const PTP: u32 = 0x8600_0001;
+
 /// KVM/arm64 as a model.
 #[derive(Debug)]
 pub struct ModelHypervisor {
@@ -126,6 +129,7 @@ impl Hypervisor for ModelHypervisor {
             counter_offset: can(release.counter_offset),
             pv_time: true,
             writable_imp_ids: can(release.writable_imp_ids),
+            ptp: release.services.iter().any(|service| service.function == PTP),
             counter_hz: self.shared.host.counter_hz,
         }
     }
