@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use kedge_hv_model::{Program, Step, Width, psci};
+use kedge_hv::GicVersion;
+use kedge_hv_model::{ModelHypervisor, Program, Recording, Step, Width, psci, release};
+use kedge_ids::VcpuId;
 use kedge_vmm::Ended;
 
 use crate::guest::{
@@ -35,6 +37,28 @@ fn a_machine_alone_sleeps_until_input_wakes_it_at_the_entry_it_gave() {
     guest.says([0, b'W']);
     thread::sleep(Duration::from_millis(50));
     assert_eq!(guest.stop().outcome(), ("\0W", Ended::Stopped));
+}
+
+/// Cortex-A57 r1p0.
+const MIDR_WITH_ERRATUM_834220: &str = "plain 603000000013c000 411fd070";
+
+#[test]
+fn where_unmapped_tables_are_fatal_the_memory_stays_mapped() {
+    let release = release("7.2").unwrap();
+    let recording = [release.recording, MIDR_WITH_ERRATUM_834220].join("\n");
+    let host = Recording::parse(&recording).unwrap();
+    let model = ModelHypervisor::on(release, host, &[GicVersion::V3]);
+    // KVM_ARM_VCPU_INIT, which unmaps it, would have zeroed x9.
+    let take = Step::Load { reg: 9, address: SERIAL, width: Width::Byte };
+    let awake = [want_input(), print_reg(9), await_input(), vec![take]].concat();
+    let sleeper = program(&[awake, suspend(0)]);
+    let guest = Guest::over(model.with_program(VcpuId(0), sleeper)).start();
+    guest.says([0]);
+    guest.types(b"1");
+    thread::sleep(Duration::from_millis(50));
+    guest.types(b"2");
+    guest.says([0, b'1']);
+    assert_eq!(guest.stop().ended.unwrap(), Ended::Stopped);
 }
 
 #[test]
