@@ -74,6 +74,18 @@ pub fn one_line(error: &dyn Fix) -> String {
     report.strip_prefix("error: ").unwrap_or(&report).replace("\n  ", "; ")
 }
 
+/// Below this, two words are not alike (Jaro similarity, 0 to 1).
+const ALIKE: f64 = 0.7;
+
+/// The one of `words` that is probably meant by `word`, if any is like it.
+pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |other: &str| strsim::jaro(word, other);
+    words
+        .into_iter()
+        .filter(|other| likeness(other) > ALIKE)
+        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
@@ -108,6 +120,13 @@ mod tests {
         .assert_eq(&report(&error));
         expect!["cannot enter `house`; because: no such door; fix: build one"]
             .assert_eq(&one_line(&error));
+    }
+
+    #[test]
+    fn a_misspelt_word_is_near_the_one_meant_and_gibberish_is_near_none() {
+        let words = ["firmware", "levels", "machine"];
+        assert_eq!(nearest("fimrware", words), Some("firmware"));
+        assert_eq!(nearest("xyzzy", words), None);
     }
 
     #[test]

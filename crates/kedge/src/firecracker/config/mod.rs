@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
 use kedge_devices::virtio::catalog::{KINDS, Kind};
-use kedge_diag::Fix;
+use kedge_diag::{Fix, nearest};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
 use serde_json::Value;
@@ -25,8 +25,6 @@ const NOT_YET: [&str; 7] =
     ["balloon", "cpu-config", "memory-hotplug", "metrics", "mmds-config", "pmem", "vsock"];
 /// Keys that hold no device.
 const PLAIN: [&str; 3] = ["boot-source", "machine-config", "logger"];
-/// Below this, two words are not alike (Jaro similarity, 0 to 1).
-const ALIKE: f64 = 0.7;
 
 /// A configuration.
 #[derive(Debug, Default)]
@@ -242,14 +240,6 @@ fn level<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LevelFilter>, D::E
     let names = "Error, Warning, Info, Debug, Trace or Off";
     row.map(|row| Some(row.1))
         .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&name), &names))
-}
-
-/// The word that is meant by `word`, if one is like it.
-fn nearest<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let likeness = |other: &str| strsim::jaro(word, other);
-    words
-        .filter(|other| likeness(other) > ALIKE)
-        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
 }
 
 /// What to do about JSON that is not as it should be. Where the parser names a
