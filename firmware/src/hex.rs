@@ -11,8 +11,12 @@ use serde::ser::{Serialize, Serializer};
 pub struct Hex(pub u64);
 
 impl Hex {
-    fn parse(text: &str) -> Option<Self> {
-        u64::from_str_radix(text.strip_prefix("0x")?, 16).ok().map(Self)
+    /// The number that `text` is: `0x`, then 1 to 16 digits.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("0x").filter(|digits| digits.len() <= 16)?;
+        // `from_str_radix` takes a sign too.
+        let plain = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        u64::from_str_radix(digits, 16).ok().filter(|_| plain).map(Self)
     }
 }
 
@@ -149,6 +153,8 @@ mod tests {
         assert_eq!(Hex(0x1_0001).to_string(), "0x10001");
         assert_eq!(RegValue::from(0x1_0001).to_string(), "0x0000000000010001");
         let error = serde_json::from_str::<Hex>("\"12\"").unwrap_err();
+        assert_eq!(Hex::parse("0x+1"), None);
+        assert_eq!(Hex::parse("0x00000000000000001"), None);
         assert!(error.to_string().starts_with("`12` is no number like `0x1f`"), "{error}");
     }
 }

@@ -166,6 +166,26 @@ pub enum Takes {
     Untried,
 }
 
+impl Takes {
+    /// In words, those of `firmware`.
+    pub fn words(&self, firmware: Firmware) -> String {
+        let words = |values: &[Hex]| {
+            let words: Vec<_> = values.iter().map(|value| firmware.format(value.0)).collect();
+            if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+        };
+        match self {
+            Self::Values(values) => words(values),
+            Self::Levels(levels) => format!("{}; stores nothing", words(levels)),
+            Self::Bits { bits: Hex(0), .. } => "no bit".to_owned(),
+            Self::Bits { bits, empty: true } => format!("any of {}", firmware.format(bits.0)),
+            Self::Bits { bits, empty: false } => {
+                format!("one or more of {}", firmware.format(bits.0))
+            }
+            Self::Untried => "not tried".to_owned(),
+        }
+    }
+}
+
 /// The identification of a vCPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundCpu {

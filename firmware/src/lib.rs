@@ -19,9 +19,9 @@ mod symbols;
 mod table;
 
 pub use abi::{
-    ARM64_V0, ARM64_V1, CounterPolicy, CpuAbi, FilterAction, FilterRange, GuestAbi, HOST,
-    IdPromise, Implementation, MachineAbi, Promises, TimerPpis, UnknownFirmware, Varying, builtin,
-    builtin_names,
+    ARM64_V0, ARM64_V1, BadDocument, Contradiction, CounterPolicy, CpuAbi, Difference, Fault,
+    FilterAction, FilterRange, GuestAbi, HOST, IdPromise, Implementation, MachineAbi, Place,
+    Promises, TimerPpis, UnknownFirmware, Varying, builtin, builtin_names,
 };
 pub use hex::{Hex, RegValue};
 pub use host::{

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use kedge_diag::Fix;
 use kedge_ids::RegId;
 
+use crate::hex::Hex;
 use crate::table::TABLE;
 
 /// A firmware register that kedge knows: a row of [`TABLE`].
@@ -259,11 +260,7 @@ impl FromStr for Firmware {
     type Err = NoFirmwareRegister;
 
     fn from_str(text: &str) -> Result<Self, NoFirmwareRegister> {
-        let by_id = || {
-            let id =
-                text.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
-            id.and_then(|id| Self::of(RegId(id)))
-        };
+        let by_id = || Hex::parse(text).and_then(|id| Self::of(RegId(id.0)));
         let found = FwReg::from_name(text).map(Self::Known).or_else(by_id);
         found.ok_or_else(|| NoFirmwareRegister { text: text.to_owned() })
     }

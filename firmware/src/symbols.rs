@@ -2,6 +2,7 @@
 
 use kedge_diag::Fix;
 
+use crate::hex::Hex;
 use crate::register::{Domain, Firmware, FwReg};
 
 /// A value outside its firmware register's domain.
@@ -79,7 +80,7 @@ impl FwReg {
     fn symbol(self, word: &str) -> Option<u64> {
         let mut symbols = self.spec().domain.symbols().iter();
         let named = symbols.find(|symbol| symbol.name == word).map(|symbol| symbol.value);
-        named.or_else(|| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok())
+        named.or_else(|| Hex::parse(word).map(|hex| hex.0))
     }
 
     /// `value` as [`Self::parse`] reads it; what has no name is in hexadecimal.

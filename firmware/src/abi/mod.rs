@@ -5,14 +5,22 @@
 //! hexadecimal, or in the register's own words.
 
 mod builtin;
+mod contradiction;
 mod cpu;
+mod diff;
+mod document;
+mod form;
 mod machine;
 mod promises;
+mod read;
 
 use serde::{Deserialize, Serialize};
 
 pub use builtin::{ARM64_V0, ARM64_V1, HOST, builtin, builtin_names};
+pub use contradiction::Contradiction;
 pub use cpu::{CpuAbi, IdPromise, Implementation, Varying};
+pub use diff::Difference;
+pub use document::{BadDocument, Fault, Place};
 pub use machine::{CounterPolicy, FilterAction, FilterRange, MachineAbi, TimerPpis};
 pub use promises::Promises;
 
@@ -63,3 +71,6 @@ pub enum UnknownFirmware {
     /// They stay as the host has them.
     Adopt,
 }
+
+#[cfg(test)]
+mod tests;

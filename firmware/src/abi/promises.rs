@@ -6,6 +6,7 @@ use std::collections::btree_map::{IntoIter, Iter};
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
+use crate::hex::Hex;
 use crate::register::{Firmware, FwReg};
 
 /// A value for each of some firmware registers, in the order of their ids. As JSON, an
@@ -84,12 +85,12 @@ impl<'de> Deserialize<'de> for Promises {
             let firmware: Firmware = name.parse().map_err(D::Error::custom)?;
             let value = match firmware {
                 Firmware::Known(reg) => reg.parse(&text).map_err(D::Error::custom)?,
-                Firmware::Unknown(_) => text
-                    .strip_prefix("0x")
-                    .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-                    .ok_or_else(|| {
+                Firmware::Unknown(_) => {
+                    let value = Hex::parse(&text).map(|hex| hex.0);
+                    value.ok_or_else(|| {
                         D::Error::custom(format!("`{text}` is no number like `0x1f`"))
-                    })?,
+                    })?
+                }
             };
             Ok((firmware, value))
         };

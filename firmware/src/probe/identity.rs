@@ -69,17 +69,22 @@ const CTR_EL0: RegId = RegId::system(3, 3, 0, 0, 1);
 
 /// Whether a register tells a guest what its CPU is: op0 3, op1 0, CRn 0, CRm 1 to 7,
 /// and a few beside them. `MPIDR_EL1` tells which one.
-pub(super) fn is_identification(register: RegId) -> bool {
+pub(crate) fn is_identification(register: RegId) -> bool {
     (id(1, 0)..=id(7, 7)).contains(&register) || NAMES.iter().any(|(named, _)| *named == register)
 }
 
 /// The name, or the encoding as assemblers write it.
-fn name(register: RegId) -> String {
+pub(crate) fn name(register: RegId) -> String {
     let named = NAMES.iter().find(|(named, _)| *named == register);
     named.map_or_else(
         || format!("S3_0_C0_C{}_{}", register.0 >> 3 & 0xf, register.0 & 7),
         |(_, name)| (*name).to_owned(),
     )
+}
+
+/// Whether this is the name of a register.
+pub(crate) fn is_name(name: &str) -> bool {
+    NAMES.iter().any(|row| row.1 == name)
 }
 
 /// What a register is and what its fields take.

@@ -2,7 +2,7 @@
 //! run in them, nothing is asked of `uname`, and no register is touched that the host
 //! does not list.
 
-mod identity;
+pub(crate) mod identity;
 mod scratch;
 
 use kedge_diag::Fix;

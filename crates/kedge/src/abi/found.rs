@@ -1,8 +1,6 @@
 //! What a probe found, as tables for a terminal.
 
-use kedge_firmware::{
-    Firmware, FoundCpu, FoundField, FoundFirmware, FoundIdReg, Hex, HostAbi, HostLimits, Takes,
-};
+use kedge_firmware::{FoundCpu, FoundField, FoundFirmware, FoundIdReg, Hex, HostAbi, HostLimits};
 use kedge_hv::GicVersion;
 
 use super::columns::{aligned, row};
@@ -47,7 +45,7 @@ fn firmware(all: &[FoundFirmware]) -> Vec<[String; 5]> {
             firmware.to_string(),
             default.map_or_else(|| found.default.to_string(), |value| firmware.format(value)),
             found.scope.words().to_owned(),
-            takes(firmware, &found.takes),
+            found.takes.words(firmware),
             listed_or_empty(&found.surprises()),
         ]
     }));
@@ -56,21 +54,6 @@ fn firmware(all: &[FoundFirmware]) -> Vec<[String; 5]> {
 
 fn listed_or_empty(notes: &[String]) -> String {
     if notes.is_empty() { String::new() } else { format!("({})", notes.join("; ")) }
-}
-
-fn takes(firmware: Firmware, takes: &Takes) -> String {
-    let words = |values: &[Hex]| {
-        let words: Vec<_> = values.iter().map(|value| firmware.format(value.0)).collect();
-        listed(&words)
-    };
-    match takes {
-        Takes::Values(values) => words(values),
-        Takes::Levels(levels) => format!("{}; stores nothing", words(levels)),
-        Takes::Bits { bits: Hex(0), .. } => "no bit".to_owned(),
-        Takes::Bits { bits, empty: true } => format!("any of {}", firmware.format(bits.0)),
-        Takes::Bits { bits, empty: false } => format!("one or more of {}", firmware.format(bits.0)),
-        Takes::Untried => "not tried".to_owned(),
-    }
 }
 
 fn identity(cpu: &FoundCpu) -> Vec<[String; 4]> {
