@@ -120,6 +120,25 @@ pub(crate) mod id {
     }
 }
 
+/// `#[serde(with = "hex::ids")]`.
+pub(crate) mod ids {
+    use super::{Deserialize, Deserializer, Hex, RegId, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        ids: &[RegId],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(ids.iter().map(|id| Hex(id.0)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<RegId>, D::Error> {
+        let ids = Vec::<Hex>::deserialize(deserializer)?;
+        Ok(ids.into_iter().map(|hex| RegId(hex.0)).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -8,7 +8,7 @@ use kedge_hv::{GicVersion, Limits, VcpuFeatures};
 use kedge_ids::RegId;
 use serde::{Deserialize, Serialize};
 
-use crate::hex::{Hex, RegValue, id};
+use crate::hex::{Hex, RegValue, id, ids};
 use crate::register::{Domain, Firmware, FwReg, Scope};
 
 /// What a host can give its guests.
@@ -18,6 +18,8 @@ pub struct HostAbi {
     pub format: u32,
     /// Sizes, features and devices.
     pub limits: HostLimits,
+    /// What it can do that not every host can.
+    pub abilities: HostAbilities,
     /// Every firmware register that a vCPU lists, known or not, by id.
     pub firmware: Vec<FoundFirmware>,
     /// Identification: of a vCPU without optional features, then of one with each of
@@ -27,11 +29,30 @@ pub struct HostAbi {
 
 impl HostAbi {
     /// The format that this release writes.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
 
     /// What was found of a firmware register; nothing where the host does not list it.
     pub fn firmware(&self, reg: FwReg) -> Option<&FoundFirmware> {
         self.firmware.iter().find(|found| found.id == reg.spec().id)
+    }
+
+    /// What was found of an interrupt controller; nothing where there is none.
+    pub fn gic(&self, version: GicVersion) -> Option<&FoundGic> {
+        self.limits.gics.iter().find(|gic| gic.version == version)
+    }
+
+    /// Identification of a vCPU with these features, by name: what the vCPUs with each
+    /// of them alone have otherwise than the plain one, put together.
+    pub fn cpu_with(&self, features: &[String]) -> FoundCpu {
+        let Some((plain, others)) = self.cpus.split_first() else {
+            return FoundCpu::default();
+        };
+        let mut cpu = FoundCpu { features: features.to_vec(), ..plain.clone() };
+        let has = |other: &&FoundCpu| other.features.iter().all(|name| features.contains(name));
+        for other in others.iter().filter(has) {
+            cpu.take_over(plain, other);
+        }
+        cpu
     }
 }
 
@@ -45,13 +66,47 @@ pub struct HostLimits {
     /// Names of the vCPU features that can be asked for.
     pub features: Vec<String>,
     /// Interrupt controllers.
-    pub gics: Vec<GicVersion>,
+    pub gics: Vec<FoundGic>,
     /// Whether a GICv3 can have a translation service.
     pub its: bool,
     /// Whether a guest can be given PSCI SYSTEM_SUSPEND.
     pub system_suspend: bool,
     /// SVE vector lengths in bits, ascending; none without SVE.
     pub sve_lengths: Vec<u32>,
+    /// Ticks of the counter in a second, which guests read in `CNTFRQ_EL0` and no
+    /// hypervisor can change; 0 where it is not known.
+    pub counter_hz: u32,
+    /// Bytes of a page of the host's memory.
+    pub page_size: u64,
+}
+
+/// An interrupt controller that a machine can have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundGic {
+    /// Which.
+    pub version: GicVersion,
+    /// The revision in `GICD_IIDR`, bits 15:12, of a machine that nobody has written to.
+    pub revision: u32,
+    /// The revisions that it stored, ascending.
+    pub revisions: Vec<u32>,
+    /// `GICD_TYPER2` of a machine that nobody has written to; nothing of a GICv2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub typer2: Option<Hex>,
+}
+
+/// What a host can do that not every host can, and that no register shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostAbilities {
+    /// Calls of the firmware can be denied or answered by kedge (Linux 6.4).
+    pub smccc_filter: bool,
+    /// The physical counter can stand still while a machine does not run (Linux 6.4).
+    pub counter_offset: bool,
+    /// Guests can be told of stolen time.
+    pub pv_time: bool,
+    /// `MIDR_EL1`, `REVIDR_EL1` and `AIDR_EL1` can be chosen (Linux 6.15).
+    pub writable_imp_ids: bool,
+    /// Guests can ask KVM for precise time (Linux 5.13).
+    pub ptp: bool,
 }
 
 impl HostLimits {
@@ -64,6 +119,8 @@ impl HostLimits {
             its: false,
             system_suspend: false,
             sve_lengths: Vec::new(),
+            counter_hz: 0,
+            page_size: 0,
         }
     }
 }
@@ -186,13 +243,41 @@ impl Takes {
     }
 }
 
-/// The identification of a vCPU.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A vCPU of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundCpu {
     /// The names of its features.
     pub features: Vec<String>,
+    /// The ids of all its registers, ascending.
+    #[serde(with = "ids")]
+    pub registers: Vec<RegId>,
     /// Its ID registers, by id.
     pub id_registers: Vec<FoundIdReg>,
+}
+
+impl FoundCpu {
+    /// What was found of an ID register; nothing where the vCPU does not list it.
+    pub fn id_register(&self, id: RegId) -> Option<&FoundIdReg> {
+        self.id_registers.iter().find(|found| found.id == id)
+    }
+
+    /// Makes its own what `other` has otherwise than `plain`.
+    fn take_over(&mut self, plain: &Self, other: &Self) {
+        let more = other.registers.iter().filter(|id| !plain.registers.contains(id));
+        self.registers.extend(more);
+        self.registers.retain(|id| other.registers.contains(id) || !plain.registers.contains(id));
+        self.registers.sort_unstable();
+        self.registers.dedup();
+        for theirs in &other.id_registers {
+            let ours = self.id_registers.iter_mut().find(|found| found.id == theirs.id);
+            match (ours, plain.id_register(theirs.id)) {
+                (Some(ours), Some(born)) => ours.take_over(born, theirs),
+                (None, _) => self.id_registers.push(theirs.clone()),
+                (Some(_), None) => {}
+            }
+        }
+        self.id_registers.sort_by_key(|found| found.id);
+    }
 }
 
 /// What was found of an ID register.
@@ -210,6 +295,33 @@ pub struct FoundIdReg {
     /// Its fields that take another value than their own, by position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FoundField>,
+}
+
+impl FoundIdReg {
+    /// The lowest bits of its sixteen fields.
+    pub(crate) fn shifts() -> impl Iterator<Item = u32> {
+        (0..u64::BITS).step_by(4)
+    }
+
+    /// What the field at `shift` takes: bit v for the value v.
+    pub fn takes(&self, shift: u32) -> u64 {
+        let field = self.fields.iter().find(|field| field.shift == shift);
+        field.map_or(1 << (self.value.0 >> shift & 0xf), |field| field.takes.0)
+    }
+
+    /// Makes its own the fields that `other` has otherwise than `plain`.
+    fn take_over(&mut self, plain: &Self, other: &Self) {
+        for shift in Self::shifts() {
+            let field = |of: &Self| of.fields.iter().find(|field| field.shift == shift).copied();
+            if (plain.value.0 ^ other.value.0) >> shift & 0xf == 0 && field(plain) == field(other) {
+                continue;
+            }
+            self.value.0 = self.value.0 & !(0xf << shift) | other.value.0 & 0xf << shift;
+            self.fields.retain(|field| field.shift != shift);
+            self.fields.extend(field(other));
+        }
+        self.fields.sort_by_key(|field| field.shift);
+    }
 }
 
 /// Four bits of an ID register.

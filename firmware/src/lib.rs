@@ -25,13 +25,14 @@ pub use abi::{
 };
 pub use hex::{Hex, RegValue};
 pub use host::{
-    FoundCpu, FoundField, FoundFirmware, FoundIdReg, FoundScope, HostAbi, HostLimits, Takes,
+    FoundCpu, FoundField, FoundFirmware, FoundGic, FoundIdReg, FoundScope, HostAbi, HostAbilities,
+    HostLimits, Takes,
 };
 pub use plan::{Plan, PlanLine, Subject, Verdict};
 pub use probe::{ProbeError, probe, probe_firmware};
 pub use reference::markdown;
 pub use register::{
-    Absent, Domain, Firmware, Freeze, FwReg, FwSpec, NoFirmwareRegister, Scope, Symbol,
+    Absent, ByPtp, Domain, Firmware, Freeze, FwReg, FwSpec, NoFirmwareRegister, Scope, Symbol,
 };
 pub use symbols::BadFwValue;
 pub use table::TABLE;

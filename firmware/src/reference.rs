@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::register::{Absent, Domain, Freeze, FwSpec, Scope, Symbol};
+use crate::register::{Absent, ByPtp, Domain, Freeze, FwSpec, Scope, Symbol};
 use crate::table::TABLE;
 
 const HEAD: &str = "\
@@ -47,6 +47,7 @@ fn section(text: &mut String, row: &FwSpec) {
         freeze: _,
         absent,
         neutral,
+        opt_in,
         since: _,
         source,
     } = row;
@@ -60,9 +61,10 @@ fn section(text: &mut String, row: &FwSpec) {
         Domain::Bits(_) => "bit",
         Domain::Version(_) | Domain::Level(_) => "value",
     };
+    let limit = if *opt_in { "- A new machine shows less than it takes.\n" } else { "" };
     write!(
         text,
-        "\n## `{name}`\n\n{sets} {about}.\n\n\
+        "\n## `{name}`\n\n{sets} {about}.\n\n{limit}\
          - What a guest sees on a kernel without it: {absent}.\n\
          - The value that offers a guest nothing: {neutral}.\n\
          - Source: {source}.\n\n\
@@ -78,8 +80,15 @@ fn section(text: &mut String, row: &FwSpec) {
 }
 
 fn shown(absent: Absent) -> String {
-    let Absent { shown, same_as } = absent;
-    same_as.map_or(shown.to_owned(), |value| format!("{shown}, as with {value:#x}"))
+    let Absent { shown, same_as, by_ptp } = absent;
+    match (same_as, by_ptp) {
+        (_, Some(ByPtp { with, without })) => format!(
+            "{shown}; as with {with:#x} where the kernel has `KVM_CAP_PTP_KVM`, as with \
+             {without:#x} where not"
+        ),
+        (Some(value), None) => format!("{shown}, as with {value:#x}"),
+        (None, None) => shown.to_owned(),
+    }
 }
 
 const NEVER_FAILS: &str = "writing to a string cannot fail";

@@ -80,6 +80,9 @@ pub struct FwSpec {
     pub absent: Option<Absent>,
     /// The value with which a guest is offered nothing, if there is one.
     pub neutral: Option<u64>,
+    /// Whether it takes more than a new machine shows: of all other bitmaps the first
+    /// value is the upper limit.
+    pub opt_in: bool,
     /// The first Linux that has it.
     pub since: &'static str,
     /// Where it is defined.
@@ -173,6 +176,28 @@ pub struct Absent {
     /// The value that means the same on a kernel that has the register, where one
     /// value does on every kernel that kedge runs on.
     pub same_as: Option<u64>,
+    /// Where kernels differ: what tells them apart.
+    pub by_ptp: Option<ByPtp>,
+}
+
+impl Absent {
+    /// The value that means the same on a kernel that has the register; `ptp` as in
+    /// [`kedge_hv::Abilities::ptp`].
+    pub fn means(&self, ptp: bool) -> Option<u64> {
+        let told = self.by_ptp.map(|told| if ptp { told.with } else { told.without });
+        told.or(self.same_as)
+    }
+}
+
+/// What a kernel without a register means by that, told by whether it offers precise
+/// time: those calls came together in Linux 5.13, and any back-port has all of them.
+/// Linux 5.12, which nobody has kept up since 2021, is misjudged: it has TRNG alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByPtp {
+    /// The value of a kernel that does.
+    pub with: u64,
+    /// The value of one that does not.
+    pub without: u64,
 }
 
 /// A register of the firmware banks, known or not.

@@ -7,7 +7,7 @@
 
 use kedge_ids::RegId;
 
-use crate::register::{Absent, Domain, Freeze, FwReg, FwSpec, Scope, Symbol};
+use crate::register::{Absent, ByPtp, Domain, Freeze, FwReg, FwSpec, Scope, Symbol};
 
 const fn fw(index: u64) -> RegId {
     RegId(0x6030_0000_0014_0000 | index)
@@ -88,6 +88,7 @@ const fn workaround(reg: FwReg, index: u64, name: &'static str, about: &'static 
         freeze: Freeze::NothingStored,
         absent: None,
         neutral: None,
+        opt_in: false,
         since: "5.3",
         source: "fw-pseudo-registers.rst; Arm DEN0028, 7",
     }
@@ -104,6 +105,7 @@ const fn bitmap(reg: FwReg, index: u64, name: &'static str, bits: &'static [Symb
         freeze: Freeze::FirstRun,
         absent: None,
         neutral: Some(0),
+        opt_in: false,
         since: "5.19",
         source: "fw-pseudo-registers.rst",
     }
@@ -122,6 +124,7 @@ pub const TABLE: &[FwSpec] = &[
         freeze: Freeze::Never,
         absent: None,
         neutral: None,
+        opt_in: false,
         since: "4.17",
         source: "fw-pseudo-registers.rst; Arm DEN0022",
     },
@@ -140,6 +143,7 @@ pub const TABLE: &[FwSpec] = &[
         absent: Some(Absent {
             shown: "no answer about Spectre-BHB: the guest takes care of itself",
             same_as: Some(0),
+            by_ptp: None,
         }),
         since: "5.18, and stable releases before it",
         ..workaround(
@@ -154,12 +158,17 @@ pub const TABLE: &[FwSpec] = &[
         absent: Some(Absent {
             shown: "all that the kernel has, without a switch: TRNG from 5.12 on, nothing on 5.10",
             same_as: None,
+            by_ptp: Some(ByPtp { with: 0x1, without: 0x0 }),
         }),
         ..bitmap(FwReg::StdBmap, 0, "std_bmap", STD)
     },
     FwSpec {
         about: "standard hypervisor services: stolen time (Arm DEN0057)",
-        absent: Some(Absent { shown: "PV time, without a switch", same_as: Some(0x1) }),
+        absent: Some(Absent {
+            shown: "PV time, without a switch",
+            same_as: Some(0x1),
+            by_ptp: None,
+        }),
         ..bitmap(FwReg::StdHypBmap, 1, "std_hyp_bmap", STD_HYP)
     },
     FwSpec {
@@ -167,13 +176,15 @@ pub const TABLE: &[FwSpec] = &[
         absent: Some(Absent {
             shown: "all that the kernel has, without a switch: both from 5.13 on, nothing on 5.10",
             same_as: None,
+            by_ptp: Some(ByPtp { with: 0x3, without: 0x0 }),
         }),
         ..bitmap(FwReg::VendorHypBmap, 2, "vendor_hyp_bmap", VENDOR_HYP)
     },
     FwSpec {
         about: "services of KVM's own from function 64 on: discovery of the implementations that \
                 a guest may run on, answered by the VMM",
-        absent: Some(Absent { shown: "nothing", same_as: Some(0x0) }),
+        absent: Some(Absent { shown: "nothing", same_as: Some(0x0), by_ptp: None }),
+        opt_in: true,
         since: "6.15",
         ..bitmap(FwReg::VendorHypBmap2, 3, "vendor_hyp_bmap_2", VENDOR_HYP_2)
     },

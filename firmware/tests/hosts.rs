@@ -36,6 +36,7 @@ const V9_0: Release = Release {
         V7_2.rows[2],
         V7_2.rows[3],
         V7_2.rows[4],
+        V7_2.rows[5],
     ],
     psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003, 0x1_0004],
     ..V7_2
@@ -261,7 +262,15 @@ fn limits_are_the_hosts() {
                 "ptrauth",
             ],
             gics: [
-                V3,
+                FoundGic {
+                    version: V3,
+                    revision: 3,
+                    revisions: [
+                        2,
+                        3,
+                    ],
+                    typer2: None,
+                },
             ],
             its: true,
             system_suspend: true,
@@ -283,6 +292,27 @@ fn limits_are_the_hosts() {
                 1920,
                 2048,
             ],
+            counter_hz: 62500000,
+            page_size: 4096,
         }"#]]
     .assert_eq(&format!("{:#?}", probed(&V7_2).limits));
+}
+
+#[test]
+fn features_together_are_what_each_of_them_brings() {
+    let host = probed(&V7_2);
+    let cpu = host.cpu_with(&["pmu".to_owned(), "sve".to_owned()]);
+    let register = |op2, crm| RegId::system(3, 0, 0, crm, op2);
+    let (pfr0, dfr0, zfr0) = (register(0, 4), register(0, 5), register(4, 4));
+    let of = |features: &[String], id| {
+        host.cpu_with(features).id_register(id).map_or(0, |found| found.value.0)
+    };
+    let (pmu, sve) = (["pmu".to_owned()], ["sve".to_owned()]);
+    let value = |id| cpu.id_register(id).unwrap().value.0;
+    assert_eq!([value(pfr0), value(zfr0)], [of(&sve, pfr0), of(&sve, zfr0)]);
+    assert_eq!(value(dfr0), of(&pmu, dfr0));
+    assert_ne!(of(&pmu, dfr0), of(&[], dfr0));
+    const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
+    assert!(cpu.registers.contains(&PMCR_EL0) && cpu.registers.contains(&RegId::SVE_VLS));
+    assert!(host.cpu_with(&[]) == host.cpus[0]);
 }

@@ -3,14 +3,17 @@
 //! does not list.
 
 pub(crate) mod identity;
+mod interrupts;
 mod scratch;
 
 use kedge_diag::Fix;
-use kedge_hv::{GicVersion, HvError, Hypervisor, VcpuFeatures};
-use kedge_ids::RegId;
+use kedge_hv::{Abilities, GicVersion, HvError, Hypervisor, VcpuFeatures, Vm};
+use kedge_ids::{RegId, u64_from};
 
 use crate::hex::{Hex, RegValue};
-use crate::host::{FoundCpu, FoundFirmware, FoundScope, HostAbi, HostLimits, Takes, names};
+use crate::host::{
+    FoundCpu, FoundFirmware, FoundScope, HostAbi, HostAbilities, HostLimits, Takes, names,
+};
 use crate::register::{Domain, Firmware};
 use scratch::{Bench, Trial};
 
@@ -52,23 +55,32 @@ pub fn probe(hypervisor: &dyn Hypervisor) -> Result<HostAbi, ProbeError> {
     for feature in OPTIONAL.into_iter().filter(|feature| able.contains(*feature)) {
         cpus.push(cpu(hypervisor, feature)?);
     }
+    let vm = scratch::vm(hypervisor)?;
     Ok(HostAbi {
         format: HostAbi::FORMAT,
-        limits: limits(hypervisor)?,
+        limits: limits(hypervisor, vm.as_ref())?,
+        abilities: abilities(hypervisor, vm.as_ref()),
         firmware: probe_firmware(hypervisor)?,
         cpus,
     })
 }
 
-fn limits(hypervisor: &dyn Hypervisor) -> Result<HostLimits, ProbeError> {
+fn limits(hypervisor: &dyn Hypervisor, vm: &dyn Vm) -> Result<HostLimits, ProbeError> {
     let mut limits = HostLimits::new(hypervisor.limits());
-    let vm = scratch::vm(hypervisor)?;
-    limits.gics =
-        [GicVersion::V2, GicVersion::V3].into_iter().filter(|gic| vm.supports_gic(*gic)).collect();
-    limits.its = limits.gics.contains(&GicVersion::V3) && vm.supports_its();
+    limits.gics = interrupts::found(hypervisor, vm)?;
+    limits.its = limits.gics.iter().any(|gic| gic.version == GicVersion::V3) && vm.supports_its();
     limits.system_suspend = vm.enable_system_suspend().is_ok();
     limits.sve_lengths = scratch::sve_lengths(hypervisor)?;
+    limits.counter_hz = hypervisor.abilities().counter_hz;
+    limits.page_size = u64_from(rustix::param::page_size());
     Ok(limits)
+}
+
+fn abilities(hypervisor: &dyn Hypervisor, vm: &dyn Vm) -> HostAbilities {
+    let Abilities { counter_offset, pv_time, writable_imp_ids, ptp, counter_hz: _ } =
+        hypervisor.abilities();
+    let smccc_filter = vm.supports_smccc_filter();
+    HostAbilities { smccc_filter, counter_offset, pv_time, writable_imp_ids, ptp }
 }
 
 /// What the host of `hypervisor` makes of its firmware registers, by id: the quick part
@@ -155,9 +167,10 @@ fn scope_of(trials: &[Trial]) -> FoundScope {
 
 fn cpu(hypervisor: &dyn Hypervisor, feature: VcpuFeatures) -> Result<FoundCpu, ProbeError> {
     let mut bench = Bench::new(hypervisor, feature)?;
-    let mut listed: Vec<RegId> = bench.list()?;
-    listed.retain(|id| identity::is_identification(*id));
-    listed.sort_unstable();
-    let id_registers = listed.into_iter().map(|id| identity::found(&mut bench, id));
-    Ok(FoundCpu { features: names(feature), id_registers: id_registers.collect::<Result<_, _>>()? })
+    let mut registers: Vec<RegId> = bench.list()?;
+    registers.sort_unstable();
+    let listed = registers.iter().filter(|id| identity::is_identification(**id));
+    let id_registers = listed.map(|id| identity::found(&mut bench, *id));
+    let id_registers = id_registers.collect::<Result<_, _>>()?;
+    Ok(FoundCpu { features: names(feature), registers, id_registers })
 }

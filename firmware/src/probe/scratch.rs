@@ -12,6 +12,9 @@ use crate::register::Firmware;
 /// The address bits of a scratch machine: as many as any host has, or all there are.
 const IPA_BITS: u8 = 40;
 
+/// What every vCPU here has: PSCI 0.2 or later.
+pub(super) const PLAIN: VcpuFeatures = VcpuFeatures::PSCI_0_2;
+
 /// A machine without vCPUs.
 pub(super) fn vm(hypervisor: &dyn Hypervisor) -> Result<Arc<dyn Vm>, HvError> {
     let ipa_bits = hypervisor.limits().ipa_bits.min(IPA_BITS);
@@ -24,7 +27,7 @@ pub(super) fn sve_lengths(hypervisor: &dyn Hypervisor) -> Result<Vec<u32>, Probe
         return Ok(Vec::new());
     }
     let mut vcpu = vm(hypervisor)?.create_vcpu(VcpuId(0))?;
-    vcpu.init(VcpuFeatures::PSCI_0_2 | VcpuFeatures::SVE)?;
+    vcpu.init(PLAIN | VcpuFeatures::SVE)?;
     let lengths = read(vcpu.as_ref(), RegId::SVE_VLS)?;
     let bits = lengths.iter().flat_map(|byte| (0..u8::BITS).map(move |bit| byte >> bit & 1 != 0));
     // Bit n of the register: vectors of (n + 1) times 128 bits.
@@ -73,7 +76,7 @@ impl<'a> Bench<'a> {
         hypervisor: &'a dyn Hypervisor,
         feature: VcpuFeatures,
     ) -> Result<Self, ProbeError> {
-        let features = feature | VcpuFeatures::PSCI_0_2;
+        let features = feature | PLAIN;
         Ok(Self { hypervisor, features, vcpus: machine(hypervisor, features)? })
     }
 

@@ -14,8 +14,18 @@ pub(super) fn tables(host: &HostAbi) -> String {
 }
 
 fn limits(limits: &HostLimits) -> Vec<[String; 2]> {
-    let HostLimits { ipa_bits, vcpus, features, gics, its, system_suspend, sve_lengths } = limits;
-    let gics = gics.iter().map(|gic| match gic {
+    let HostLimits {
+        ipa_bits,
+        vcpus,
+        features,
+        gics,
+        its,
+        system_suspend,
+        sve_lengths,
+        counter_hz,
+        page_size,
+    } = limits;
+    let gics = gics.iter().map(|gic| match gic.version {
         GicVersion::V2 => "v2",
         GicVersion::V3 if *its => "v3 with ITS",
         GicVersion::V3 => "v3",
@@ -29,6 +39,8 @@ fn limits(limits: &HostLimits) -> Vec<[String; 2]> {
         ["SVE lengths, in bits".to_owned(), listed(&lengths)],
         ["Interrupt controllers".to_owned(), listed(&gics)],
         row(["Suspend to RAM", if *system_suspend { "yes" } else { "no" }]),
+        ["Counter, in Hz".to_owned(), counter_hz.to_string()],
+        ["Page, in bytes".to_owned(), page_size.to_string()],
     ]
 }
 
@@ -94,6 +106,8 @@ mod tests {
             SVE lengths, in bits   128, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1408, 1536, 1664, 1792, 1920, 2048
             Interrupt controllers  v3 with ITS
             Suspend to RAM         yes
+            Counter, in Hz         62500000
+            Page, in bytes         4096
 
             FIRMWARE REGISTER        DEFAULT        SCOPE       TAKES
             psci_version             1.3            whole VM    0.2, 1.0, 1.1, 1.2, 1.3
