@@ -12,6 +12,7 @@ mod images;
 mod paths;
 mod process;
 mod progress;
+mod record;
 mod setup;
 mod test;
 
@@ -38,6 +39,8 @@ enum Command {
     Check(check::Args),
     /// Run a command in the emulated arm64 host, with kedge and the test guests on its path
     Host(host::Args),
+    /// Record what emulated hosts can give their guests, for tests, in resources/hosts
+    Record(record::Args),
     /// Install what the other commands need and this machine lacks
     Setup(setup::Args),
     /// Run every test: natively, emulated, and in guests; the last line counts them
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Host(args) => host::main(&args),
+        Command::Record(args) => record::main(&args),
         Command::Setup(args) => setup::main(&args),
         Command::Test(args) => test::main(&args),
     };
