@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod abi;
+pub mod fields;
 mod hex;
 mod host;
 mod plan;
