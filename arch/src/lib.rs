@@ -16,6 +16,7 @@ pub mod gic;
 pub mod image;
 pub mod layout;
 pub mod psci;
+pub mod regs;
 pub mod rom;
 mod size;
 pub mod vcpu;

@@ -16,6 +16,7 @@ mod plan;
 mod probe;
 mod reference;
 mod register;
+mod state;
 mod symbols;
 mod table;
 
@@ -34,6 +35,11 @@ pub use probe::{ProbeError, probe, probe_firmware};
 pub use reference::markdown;
 pub use register::{
     Absent, ByPtp, Domain, Firmware, Freeze, FwReg, FwSpec, NoFirmwareRegister, Scope, Symbol,
+};
+pub use state::{
+    Birth, CaptureError, Destination, Difference, Live, Manner, PendingSError, PlanError, Planned,
+    Power, Quirk, RegRow, RegisterState, RestoreError, Restored, Rules, SavedRegister, Source,
+    VcpuRegisters, When, Writes, capture, plan,
 };
 pub use symbols::BadFwValue;
 pub use table::TABLE;

@@ -17,6 +17,8 @@ use crate::host::{
 use crate::register::{Domain, Firmware};
 use scratch::{Bench, Trial};
 
+pub(crate) use identity::{is_identification, name};
+
 /// Why a host could not be probed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -169,7 +171,7 @@ fn cpu(hypervisor: &dyn Hypervisor, feature: VcpuFeatures) -> Result<FoundCpu, P
     let mut bench = Bench::new(hypervisor, feature)?;
     let mut registers: Vec<RegId> = bench.list()?;
     registers.sort_unstable();
-    let listed = registers.iter().filter(|id| identity::is_identification(**id));
+    let listed = registers.iter().filter(|id| is_identification(**id));
     let id_registers = listed.map(|id| identity::found(&mut bench, *id));
     let id_registers = id_registers.collect::<Result<_, _>>()?;
     Ok(FoundCpu { features: names(feature), registers, id_registers })

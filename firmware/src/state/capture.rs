@@ -1,0 +1,111 @@
+//! Every register of every vCPU, whatever it is.
+
+use kedge_diag::Fix;
+use kedge_hv::{Abilities, HvError, Vcpu, VcpuFeatures};
+use kedge_ids::{RegId, VcpuId};
+
+use super::class::Holder;
+use super::{Birth, RegisterState, Rules, SavedRegister, VcpuRegisters, find};
+use crate::hex::RegValue;
+
+/// Why registers could not be captured.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The hypervisor does not say which registers there are.
+    #[error("cannot list the registers of vCPU {}", vcpu.0)]
+    List {
+        /// The vCPU.
+        vcpu: VcpuId,
+        /// What it said.
+        source: HvError,
+    },
+    /// A register that is listed cannot be read.
+    #[error("cannot read `{register}` of vCPU {}, which this host lists", vcpu.0)]
+    Read {
+        /// The vCPU.
+        vcpu: VcpuId,
+        /// Its name or id.
+        register: String,
+        /// What the hypervisor said.
+        source: HvError,
+    },
+    /// The hypervisor does not say whether a vCPU is on, or what waits for it.
+    #[error("cannot read the power state or pending SError of vCPU {}", vcpu.0)]
+    Beside {
+        /// The vCPU.
+        vcpu: VcpuId,
+        /// What it said.
+        source: HvError,
+    },
+}
+
+impl Fix for CaptureError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::List { source, .. } | Self::Read { source, .. } | Self::Beside { source, .. } => {
+                source.fix()
+            }
+        }
+    }
+}
+
+/// What a machine is saved from, beside its vCPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// The features with which all vCPUs were initialised.
+    pub features: VcpuFeatures,
+    /// What its host can do.
+    pub abilities: Abilities,
+}
+
+/// The registers of a machine whose vCPUs, all of them and in order, do not run.
+///
+/// # Errors
+/// A register that is listed cannot be read; nothing is left out.
+pub fn capture(
+    vcpus: &[&dyn Vcpu],
+    source: &Source,
+    birth: Birth,
+    rules: &Rules<'_>,
+) -> Result<RegisterState, CaptureError> {
+    let features = source.features.without(VcpuFeatures::POWER_OFF);
+    let ptp = source.abilities.ptp;
+    let read = vcpus.iter().map(|vcpu| registers(*vcpu)).collect::<Result<Vec<_>, _>>()?;
+    let first = read.first().map(Vec::as_slice).unwrap_or_default();
+    let once = |saved: &&SavedRegister| match Holder::of(saved.id, |id| rules.spec(id).is_some()) {
+        Holder::Vcpu => false,
+        Holder::Ticking => read.iter().all(|own| find(own, saved.id).is_some()),
+        // Two vCPUs that disagree show that it is not held once here.
+        Holder::WholeVm => read.iter().all(|own| find(own, saved.id) == Some(&saved.value)),
+    };
+    let mut machine: Vec<_> = first.iter().filter(once).cloned().collect();
+    machine.sort_by_key(|saved| saved.id);
+    let own = |registers: Vec<SavedRegister>| {
+        registers.into_iter().filter(|saved| find(&machine, saved.id).is_none()).collect()
+    };
+    let registers = read.into_iter().map(own).collect::<Vec<_>>();
+    let vcpus = vcpus.iter().zip(registers).map(|(vcpu, registers)| beside(*vcpu, registers));
+    let vcpus = vcpus.collect::<Result<_, _>>()?;
+    Ok(RegisterState { features, ptp, birth, machine, vcpus })
+}
+
+/// Registers of a vCPU, and what else there is of it.
+fn beside(vcpu: &dyn Vcpu, registers: Vec<SavedRegister>) -> Result<VcpuRegisters, CaptureError> {
+    let unknown = |source| CaptureError::Beside { vcpu: vcpu.id(), source };
+    let power = vcpu.mp_state().map_err(unknown)?.into();
+    let serror = vcpu.serror().map_err(unknown)?.map(Into::into);
+    Ok(VcpuRegisters { registers, power, serror })
+}
+
+fn registers(vcpu: &dyn Vcpu) -> Result<Vec<SavedRegister>, CaptureError> {
+    let list = vcpu.reg_list();
+    let list = list.map_err(|source| CaptureError::List { vcpu: vcpu.id(), source })?;
+    let read = |id: RegId| match vcpu.reg(id) {
+        Ok(value) => Ok(SavedRegister { id, value: RegValue(value) }),
+        Err(source) => {
+            let register = super::rules::name(id);
+            Err(CaptureError::Read { vcpu: vcpu.id(), register, source })
+        }
+    };
+    list.into_iter().map(read).collect()
+}

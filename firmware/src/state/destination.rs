@@ -1,0 +1,73 @@
+//! Where registers are to be restored: the vCPUs of a machine that has not run.
+
+use std::collections::BTreeSet;
+
+use kedge_hv::{Abilities, HvError, Vcpu};
+use kedge_ids::RegId;
+
+use crate::hex::RegValue;
+
+/// Something that a plan can offer values to.
+pub trait Destination {
+    /// How many vCPUs it has.
+    fn vcpus(&self) -> usize;
+
+    /// Whether its kernel offers precise time (see [`crate::Absent::means`]).
+    fn ptp(&self) -> bool;
+
+    /// The registers that a vCPU has now. What it has depends on its ID registers.
+    ///
+    /// # Errors
+    /// There is no telling.
+    fn list(&self, vcpu: usize) -> Result<BTreeSet<RegId>, HvError>;
+
+    /// What a listed register reads.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read(&self, vcpu: usize, id: RegId) -> Result<RegValue, HvError>;
+
+    /// Gives a listed register a value, unless it does not take it.
+    ///
+    /// # Errors
+    /// It does not.
+    fn offer(&mut self, vcpu: usize, id: RegId, value: &RegValue) -> Result<(), HvError>;
+}
+
+/// The vCPUs, all of them and in order, of a machine that is being built: initialised,
+/// with their vector lengths chosen, with their interrupt controller created (it shows
+/// in ID registers), and never run.
+#[expect(missing_debug_implementations, reason = "vCPUs cannot be printed")]
+pub struct Live<'a> {
+    vcpus: &'a [&'a dyn Vcpu],
+    abilities: Abilities,
+}
+
+impl<'a> Live<'a> {
+    /// These vCPUs, of a host that can do so much.
+    pub const fn new(vcpus: &'a [&'a dyn Vcpu], abilities: Abilities) -> Self {
+        Self { vcpus, abilities }
+    }
+}
+
+impl Destination for Live<'_> {
+    fn vcpus(&self) -> usize {
+        self.vcpus.len()
+    }
+
+    fn ptp(&self) -> bool {
+        self.abilities.ptp
+    }
+
+    fn list(&self, vcpu: usize) -> Result<BTreeSet<RegId>, HvError> {
+        Ok(self.vcpus[vcpu].reg_list()?.into_iter().collect())
+    }
+
+    fn read(&self, vcpu: usize, id: RegId) -> Result<RegValue, HvError> {
+        self.vcpus[vcpu].reg(id).map(RegValue)
+    }
+
+    fn offer(&mut self, vcpu: usize, id: RegId, value: &RegValue) -> Result<(), HvError> {
+        self.vcpus[vcpu].set_reg(id, &value.0)
+    }
+}

@@ -1,0 +1,276 @@
+//! Keep, adapt or refuse: what becomes of every register at a destination.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kedge_diag::Fix;
+use kedge_hv::HvError;
+use kedge_ids::RegId;
+
+use super::class::Class;
+use super::destination::Destination;
+use super::firmware::{FirmwareRules, cure};
+use super::rules::{Quirk, Rules};
+use super::settle::{Fate, Parts, Refusal, Settled, Tolerance, settle};
+use super::{PendingSError, Power, RegisterState, SavedRegister};
+use crate::hex::RegValue;
+use crate::plan::{Plan, PlanLine, Subject, Verdict};
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Other machines cannot take the state.
+    #[error("{saved} vCPUs were saved, and this machine has {here}")]
+    Vcpus {
+        /// Those saved.
+        saved: usize,
+        /// Those here.
+        here: usize,
+    },
+    /// The hypervisor does not say which registers there are.
+    #[error("cannot list the registers of vCPU {vcpu}")]
+    List {
+        /// The vCPU's index.
+        vcpu: usize,
+        /// What it said.
+        source: HvError,
+    },
+    /// A register that is listed cannot be read.
+    #[error("cannot read `{register}` of vCPU {vcpu}, which this host lists")]
+    Read {
+        /// The vCPU's index.
+        vcpu: usize,
+        /// Its name or id.
+        register: String,
+        /// What the hypervisor said.
+        source: HvError,
+    },
+}
+
+impl Fix for PlanError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Vcpus { saved, .. } => Some(format!("give the machine {saved} vCPUs")),
+            Self::List { source, .. } | Self::Read { source, .. } => source.fix(),
+        }
+    }
+}
+
+/// A plan, and what is left to do once it is accepted.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// What becomes of every register.
+    pub plan: Plan,
+    /// What the registers that were settled read now, by vCPU.
+    pub(super) settled: Vec<BTreeMap<RegId, RegValue>>,
+    /// Those of them that the machine holds once.
+    pub(super) machine: BTreeSet<RegId>,
+    /// What is still to be written, by vCPU, in this order.
+    pub(super) pending: Vec<Vec<SavedRegister>>,
+    /// Counters of the machine.
+    pub(super) counters: Vec<SavedRegister>,
+    /// Bits that a host may make others of.
+    pub(super) normalised: BTreeMap<RegId, u64>,
+    /// Of each vCPU whether it is on, and the SError that waits for it.
+    pub(super) beside: Vec<(Power, Option<PendingSError>)>,
+}
+
+/// What becomes of `state` at `destination`. ID registers, firmware registers and those
+/// of caches are offered and settled on the way, in the order in which they depend on
+/// each other, each of the whole machine once and through the first vCPU.
+///
+/// # Errors
+/// The destination has other vCPUs, or cannot be read. Registers that it does not take
+/// are no error but lines of the plan, all of them.
+pub fn plan(
+    state: &RegisterState,
+    destination: &mut dyn Destination,
+    rules: &Rules<'_>,
+) -> Result<Planned, PlanError> {
+    let (saved, here) = (state.vcpus.len(), destination.vcpus());
+    if saved != here || here == 0 {
+        return Err(PlanError::Vcpus { saved, here });
+    }
+    let mut planner = Planner {
+        state,
+        destination,
+        rules,
+        found: BTreeMap::new(),
+        settled: vec![BTreeMap::new(); here],
+        machine: BTreeSet::new(),
+        lists: Vec::new(),
+    };
+    let contradictions = planner.contradictions();
+    planner.identity()?;
+    planner.firmware()?;
+    planner.vcpus()?;
+    Ok(planner.finish(contradictions))
+}
+
+/// A plan being made.
+pub(super) struct Planner<'a> {
+    pub(super) state: &'a RegisterState,
+    pub(super) destination: &'a mut dyn Destination,
+    pub(super) rules: &'a Rules<'a>,
+    /// By register, the vCPUs it is about (all where none), and what becomes of it.
+    pub(super) found: BTreeMap<RegId, Vec<(Option<usize>, PlanLine)>>,
+    pub(super) settled: Vec<BTreeMap<RegId, RegValue>>,
+    pub(super) machine: BTreeSet<RegId>,
+    /// What each vCPU lists once its ID registers are settled.
+    pub(super) lists: Vec<BTreeSet<RegId>>,
+}
+
+impl Planner<'_> {
+    pub(super) fn read(&self, vcpu: usize, id: RegId) -> Result<RegValue, PlanError> {
+        let value = self.destination.read(vcpu, id);
+        value.map_err(|source| PlanError::Read { vcpu, register: self.rules.name(id), source })
+    }
+
+    pub(super) fn list(&self, vcpu: usize) -> Result<BTreeSet<RegId>, PlanError> {
+        self.destination.list(vcpu).map_err(|source| PlanError::List { vcpu, source })
+    }
+
+    pub(super) fn settle_on(
+        &mut self,
+        vcpu: usize,
+        id: RegId,
+        wanted: &RegValue,
+        how: (Parts, &Tolerance),
+    ) -> Result<Settled, PlanError> {
+        let settled = settle(self.destination, (vcpu, id), wanted, how);
+        settled.map_err(|source| PlanError::Read { vcpu, register: self.rules.name(id), source })
+    }
+
+    /// Settles a register of the whole machine: once, through the first vCPU. Only
+    /// vCPUs that do not read the same afterwards are given it, too.
+    pub(super) fn settle_on_all(
+        &mut self,
+        id: RegId,
+        wanted: &RegValue,
+        how: (Parts, &Tolerance),
+    ) -> Result<Settled, PlanError> {
+        let first = self.settle_on(0, id, wanted, how)?;
+        self.machine.insert(id);
+        self.settled[0].insert(id, first.now.clone());
+        for vcpu in 1..self.state.vcpus.len() {
+            let mut now = self.read(vcpu, id)?;
+            if now != first.now {
+                self.machine.remove(&id);
+                now = self.settle_on(vcpu, id, &first.now, how)?.now;
+            }
+            self.settled[vcpu].insert(id, now);
+        }
+        Ok(first)
+    }
+
+    pub(super) fn expect_on_all(&mut self, id: RegId, value: &RegValue) {
+        for settled in &mut self.settled {
+            settled.insert(id, value.clone());
+        }
+    }
+
+    pub(super) fn note(&mut self, vcpu: Option<usize>, id: RegId, line: PlanLine) {
+        self.found.entry(id).or_default().push((vcpu, line));
+    }
+
+    /// ID registers, before the list is taken: it depends on them.
+    fn identity(&mut self) -> Result<(), PlanError> {
+        let list = self.list(0)?;
+        for saved in self.of_class(Class::Identity) {
+            if list.contains(&saved.id) {
+                self.whole(saved.id, &saved.value)?;
+            } else {
+                self.only_source(None, &saved);
+            }
+        }
+        self.held_by_vcpus(Class::Identity)?;
+        let new = list.iter().filter(|id| Class::of(**id) == Class::Identity);
+        for id in new.copied().filter(|id| !self.state.has(*id)).collect::<Vec<_>>() {
+            // What reads zero says that there is nothing.
+            let zero = RegValue(vec![0; id.size().bytes()]);
+            self.whole(id, &zero)?;
+        }
+        Ok(())
+    }
+
+    fn firmware(&mut self) -> Result<(), PlanError> {
+        let vcpus = 0..self.state.vcpus.len();
+        self.lists = vcpus.map(|vcpu| self.list(vcpu)).collect::<Result<_, _>>()?;
+        let list = self.lists[0].clone();
+        for saved in self.of_class(Class::Firmware) {
+            if list.contains(&saved.id) {
+                self.whole(saved.id, &saved.value)?;
+            } else {
+                let rules = FirmwareRules { state: self.state, rules: self.rules };
+                let line = rules.only_source(saved.id, &saved.value, self.destination.ptp());
+                self.note(None, saved.id, line);
+            }
+        }
+        self.held_by_vcpus(Class::Firmware)?;
+        let new = list.iter().filter(|id| Class::of(**id) == Class::Firmware);
+        for id in new.copied().filter(|id| !self.state.has(*id)).collect::<Vec<_>>() {
+            let line = self.firmware_only_here(id)?;
+            self.note(None, id, line);
+        }
+        Ok(())
+    }
+
+    /// What the source's machine held of a class.
+    pub(super) fn of_class(&self, class: Class) -> Vec<SavedRegister> {
+        let saved = self.state.machine.iter();
+        saved.filter(|saved| Class::of(saved.id) == class).cloned().collect()
+    }
+
+    /// Settles a register that the source's machine held.
+    fn whole(&mut self, id: RegId, wanted: &RegValue) -> Result<(), PlanError> {
+        let (parts, tolerance) = self.how(0, id);
+        let settled = self.settle_on_all(id, wanted, (parts, &tolerance))?;
+        let line = self.settled_line(id, wanted, &settled);
+        self.note(None, id, line);
+        Ok(())
+    }
+
+    pub(super) fn how(&self, vcpu: usize, id: RegId) -> (Parts, Tolerance) {
+        let firmware = FirmwareRules { state: self.state, rules: self.rules };
+        if Class::of(id) == Class::Firmware {
+            return (firmware.parts(id), firmware.tolerance(id));
+        }
+        let mut tolerance =
+            Tolerance { allowed: self.rules.allow.contains(&id), ..Tolerance::default() };
+        for row in self.rules.rows(id).filter(|row| row.when.holds(self.state, vcpu)) {
+            match row.quirk {
+                Quirk::KeepDestination(mask) => tolerance.keep.push((mask, row.why.to_owned())),
+                Quirk::Normalised(mask) => tolerance.normalised.push((mask, row.why.to_owned())),
+                Quirk::OnlySource | Quirk::OnlyDestination => {}
+            }
+        }
+        let varying = self.state.birth.abi.cpu.varying.iter().filter(|varying| varying.id == id);
+        tolerance.keep.extend(varying.map(|varying| (varying.mask.0, varying.reason.clone())));
+        (Parts::Fields, tolerance)
+    }
+
+    pub(super) fn settled_line(&self, id: RegId, wanted: &RegValue, settled: &Settled) -> PlanLine {
+        if Class::of(id) == Class::Firmware {
+            let firmware = FirmwareRules { state: self.state, rules: self.rules };
+            return firmware.settled(id, wanted, settled);
+        }
+        let verdict = settled.fate.verdict(|refusal| {
+            let why = match refusal {
+                Refusal::Altered => format!("this host makes {} of it", settled.now),
+                Refusal::Bits(u64::MAX) => "this host does not take it".to_owned(),
+                Refusal::Bits(bits) => format!("this host does not take the bits {bits:#x}"),
+            };
+            Verdict::refuse(why, cure(self.rules, id))
+        });
+        let offered = if matches!(settled.fate, Fate::Kept) { &settled.now } else { &settled.born };
+        self.line(id, (wanted.to_string(), offered.to_string()), verdict)
+    }
+
+    pub(super) fn line(&self, id: RegId, words: (String, String), verdict: Verdict) -> PlanLine {
+        let subject = match self.rules.firmware(id) {
+            Some(firmware) => Subject::Firmware(firmware),
+            None => Subject::Register { id, name: self.rules.name(id) },
+        };
+        let (wanted, offered) = words;
+        PlanLine { subject, wanted, offered, verdict }
+    }
+}

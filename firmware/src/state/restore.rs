@@ -1,0 +1,301 @@
+//! Writing what a plan left to be written, and looking whether it holds.
+
+use std::fmt;
+
+use kedge_diag::Fix;
+use kedge_hv::{HvError, Vcpu};
+use kedge_ids::RegId;
+
+use super::class::Class;
+use super::plan::Planned;
+use super::rules::number;
+use super::vcpus::without;
+use super::{Power, SavedRegister};
+use crate::hex::RegValue;
+use crate::plan::Plan;
+
+/// How registers are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// How often those of the whole machine.
+    pub writes: Writes,
+    /// What the guest's counters gained while it was saved: ticks of their own.
+    pub elapsed: u64,
+}
+
+/// How often a register of the whole machine is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writes {
+    /// Once, through the first vCPU.
+    #[default]
+    Once,
+    /// Through every vCPU, as one who does not know which registers they are must. All
+    /// is the same but the counters, which move while the vCPUs are written.
+    EveryVcpu,
+}
+
+/// Why registers could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The plan says no.
+    #[error("this host cannot give the guest the registers it was saved with: {}", list(.0))]
+    Refused(Plan),
+    /// These are not the vCPUs that the plan is for.
+    #[error("the plan is for {planned} vCPUs, and these are {here}")]
+    Vcpus {
+        /// Those of the plan.
+        planned: usize,
+        /// These.
+        here: usize,
+    },
+    /// A register was not taken.
+    #[error("cannot write `{register}` of vCPU {vcpu}")]
+    Write {
+        /// The vCPU's index.
+        vcpu: usize,
+        /// Its name or id.
+        register: String,
+        /// What the hypervisor said.
+        source: HvError,
+    },
+    /// A register that is listed cannot be read.
+    #[error("cannot read `{register}` of vCPU {vcpu}, which was just written")]
+    Read {
+        /// The vCPU's index.
+        vcpu: usize,
+        /// Its name or id.
+        register: String,
+        /// What the hypervisor said.
+        source: HvError,
+    },
+    /// Registers do not hold what they were given.
+    #[error("registers read otherwise than they were written: {}", list_of(.0))]
+    Differs(Vec<Difference>),
+    /// A pending SError was not taken.
+    #[error("cannot make an SError wait for vCPU {vcpu}")]
+    SError {
+        /// The vCPU's index.
+        vcpu: usize,
+        /// What the hypervisor said.
+        source: HvError,
+    },
+    /// A power state was not taken.
+    #[error("cannot make vCPU {vcpu} {}", words(*power))]
+    Power {
+        /// The vCPU's index.
+        vcpu: usize,
+        /// The state.
+        power: Power,
+        /// What the hypervisor said.
+        source: HvError,
+    },
+}
+
+fn list(plan: &Plan) -> String {
+    let lines: Vec<_> = plan.refusals().map(ToString::to_string).collect();
+    lines.join("; ")
+}
+
+fn list_of(differences: &[Difference]) -> String {
+    let texts: Vec<_> = differences.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+const fn words(power: Power) -> &'static str {
+    match power {
+        Power::Runnable => "run",
+        Power::Stopped => "stop",
+        Power::Suspended => "wait for an interrupt",
+    }
+}
+
+impl Fix for RestoreError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Refused(plan) => {
+                let cures = plan.cures();
+                (!cures.is_empty()).then(|| cures.join("; "))
+            }
+            Self::Write { source, .. } | Self::Read { source, .. } => source.fix(),
+            Self::SError { source, .. } | Self::Power { source, .. } => source.fix(),
+            Self::Differs(_) | Self::Vcpus { .. } => None,
+        }
+    }
+}
+
+/// A register that does not hold what it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The vCPU's index.
+    pub vcpu: usize,
+    /// The register.
+    pub id: RegId,
+    /// Its name or id.
+    pub name: String,
+    /// What it was given.
+    pub wanted: RegValue,
+    /// What it reads.
+    pub found: RegValue,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vcpu, name, wanted, found, .. } = self;
+        write!(f, "`{name}` of vCPU {vcpu} is {found}, not {wanted}")
+    }
+}
+
+/// What a machine's registers must read from now on.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    expected: Vec<Vec<SavedRegister>>,
+    normalised: std::collections::BTreeMap<RegId, u64>,
+}
+
+impl Planned {
+    /// Writes what is left, in order: the control of performance monitors before them,
+    /// all other state, then the counters, each once, then what timers wait for, and
+    /// last their switches. Then reads everything back, and last gives vCPUs their pending
+    /// SErrors and turns them on or off.
+    ///
+    /// Monitors take their registers only once they are ready
+    /// ([`Vcpu::init_pmu`]).
+    ///
+    /// # Errors
+    /// The plan is refused; a register is not taken or reads otherwise.
+    pub fn restore(self, vcpus: &[&dyn Vcpu], manner: &Manner) -> Result<Restored, RestoreError> {
+        if self.plan.is_refused() {
+            return Err(RestoreError::Refused(self.plan));
+        }
+        same_number(self.pending.len(), vcpus.len())?;
+        let before = |saved: &&SavedRegister| Class::of(saved.id) < Class::Counters;
+        if manner.writes == Writes::EveryVcpu {
+            self.repeat(vcpus)?;
+        }
+        for (vcpu, pending) in self.pending.iter().enumerate() {
+            write_all(vcpus, vcpu, pending.iter().filter(before))?;
+        }
+        self.counters(vcpus, manner)?;
+        for (vcpu, pending) in self.pending.iter().enumerate() {
+            write_all(vcpus, vcpu, pending.iter().filter(|saved| !before(saved)))?;
+        }
+        let beside = self.beside.clone();
+        let restored = self.restored();
+        restored.compare(vcpus)?;
+        for (index, (vcpu, (power, serror))) in vcpus.iter().zip(beside).enumerate() {
+            if let Some(serror) = serror {
+                let set = vcpu.set_serror(serror.into());
+                set.map_err(|source| RestoreError::SError { vcpu: index, source })?;
+            }
+            vcpu.set_mp_state(power.into()).map_err(|source| RestoreError::Power {
+                vcpu: index,
+                power,
+                source,
+            })?;
+        }
+        Ok(restored)
+    }
+
+    /// Writes the machine's registers through all other vCPUs, too.
+    fn repeat(&self, vcpus: &[&dyn Vcpu]) -> Result<(), RestoreError> {
+        for (vcpu, settled) in self.settled.iter().enumerate().skip(1) {
+            for (id, value) in settled.iter().filter(|(id, _)| self.machine.contains(id)) {
+                write(vcpus, vcpu, *id, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn counters(&self, vcpus: &[&dyn Vcpu], manner: &Manner) -> Result<(), RestoreError> {
+        let writers = match manner.writes {
+            Writes::Once => 1,
+            Writes::EveryVcpu => vcpus.len(),
+        };
+        for vcpu in 0..writers {
+            for saved in &self.counters {
+                let now = number(&saved.value).wrapping_add(manner.elapsed);
+                write(vcpus, vcpu, saved.id, &RegValue::from(now))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restored(self) -> Restored {
+        let expected = self.settled.into_iter().zip(self.pending).map(|(settled, pending)| {
+            let settled = settled.into_iter().map(|(id, value)| SavedRegister { id, value });
+            let pending =
+                pending.into_iter().filter(|saved| Class::of(saved.id) != Class::Counters);
+            settled.chain(pending).collect()
+        });
+        Restored { expected: expected.collect(), normalised: self.normalised }
+    }
+}
+
+impl Restored {
+    /// Looks whether every register still reads as restored, but for what the plan said
+    /// it would not. To be asked again once the machine has run: the first run is when
+    /// a kernel makes its last changes to ID registers.
+    ///
+    /// # Errors
+    /// Registers read otherwise: all of them are named.
+    pub fn compare(&self, vcpus: &[&dyn Vcpu]) -> Result<(), RestoreError> {
+        same_number(self.expected.len(), vcpus.len())?;
+        let mut differences = Vec::new();
+        for (vcpu, expected) in self.expected.iter().enumerate() {
+            for SavedRegister { id, value } in expected {
+                let name = || super::rules::name(*id);
+                let found = vcpus[vcpu]
+                    .reg(*id)
+                    .map(RegValue)
+                    .map_err(|source| RestoreError::Read { vcpu, register: name(), source })?;
+                let mask = self.normalised.get(id).copied().unwrap_or(0);
+                if without(&found, mask) != without(value, mask) {
+                    let wanted = value.clone();
+                    differences.push(Difference { vcpu, id: *id, name: name(), wanted, found });
+                }
+            }
+        }
+        if differences.is_empty() { Ok(()) } else { Err(RestoreError::Differs(differences)) }
+    }
+
+    /// The same, of the registers that say what the vCPUs and their firmware are, which
+    /// stay while the guest runs.
+    ///
+    /// # Errors
+    /// As [`Restored::compare`].
+    pub fn compare_identity(&self, vcpus: &[&dyn Vcpu]) -> Result<(), RestoreError> {
+        let lasting = |saved: &&SavedRegister| Class::of(saved.id) <= Class::Affinity;
+        let lasting =
+            self.expected.iter().map(|expected| expected.iter().filter(lasting).cloned().collect());
+        let lasting = Self { expected: lasting.collect(), normalised: self.normalised.clone() };
+        lasting.compare(vcpus)
+    }
+}
+
+fn same_number(planned: usize, here: usize) -> Result<(), RestoreError> {
+    if planned == here { Ok(()) } else { Err(RestoreError::Vcpus { planned, here }) }
+}
+
+fn write_all<'a>(
+    vcpus: &[&dyn Vcpu],
+    vcpu: usize,
+    registers: impl Iterator<Item = &'a SavedRegister>,
+) -> Result<(), RestoreError> {
+    for saved in registers {
+        write(vcpus, vcpu, saved.id, &saved.value)?;
+    }
+    Ok(())
+}
+
+fn write(
+    vcpus: &[&dyn Vcpu],
+    vcpu: usize,
+    id: RegId,
+    value: &RegValue,
+) -> Result<(), RestoreError> {
+    vcpus[vcpu].set_reg(id, &value.0).map_err(|source| RestoreError::Write {
+        vcpu,
+        register: super::rules::name(id),
+        source,
+    })
+}

@@ -1,0 +1,132 @@
+//! What is known about moving registers between kernels: rows, and the table of
+//! firmware registers. All of it is data that a caller hands in, so that a release with
+//! a smaller table can be tested.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use kedge_hv::VcpuFeatures;
+use kedge_ids::RegId;
+
+use super::RegisterState;
+use crate::register::{Firmware, FwSpec};
+use crate::table::TABLE;
+
+/// What a plan goes by.
+#[derive(Clone, Debug)]
+pub struct Rules<'a> {
+    /// The firmware registers that are known.
+    pub table: &'a [FwSpec],
+    /// What is known of other registers. All rows that name a register count.
+    pub rows: &'a [RegRow],
+    /// Registers that the operator allows to be otherwise than saved, by name. A
+    /// mitigation that the destination lacks is never tolerated but by this.
+    pub allow: BTreeSet<RegId>,
+}
+
+impl<'a> Rules<'a> {
+    /// All firmware registers that this release knows, and these rows.
+    pub fn new(rows: &'a [RegRow]) -> Self {
+        Self { table: TABLE, rows, allow: BTreeSet::new() }
+    }
+
+    /// The row of a firmware register, if it is known.
+    pub fn spec(&self, id: RegId) -> Option<&'a FwSpec> {
+        self.table.iter().find(|spec| spec.id == id)
+    }
+
+    /// The firmware register with this id; unknown ones of the banks, too.
+    pub(super) fn firmware(&self, id: RegId) -> Option<Firmware> {
+        let firmware = Firmware::of(id)?;
+        Some(self.spec(id).map_or(Firmware::Unknown(id), |_| firmware))
+    }
+
+    pub(super) fn rows(&self, id: RegId) -> impl Iterator<Item = &'a RegRow> + use<'a> {
+        self.rows.iter().filter(move |row| row.ids.contains(&id))
+    }
+
+    /// What a reader calls a register: its row's name, its name in the Arm manual, or
+    /// its id.
+    pub(super) fn name(&self, id: RegId) -> String {
+        let named = self.rows(id).find_map(|row| row.name);
+        named.map_or_else(|| name(id), str::to_owned)
+    }
+}
+
+/// What a reader calls a register without any rows: its name, or its id.
+pub(super) fn name(id: RegId) -> String {
+    Firmware::of(id)
+        .map(|firmware| firmware.to_string())
+        .or_else(|| crate::probe::is_identification(id).then(|| crate::probe::name(id)))
+        .unwrap_or_else(|| id.to_string())
+}
+
+/// Something that moving some registers between kernels has to know.
+#[derive(Clone, Debug)]
+pub struct RegRow {
+    /// Which ones: ids from the first to the last.
+    pub ids: RangeInclusive<RegId>,
+    /// What they are called, where it is one name.
+    pub name: Option<&'static str>,
+    /// What there is to know.
+    pub quirk: Quirk,
+    /// When it holds.
+    pub when: When,
+    /// Why a guest cannot tell, or can live with it.
+    pub why: &'static str,
+    /// Which kernels make it necessary.
+    pub source: &'static str,
+}
+
+/// How a register may differ between two kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quirk {
+    /// Only the source has it: its value is dropped.
+    OnlySource,
+    /// Only the destination has it: it stays as it is.
+    OnlyDestination,
+    /// These bits stay as the destination has them where it does not take the saved
+    /// ones.
+    KeepDestination(u64),
+    /// The destination may take these bits and make others of them: they are computed,
+    /// or it drops what an older kernel showed.
+    Normalised(u64),
+}
+
+/// When a row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Always.
+    Always,
+    /// The vCPUs do not have any of these features.
+    Without(VcpuFeatures),
+    /// These bits of a saved register, of the same vCPU or of the machine, have this
+    /// value; a register that was not saved reads zero.
+    Saved {
+        /// The register.
+        id: RegId,
+        /// The bits.
+        mask: u64,
+        /// Their value.
+        value: u64,
+    },
+}
+
+impl When {
+    /// Whether it holds for a saved vCPU.
+    pub(super) fn holds(self, state: &RegisterState, vcpu: usize) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Without(features) => state.features.0 & features.0 == 0,
+            Self::Saved { id, mask, value } => {
+                let saved = state.of_vcpu(vcpu, id).map_or(0, number);
+                saved & mask == value
+            }
+        }
+    }
+}
+
+/// Up to 64 bits as a number.
+pub(super) fn number(value: &crate::hex::RegValue) -> u64 {
+    value.0.iter().take(8).rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
