@@ -1,4 +1,4 @@
-//! aarch64: memory layout, boot images, device tree, GIC, vCPU set-up, PSCI.
+//! aarch64: memory layout, boot images, device tree, GIC, vCPU set-up, PSCI and SMCCC.
 //!
 //! Everything here is plain computation on guest memory and on the traits of
 //! `hv`. A machine is built in this order: [`gic::choose`], [`Layout::new`],
@@ -19,6 +19,7 @@ pub mod psci;
 pub mod regs;
 pub mod rom;
 mod size;
+pub mod smccc;
 pub mod vcpu;
 
 pub use gic::GicChoice;

@@ -1,0 +1,96 @@
+//! Which processors a guest may find itself on (Linux,
+//! Documentation/virt/kvm/arm/hypercalls.rst,
+//! `ARM_SMCCC_VENDOR_HYP_KVM_DISCOVER_IMPL_VER_FUNC_ID` and `_CPUS_`).
+//!
+//! KVM tells a guest of these calls (`vendor_hyp_bmap_2`) and leaves the answers to
+//! its user. A guest asks once, at boot, and from then on works around the errata of
+//! all of these processors instead of its own.
+
+use super::{Call, Functions, NOT_SUPPORTED, Results, Service, only};
+
+const VERSION: u32 = 0xc600_0040;
+const CPUS: u32 = 0xc600_0041;
+const FUNCTIONS: &[Functions] = &[VERSION..=CPUS];
+
+/// Version 1.0 of the interface.
+const VERSION_1_0: u64 = 0x1_0000;
+const SUCCESS: u64 = 0;
+const INVALID_PARAMETER: i64 = -3;
+
+/// A processor by its ID registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processor {
+    /// `MIDR_EL1`.
+    pub midr: u64,
+    /// `REVIDR_EL1`.
+    pub revidr: u64,
+    /// `AIDR_EL1`.
+    pub aidr: u64,
+}
+
+/// The processors that the machine's guest is told of.
+#[derive(Clone, Debug)]
+pub struct Implementations(Vec<Processor>);
+
+impl Implementations {
+    /// These processors, in this order.
+    pub fn new(processors: impl IntoIterator<Item = Processor>) -> Self {
+        Self(processors.into_iter().collect())
+    }
+}
+
+impl Service for Implementations {
+    fn name(&self) -> &str {
+        "implementation discovery"
+    }
+
+    fn functions(&self) -> &[Functions] {
+        FUNCTIONS
+    }
+
+    fn call(&self, call: &Call) -> Results {
+        match call.function() {
+            VERSION => [SUCCESS, VERSION_1_0, kedge_ids::u64_from(self.0.len()), 0],
+            CPUS => {
+                let index = usize::try_from(call.argument(1)).ok();
+                match index.and_then(|index| self.0.get(index)) {
+                    Some(&Processor { midr, revidr, aidr }) => [SUCCESS, midr, revidr, aidr],
+                    None => only(INVALID_PARAMETER),
+                }
+            }
+            _ => only(NOT_SUPPORTED),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kedge_hv::Conduit;
+    use kedge_ids::VcpuId;
+
+    use super::*;
+
+    const N1: Processor = Processor { midr: 0x413f_d0c1, revidr: 0, aidr: 1 };
+    const V2: Processor = Processor { midr: 0x410f_d4f0, revidr: 2, aidr: 3 };
+
+    fn ask(function: u32, index: u64) -> Results {
+        let call = Call::new(function, Conduit::Hvc, VcpuId(0), &[index]);
+        Implementations::new([N1, V2]).call(&call)
+    }
+
+    #[test]
+    fn the_version_comes_with_the_number_of_processors() {
+        assert_eq!(ask(VERSION, 0), [0, 0x1_0000, 2, 0]);
+    }
+
+    #[test]
+    fn each_processor_is_told_by_its_index() {
+        assert_eq!(ask(CPUS, 0), [0, 0x413f_d0c1, 0, 1]);
+        assert_eq!(ask(CPUS, 1), [0, 0x410f_d4f0, 2, 3]);
+    }
+
+    #[test]
+    fn an_index_past_the_last_is_invalid() {
+        assert_eq!([2, u64::MAX, 1 << 32].map(|index| ask(CPUS, index)), [only(-3); 3]);
+    }
+}
