@@ -10,7 +10,7 @@
 //! | `0x4000_1000` | 4 KiB | real-time clock, SPI 1 |
 //! | `0x4000_2000` | 4 KiB | serial port, SPI 0 |
 //! | `0x4000_3000` | 4 KiB each | virtio-mmio transports, from SPI 2 |
-//! | `0x8000_0000` | 128 KiB | RAM: kedge's own, reserved in the device tree |
+//! | `0x8000_0000` | 128 KiB | RAM: kedge's own, reserved in the device tree; from its start, 64 bytes of stolen time for each of 512 vCPUs |
 //! | `0x8002_0000` | 384 KiB | RAM: the device tree |
 //! | `0x8008_0000` | the rest | RAM: where flat binaries load and kernels may |
 //!
@@ -22,7 +22,7 @@
 use kedge_diag::Fix;
 use kedge_guest_memory::{GuestAddress, GuestRange};
 use kedge_hv::{GicConfig, Limits};
-use kedge_ids::Spi;
+use kedge_ids::{Spi, VcpuId};
 
 use crate::GicChoice;
 use crate::gic;
@@ -52,6 +52,8 @@ mod map {
     pub(super) const MMIO_SLOT:          u64 = 0x1000;
     pub(super) const OWN_OFFSET:         u64 = 0;
     pub(super) const OWN_SIZE:           u64 = 0x2_0000;
+    pub(super) const PV_TIME_OFFSET:     u64 = 0;
+    pub(super) const PV_TIME_RECORD:     u64 = 64;
     pub(super) const FDT_OFFSET:         u64 = 0x2_0000;
     pub(super) const FDT_SIZE:           u64 = 0x6_0000;
     pub(super) const LOAD_OFFSET:        u64 = 0x8_0000;
@@ -246,6 +248,14 @@ impl Layout {
     /// What kedge keeps for itself in RAM: to be reserved in the device tree.
     pub const fn own_area(&self) -> GuestRange {
         GuestRange::new(RAM_BASE + map::OWN_OFFSET, map::OWN_SIZE)
+    }
+
+    /// Where the hypervisor tells `cpu` of the time stolen from it (Arm DEN0057, 3):
+    /// 64 bytes of a region that starts at a multiple of 64 KiB, in
+    /// [`Self::own_area`]. The same for every machine, whatever its size: a guest
+    /// finds it again wherever it moves to.
+    pub fn pv_time(&self, cpu: VcpuId) -> GuestAddress {
+        GuestAddress(RAM_BASE + map::PV_TIME_OFFSET + u64::from(cpu.0) * map::PV_TIME_RECORD)
     }
 
     /// Where the device tree goes, and how large it may be.

@@ -90,6 +90,15 @@ proptest! {
     }
 
     #[test]
+    fn each_vcpu_has_a_record_of_stolen_time_of_its_own_in_the_reserved_area(cpu in 0_u32..512) {
+        let layout = Layout::new(RAM_LEAST, 512, V3, &host()).unwrap();
+        let record = layout.pv_time(VcpuId(cpu));
+        prop_assert!(layout.pv_time(VcpuId(0)).0.is_multiple_of(64 << 10));
+        prop_assert_eq!(record.0 - layout.pv_time(VcpuId(0)).0, u64::from(cpu) * 64);
+        prop_assert!(record >= layout.own_area().start && record.0 + 64 <= layout.own_area().end());
+    }
+
+    #[test]
     fn memory_slots_hold_ram_exactly(
         units in RAM_LEAST / RAM_UNIT..=RAM_MOST / RAM_UNIT,
         slot_bytes in 16 * GIB..1 << 41,
