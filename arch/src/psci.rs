@@ -1,10 +1,11 @@
 //! The Power State Coordination Interface (Arm DEN0022) as KVM offers it to a
-//! guest: versions and function ids.
+//! guest: versions, and the function ids that are not standard.
 
 use std::fmt;
 use std::str::FromStr;
 
 use kedge_diag::Fix;
+use kedge_firmware::{FwReg, Symbol};
 use kedge_hv::{HvError, Vcpu};
 use kedge_ids::RegId;
 use serde::{Deserialize, Serialize};
@@ -23,84 +24,72 @@ pub mod v0_1 {
     pub const MIGRATE:     u32 = 0x95c1_ba61;
 }
 
-/// The standard function ids, in their 32-bit form (DEN0022, 5.1).
-#[rustfmt::skip]
-pub mod function {
-    /// Which version: from 0.2.
-    pub const PSCI_VERSION:   u32 = 0x8400_0000;
-    /// Waits for an interrupt: from 0.2.
-    pub const CPU_SUSPEND:    u32 = 0x8400_0001;
-    /// Turns the calling CPU off: from 0.2.
-    pub const CPU_OFF:        u32 = 0x8400_0002;
-    /// Turns another CPU on: from 0.2.
-    pub const CPU_ON:         u32 = 0x8400_0003;
-    /// Whether a CPU is on: from 0.2.
-    pub const AFFINITY_INFO:  u32 = 0x8400_0004;
-    /// Turns the machine off: from 0.2.
-    pub const SYSTEM_OFF:     u32 = 0x8400_0008;
-    /// Resets the machine: from 0.2.
-    pub const SYSTEM_RESET:   u32 = 0x8400_0009;
-    /// Whether a function is implemented: from 1.0.
-    pub const PSCI_FEATURES:  u32 = 0x8400_000a;
-    /// Suspends the machine to RAM: from 1.0.
-    pub const SYSTEM_SUSPEND: u32 = 0x8400_000e;
-    /// Resets the machine in a chosen way: from 1.1.
-    pub const SYSTEM_RESET2:  u32 = 0x8400_0012;
-    /// Turns the machine off in a chosen way: from 1.3.
-    pub const SYSTEM_OFF2:    u32 = 0x8400_0015;
-}
-
-/// The PSCI versions that KVM has offered.
+/// A PSCI version, as PSCI_VERSION and KVM's register of that name say it: the major
+/// number in bits 31:16, the minor in 15:0. Which there are is in the table of firmware
+/// registers ([`FwReg::PsciVersion`]); a host may be newer than it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum PsciVersion {
+#[serde(try_from = "String", into = "String")]
+pub struct PsciVersion(u64);
+
+#[rustfmt::skip]
+impl PsciVersion {
     /// Function ids of the firmware's own choice.
-    #[serde(rename = "0.1")]
-    V0_1,
+    pub const V0_1: Self = Self(0x0_0001);
     /// Standard function ids.
-    #[serde(rename = "0.2")]
-    V0_2,
+    pub const V0_2: Self = Self(0x0_0002);
     /// PSCI_FEATURES, SYSTEM_SUSPEND.
-    #[serde(rename = "1.0")]
-    V1_0,
+    pub const V1_0: Self = Self(0x1_0000);
     /// SYSTEM_RESET2.
-    #[serde(rename = "1.1")]
-    V1_1,
+    pub const V1_1: Self = Self(0x1_0001);
     /// Nothing visible but the number.
-    #[serde(rename = "1.2")]
-    V1_2,
+    pub const V1_2: Self = Self(0x1_0002);
     /// SYSTEM_OFF2.
-    #[serde(rename = "1.3")]
-    V1_3,
+    pub const V1_3: Self = Self(0x1_0003);
 }
 
 impl PsciVersion {
-    /// All of them, oldest first.
-    pub const ALL: [Self; 6] =
-        [Self::V0_1, Self::V0_2, Self::V1_0, Self::V1_1, Self::V1_2, Self::V1_3];
+    /// Those of the table, oldest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        symbols().iter().map(|symbol| Self(symbol.value))
+    }
 
-    /// As PSCI_VERSION and KVM's register `KVM_REG_ARM_PSCI_VERSION` say it:
-    /// the major number in bits 31:16, the minor in 15:0.
+    /// The value of the register.
     pub const fn register(self) -> u64 {
-        match self {
-            Self::V0_1 => 0x0_0001,
-            Self::V0_2 => 0x0_0002,
-            Self::V1_0 => 0x1_0000,
-            Self::V1_1 => 0x1_0001,
-            Self::V1_2 => 0x1_0002,
-            Self::V1_3 => 0x1_0003,
-        }
+        self.0
     }
 
-    /// The version with this value of the register, if it is one of these.
+    /// The version with this value of the register, if the table has it.
     pub fn from_register(value: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|version| version.register() == value)
+        Self::all().find(|version| version.0 == value)
     }
+
+    /// The version that a host says it offers, known or not.
+    pub const fn reported(value: u64) -> Self {
+        Self(value)
+    }
+}
+
+fn symbols() -> &'static [Symbol] {
+    FwReg::PsciVersion.spec().domain.symbols()
 }
 
 impl fmt::Display for PsciVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let register = self.register();
-        write!(f, "{}.{}", register >> 16, register & 0xffff)
+        write!(f, "{}.{}", self.0 >> 16, self.0 & 0xffff)
+    }
+}
+
+impl From<PsciVersion> for String {
+    fn from(version: PsciVersion) -> Self {
+        version.to_string()
+    }
+}
+
+impl TryFrom<String> for PsciVersion {
+    type Error = NotAPsciVersion;
+
+    fn try_from(text: String) -> Result<Self, NotAPsciVersion> {
+        text.parse()
     }
 }
 
@@ -114,7 +103,7 @@ pub struct NotAPsciVersion {
 
 impl Fix for NotAPsciVersion {
     fn fix(&self) -> Option<String> {
-        let names: Vec<_> = PsciVersion::ALL.iter().map(ToString::to_string).collect();
+        let names: Vec<_> = symbols().iter().map(|symbol| symbol.name).collect();
         Some(format!("use one of: {}", names.join(", ")))
     }
 }
@@ -123,10 +112,9 @@ impl FromStr for PsciVersion {
     type Err = NotAPsciVersion;
 
     fn from_str(text: &str) -> Result<Self, NotAPsciVersion> {
-        Self::ALL
-            .into_iter()
-            .find(|version| version.to_string() == text)
-            .ok_or_else(|| NotAPsciVersion { text: text.to_owned() })
+        let named = symbols().iter().find(|symbol| symbol.name == text);
+        let version = named.map(|symbol| Self(symbol.value));
+        version.ok_or_else(|| NotAPsciVersion { text: text.to_owned() })
     }
 }
 
@@ -193,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_version_has_a_name_and_a_register_value() {
-        for version in PsciVersion::ALL {
+        for version in PsciVersion::all() {
             assert_eq!(version.to_string().parse(), Ok(version));
             assert_eq!(PsciVersion::from_register(version.register()), Some(version));
         }
@@ -203,9 +191,32 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_ordered() {
-        assert!(PsciVersion::ALL.is_sorted());
-        assert!(PsciVersion::ALL.map(PsciVersion::register).is_sorted());
+    fn the_table_has_these_versions_in_this_order() {
+        let named = [
+            PsciVersion::V0_1,
+            PsciVersion::V0_2,
+            PsciVersion::V1_0,
+            PsciVersion::V1_1,
+            PsciVersion::V1_2,
+            PsciVersion::V1_3,
+        ];
+        assert!(PsciVersion::all().eq(named));
+        assert!(named.is_sorted());
+    }
+
+    #[test]
+    fn the_table_opens_the_functions_of_0_1_that_kvm_has() {
+        let opens = symbols().first().map(|symbol| symbol.opens);
+        assert_eq!(opens, Some([v0_1::CPU_OFF, v0_1::CPU_ON].as_slice()));
+    }
+
+    #[test]
+    fn a_version_is_written_by_its_name() {
+        let text = serde_json::to_string(&PsciVersion::V1_1).unwrap();
+        assert_eq!(text, "\"1.1\"");
+        assert_eq!(serde_json::from_str::<PsciVersion>(&text).unwrap(), PsciVersion::V1_1);
+        assert!(serde_json::from_str::<PsciVersion>("\"9.9\"").is_err());
+        assert_eq!(PsciVersion::reported(0x2_0007).to_string(), "2.7");
     }
 
     #[test]

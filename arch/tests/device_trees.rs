@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use expect_test::expect;
 use kedge_arch::cache::{Caches, Geometry, Outer};
 use kedge_arch::fdt::{self, Machine, PlacedDevice};
 use kedge_arch::{GicChoice, Layout, Place, PsciVersion};
@@ -208,4 +209,28 @@ fn the_same_machine_gives_the_same_bytes() {
 fn a_text_with_a_nul_is_refused() {
     let machine = Machine { cmdline: "a\0b".to_owned(), ..smallest() };
     assert!(matches!(fdt::build(&machine), Err(fdt::FdtError::Build { .. })));
+}
+
+/// The node `/psci` of a machine with this version, on one line.
+fn psci_node(version: PsciVersion) -> String {
+    let machine = Machine { psci: version, ..smallest() };
+    let text = dts::text(&fdt::build(&machine).unwrap());
+    let node = text.split("  psci {").nth(1).and_then(|rest| rest.split('}').next());
+    node.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_tree_agrees_with_the_version_that_the_machine_is_given() {
+    let versions = PsciVersion::all().chain([PsciVersion::reported(0x2_0000)]);
+    let lines: Vec<_> =
+        versions.map(|version| format!("{version}: {}", psci_node(version))).collect();
+    expect![[r#"
+        0.1: compatible = "arm,psci"; cpu_off = <0x95c1ba5f>; cpu_on = <0x95c1ba60>; method = "hvc";
+        0.2: compatible = "arm,psci-0.2"; method = "hvc";
+        1.0: compatible = "arm,psci-1.0", "arm,psci-0.2"; method = "hvc";
+        1.1: compatible = "arm,psci-1.0", "arm,psci-0.2"; method = "hvc";
+        1.2: compatible = "arm,psci-1.0", "arm,psci-0.2"; method = "hvc";
+        1.3: compatible = "arm,psci-1.0", "arm,psci-0.2"; method = "hvc";
+        2.0: compatible = "arm,psci-1.0", "arm,psci-0.2"; method = "hvc";"#]]
+    .assert_eq(&lines.join("\n"));
 }

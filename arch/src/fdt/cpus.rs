@@ -105,16 +105,14 @@ fn cache_phandle(depth: usize, instance: u32) -> u32 {
 /// neither CPU_SUSPEND nor MIGRATE, so that their ids are not named.
 pub(super) fn write_psci(fdt: &mut FdtWriter, version: PsciVersion) -> Written {
     node(fdt, "psci", |fdt| {
-        match version {
-            PsciVersion::V0_1 => {
-                strings(fdt, "compatible", &["arm,psci"])?;
-                fdt.property_u32("cpu_off", v0_1::CPU_OFF)?;
-                fdt.property_u32("cpu_on", v0_1::CPU_ON)?;
-            }
-            PsciVersion::V0_2 => strings(fdt, "compatible", &["arm,psci-0.2"])?,
-            PsciVersion::V1_0 | PsciVersion::V1_1 | PsciVersion::V1_2 | PsciVersion::V1_3 => {
-                strings(fdt, "compatible", &["arm,psci-1.0", "arm,psci-0.2"])?;
-            }
+        if version < PsciVersion::V0_2 {
+            strings(fdt, "compatible", &["arm,psci"])?;
+            fdt.property_u32("cpu_off", v0_1::CPU_OFF)?;
+            fdt.property_u32("cpu_on", v0_1::CPU_ON)?;
+        } else if version < PsciVersion::V1_0 {
+            strings(fdt, "compatible", &["arm,psci-0.2"])?;
+        } else {
+            strings(fdt, "compatible", &["arm,psci-1.0", "arm,psci-0.2"])?;
         }
         // A guest at EL1 without an EL3 of its own calls its hypervisor.
         fdt.property_string("method", "hvc")
