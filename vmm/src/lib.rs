@@ -16,6 +16,6 @@ mod surroundings;
 
 pub use build::BuildError;
 pub use console::{ConsoleError, SerialInput};
-pub use machine::{Ended, Machine, RunError, Stopper};
+pub use machine::{Ended, Machine, Reset, RunError, Stopper};
 pub use run::VcpuFailure;
 pub use surroundings::{Entropy, PanicListener, Surroundings};

@@ -7,10 +7,11 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use kedge_devices::virtio::catalog;
 use kedge_diag::Fix;
 use kedge_hv::{Hypervisor, SystemEvent};
+use tracing::info;
 
 use crate::build::{BuildError, Built, Parts, assemble};
 use crate::console::{Console, SerialInput};
-use crate::run::{Event, Halt, VcpuFailure};
+use crate::run::{Event, Halt, Request, VcpuFailure};
 use crate::spec::{MachineSpec, OnReset};
 use crate::surroundings::Surroundings;
 
@@ -19,15 +20,30 @@ use crate::surroundings::Surroundings;
 pub enum Ended {
     /// The guest powered off.
     Off,
-    /// The guest hibernated (PSCI SYSTEM_OFF2): its disks are to be kept.
+    /// The guest hibernated (PSCI SYSTEM_OFF2): it goes on from its disks, which are
+    /// to be kept, as is all by which it knows its machine.
     Hibernated,
     /// The guest reset, and its specification says to end then.
-    Reset,
+    Reset(Reset),
     /// Its user stopped it.
     Stopped,
     /// The guest's kernel panicked, by its console, and the specification says to
     /// end then.
     Panicked,
+}
+
+/// How a guest reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// As from power-on (PSCI SYSTEM_RESET).
+    Cold,
+    /// In a way of its choice (PSCI SYSTEM_RESET2; Arm DEN0022, 5.22).
+    Chosen {
+        /// 0: warm, with memory as it is; from 0x80000000 on: the platform's own.
+        kind: u64,
+        /// What the guest wants passed on, in a meaning that its kind gives it.
+        cookie: u64,
+    },
 }
 
 /// Why a machine could not run on.
@@ -130,7 +146,10 @@ impl Machine {
             self.console.detach();
             drop(built);
             match ended(halt)? {
-                Ended::Reset if self.spec.on_reset == OnReset::Restart => {
+                Ended::Reset(reset) if self.spec.on_reset == OnReset::Restart => {
+                    // Whatever kind it asked for, it gets a cold one: nothing of the
+                    // machine stays.
+                    info!(?reset, "the guest resets");
                     self.restart().map_err(RunError::Rebuild)?;
                 }
                 end => return Ok(end),
@@ -170,16 +189,18 @@ impl fmt::Debug for Machine {
 }
 
 fn ended(halt: Halt) -> Result<Ended, RunError> {
-    match halt {
-        Halt::System(SystemEvent::Off) => Ok(Ended::Off),
-        Halt::System(SystemEvent::Off2) => Ok(Ended::Hibernated),
-        Halt::System(SystemEvent::Reset | SystemEvent::Reset2) => Ok(Ended::Reset),
+    let Request { event, arguments: [kind, cookie] } = match halt {
+        Halt::System(request) => request,
+        Halt::Stopped => return Ok(Ended::Stopped),
+        Halt::Panicked => return Ok(Ended::Panicked),
+        Halt::Failed(failure) => return Err(RunError::Vcpu(failure)),
+    };
+    match event {
+        SystemEvent::Off => Ok(Ended::Off),
+        SystemEvent::Off2 => Ok(Ended::Hibernated),
+        SystemEvent::Reset => Ok(Ended::Reset(Reset::Cold)),
+        SystemEvent::Reset2 => Ok(Ended::Reset(Reset::Chosen { kind, cookie })),
         // The vCPU threads keep the other events to themselves.
-        Halt::System(SystemEvent::Crash | SystemEvent::Suspend | SystemEvent::Wakeup) => {
-            Err(RunError::Crashed)
-        }
-        Halt::Stopped => Ok(Ended::Stopped),
-        Halt::Panicked => Ok(Ended::Panicked),
-        Halt::Failed(failure) => Err(RunError::Vcpu(failure)),
+        SystemEvent::Crash | SystemEvent::Suspend | SystemEvent::Wakeup => Err(RunError::Crashed),
     }
 }

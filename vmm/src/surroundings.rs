@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
+use kedge_arch::smccc::Service;
+
 /// What hears of a `Kernel panic` line on the guest's console.
 pub type PanicListener = Box<dyn FnMut(&str) + Send>;
 
@@ -18,6 +20,7 @@ pub struct Surroundings {
     pub(crate) output: Arc<Mutex<Box<dyn Write + Send>>>,
     pub(crate) on_panic: Arc<Mutex<PanicListener>>,
     pub(crate) entropy: Entropy,
+    pub(crate) services: Vec<Arc<dyn Service>>,
 }
 
 impl Surroundings {
@@ -28,6 +31,7 @@ impl Surroundings {
             output: Arc::new(Mutex::new(Box::new(output))),
             on_panic: Arc::new(Mutex::new(Box::new(|_| {}))),
             entropy: host_entropy,
+            services: Vec::new(),
         }
     }
 
@@ -38,17 +42,29 @@ impl Surroundings {
         self
     }
 
-    /// With another source of the seeds in the device tree.
+    /// With another source of the seeds in the device tree, and of what the guest gets
+    /// where the machine answers its calls for entropy.
     #[must_use]
     pub fn with_entropy(mut self, entropy: Entropy) -> Self {
         self.entropy = entropy;
+        self
+    }
+
+    /// With `service` to answer its functions, which the hypervisor then leaves to it,
+    /// whatever it would have answered itself. That takes Linux 6.4.
+    ///
+    /// What a service answers is part of what the guest was promised: whoever moves the
+    /// guest brings the same service along.
+    #[must_use]
+    pub fn with_service(mut self, service: impl Service + 'static) -> Self {
+        self.services.push(Arc::new(service));
         self
     }
 }
 
 impl fmt::Debug for Surroundings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Surroundings")
+        f.debug_struct("Surroundings").field("services", &self.services).finish_non_exhaustive()
     }
 }
 

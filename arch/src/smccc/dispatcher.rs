@@ -87,8 +87,7 @@ impl Dispatcher {
                 let (first, last) = (*functions.start(), *functions.end());
                 return Err(Clash::Empty { name: name(), first, last });
             }
-            let reserved = ARCHITECTURE.iter().find_map(|reserved| common(functions, reserved));
-            if let Some(functions) = reserved {
+            if let Some(functions) = architecture(functions) {
                 return Err(Clash::Reserved { name: name(), functions });
             }
             let taken =
@@ -129,8 +128,13 @@ impl fmt::Debug for Dispatcher {
     }
 }
 
+/// Those of `functions` that are the architecture's own.
+pub(super) fn architecture(functions: &Functions) -> Option<Functions> {
+    ARCHITECTURE.iter().find_map(|reserved| common(functions, reserved))
+}
+
 /// What two ranges have in common.
-fn common(one: &Functions, other: &Functions) -> Option<Functions> {
+pub(super) fn common(one: &Functions, other: &Functions) -> Option<Functions> {
     let common = *one.start().max(other.start())..=*one.end().min(other.end());
     (!common.is_empty()).then_some(common)
 }

@@ -6,11 +6,12 @@
 //! its user. A guest asks once, at boot, and from then on works around the errata of
 //! all of these processors instead of its own.
 
+use kedge_firmware::FwReg;
+
 use super::{Call, Functions, NOT_SUPPORTED, Results, Service, only};
 
 const VERSION: u32 = 0xc600_0040;
 const CPUS: u32 = 0xc600_0041;
-const FUNCTIONS: &[Functions] = &[VERSION..=CPUS];
 
 /// Version 1.0 of the interface.
 const VERSION_1_0: u64 = 0x1_0000;
@@ -30,12 +31,19 @@ pub struct Processor {
 
 /// The processors that the machine's guest is told of.
 #[derive(Clone, Debug)]
-pub struct Implementations(Vec<Processor>);
+pub struct Implementations {
+    functions: Vec<Functions>,
+    processors: Vec<Processor>,
+}
 
 impl Implementations {
-    /// These processors, in this order.
-    pub fn new(processors: impl IntoIterator<Item = Processor>) -> Self {
-        Self(processors.into_iter().collect())
+    /// The functions that the bits of `vendor_hyp_bmap_2` open tell of `processors`, in
+    /// this order.
+    pub fn new(bitmap: u64, processors: impl IntoIterator<Item = Processor>) -> Self {
+        let bits = FwReg::VendorHypBmap2.spec().domain.symbols().iter();
+        let open = bits.filter(|bit| bitmap & bit.value != 0).flat_map(|bit| bit.opens);
+        let functions = open.map(|function| *function..=*function).collect();
+        Self { functions, processors: processors.into_iter().collect() }
     }
 }
 
@@ -45,15 +53,15 @@ impl Service for Implementations {
     }
 
     fn functions(&self) -> &[Functions] {
-        FUNCTIONS
+        &self.functions
     }
 
     fn call(&self, call: &Call) -> Results {
         match call.function() {
-            VERSION => [SUCCESS, VERSION_1_0, kedge_ids::u64_from(self.0.len()), 0],
+            VERSION => [SUCCESS, VERSION_1_0, kedge_ids::u64_from(self.processors.len()), 0],
             CPUS => {
                 let index = usize::try_from(call.argument(1)).ok();
-                match index.and_then(|index| self.0.get(index)) {
+                match index.and_then(|index| self.processors.get(index)) {
                     Some(&Processor { midr, revidr, aidr }) => [SUCCESS, midr, revidr, aidr],
                     None => only(INVALID_PARAMETER),
                 }
@@ -75,7 +83,15 @@ mod tests {
 
     fn ask(function: u32, index: u64) -> Results {
         let call = Call::new(function, Conduit::Hvc, VcpuId(0), &[index]);
-        Implementations::new([N1, V2]).call(&call)
+        Implementations::new(0x3, [N1, V2]).call(&call)
+    }
+
+    #[test]
+    fn each_bit_of_the_bitmap_opens_a_function() {
+        let functions = |bitmap| Implementations::new(bitmap, []).functions().to_vec();
+        assert_eq!(functions(0x3), [VERSION..=VERSION, CPUS..=CPUS]);
+        assert_eq!(functions(0x2), [CPUS..=CPUS]);
+        assert_eq!(functions(0), []);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! own. A call that no service has is NOT_SUPPORTED, as it would be without any.
 
 mod dispatcher;
+mod filter;
 mod implementations;
 mod trng;
 
@@ -16,6 +17,7 @@ use kedge_hv::Conduit;
 use kedge_ids::VcpuId;
 
 pub use dispatcher::{Clash, Dispatcher};
+pub use filter::{BadFilter, filter, functions};
 pub use implementations::{Implementations, Processor};
 pub use trng::Trng;
 

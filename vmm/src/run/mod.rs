@@ -3,6 +3,7 @@
 mod access;
 pub(crate) mod event_loop;
 mod gate;
+mod hypercall;
 mod suspend;
 mod vcpu_thread;
 
@@ -11,12 +12,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use kedge_hv::SystemEvent;
-
 pub(crate) use access::AddressSpace;
 pub(crate) use gate::{Gate, Wanted};
+pub(crate) use hypercall::Calls;
 pub use vcpu_thread::VcpuFailure;
-pub(crate) use vcpu_thread::{ReadyVcpu, Report, Shared, VcpuThread};
+pub(crate) use vcpu_thread::{ReadyVcpu, Report, Request, Shared, VcpuThread};
 
 /// What reaches a machine's own thread.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl From<Report> for Event {
 /// Why a machine's vCPUs no longer run.
 #[derive(Debug)]
 pub(crate) enum Halt {
-    System(SystemEvent),
+    System(Request),
     Stopped,
     Panicked,
     Failed(VcpuFailure),
@@ -81,7 +81,7 @@ impl VcpuThreads {
         loop {
             match next_event(events, deadline) {
                 Event::Vcpu(Report::System(_)) if deadline.is_some() => return Halt::Panicked,
-                Event::Vcpu(Report::System(event)) => return Halt::System(event),
+                Event::Vcpu(Report::System(request)) => return Halt::System(request),
                 Event::Vcpu(Report::Failed(failure)) => return Halt::Failed(failure),
                 Event::Vcpu(Report::Suspending) => {
                     suspending += 1;

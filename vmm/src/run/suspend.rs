@@ -6,9 +6,6 @@ use kedge_guest_memory::GuestAddress;
 use kedge_hv::{HvError, MpState, Vcpu, VcpuFeatures};
 use kedge_ids::RegId;
 
-/// `NOT_SUPPORTED`: what a call nobody knows answers (Arm DEN0028, 7.1).
-pub(crate) const NOT_SUPPORTED: i64 = -1;
-
 /// `DENIED`: another vCPU is on.
 pub(crate) const DENIED: i64 = -3;
 

@@ -12,19 +12,28 @@ use kedge_ids::RegId;
 use super::Event;
 use super::access::{AddressSpace, Store};
 use super::gate::Gate;
+use super::hypercall::Calls;
 use super::suspend;
 
 /// What a vCPU thread tells its machine.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// The guest asked for something that ends or rebuilds the machine.
-    System(SystemEvent),
+    System(Request),
     /// vCPU `index` asked for SYSTEM_SUSPEND and waits for the others to be held.
     Suspending,
     /// It has learned what it wanted to know: the others may go on.
     Suspended,
     /// The vCPU cannot run any further.
     Failed(VcpuFailure),
+}
+
+/// Something that a guest asks of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) event: SystemEvent,
+    /// x1 and x2: zero but for SYSTEM_RESET2.
+    pub(crate) arguments: [u64; 2],
 }
 
 /// Why a vCPU cannot run any further.
@@ -55,6 +64,7 @@ pub enum VcpuFailure {
 pub(crate) struct Shared {
     pub(crate) space: AddressSpace,
     pub(crate) gate: Gate,
+    pub(crate) calls: Calls,
 }
 
 /// A vCPU ready to run.
@@ -178,10 +188,12 @@ impl Runner {
                 }
             }
             Exit::Undecoded { .. } => space.abort(vcpu.as_mut())?,
-            Exit::Hypercall { .. } => suspend::set_result(vcpu.as_ref(), suspend::NOT_SUPPORTED)?,
+            Exit::Hypercall { function, conduit } => {
+                self.shared.calls.answer(vcpu.as_ref(), function, conduit)?;
+            }
             Exit::System(SystemEvent::Suspend) => return Ok(Next::Suspend),
             Exit::System(SystemEvent::Wakeup) => vcpu.set_mp_state(MpState::Runnable)?,
-            Exit::System(event) => return Ok(Next::End(Report::System(event))),
+            Exit::System(event) => return Ok(Next::End(Report::System(self.request(event)?))),
             Exit::Interrupted => return Ok(Next::LookAtGate),
             Exit::Failed { reason } => {
                 let index = self.index;
@@ -189,6 +201,15 @@ impl Runner {
             }
         }
         Ok(Next::GoOn)
+    }
+
+    /// What `event` asks for. KVM has narrowed the arguments of a 32-bit call.
+    fn request(&self, event: SystemEvent) -> Result<Request, HvError> {
+        let arguments = match event {
+            SystemEvent::Reset2 => [self.vcpu.reg64(RegId::x(1))?, self.vcpu.reg64(RegId::x(2))?],
+            _ => [0; 2],
+        };
+        Ok(Request { event, arguments })
     }
 
     /// SYSTEM_SUSPEND: only the last vCPU that is on may ask for it (Arm DEN0022,
