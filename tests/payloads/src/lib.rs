@@ -13,6 +13,7 @@ mod memory;
 pub mod mmio;
 pub mod psci;
 pub mod serial;
+pub mod smccc;
 pub mod start;
 
 use core::panic::PanicInfo;
