@@ -37,7 +37,7 @@ pub use register::{
     Absent, ByPtp, Domain, Firmware, Freeze, FwReg, FwSpec, NoFirmwareRegister, Scope, Symbol,
 };
 pub use state::{
-    Birth, CaptureError, Destination, Difference, Live, Manner, PendingSError, PlanError, Planned,
+    Birth, CaptureError, Destination, Deviation, Live, Manner, PendingSError, PlanError, Planned,
     Power, Quirk, RegRow, RegisterState, RestoreError, Restored, Rules, SavedRegister, Source,
     VcpuRegisters, When, Writes, capture, plan,
 };

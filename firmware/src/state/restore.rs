@@ -70,7 +70,7 @@ pub enum RestoreError {
     },
     /// Registers do not hold what they were given.
     #[error("registers read otherwise than they were written: {}", list_of(.0))]
-    Differs(Vec<Difference>),
+    Differs(Vec<Deviation>),
     /// A pending SError was not taken.
     #[error("cannot make an SError wait for vCPU {vcpu}")]
     SError {
@@ -96,7 +96,7 @@ fn list(plan: &Plan) -> String {
     lines.join("; ")
 }
 
-fn list_of(differences: &[Difference]) -> String {
+fn list_of(differences: &[Deviation]) -> String {
     let texts: Vec<_> = differences.iter().map(ToString::to_string).collect();
     texts.join("; ")
 }
@@ -125,7 +125,7 @@ impl Fix for RestoreError {
 
 /// A register that does not hold what it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct Deviation {
     /// The vCPU's index.
     pub vcpu: usize,
     /// The register.
@@ -138,7 +138,7 @@ pub struct Difference {
     pub found: RegValue,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for Deviation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { vcpu, name, wanted, found, .. } = self;
         write!(f, "`{name}` of vCPU {vcpu} is {found}, not {wanted}")
@@ -251,7 +251,7 @@ impl Restored {
                 let mask = self.normalised.get(id).copied().unwrap_or(0);
                 if without(&found, mask) != without(value, mask) {
                     let wanted = value.clone();
-                    differences.push(Difference { vcpu, id: *id, name: name(), wanted, found });
+                    differences.push(Deviation { vcpu, id: *id, name: name(), wanted, found });
                 }
             }
         }
