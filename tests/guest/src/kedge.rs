@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::evidence;
+
 /// The longest that anything but a Linux guest may take.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
@@ -122,9 +124,21 @@ impl Running {
     pub(crate) fn wait_for(&self, text: &str, times: usize, limit: Duration) -> anyhow::Result<()> {
         let so_far = self.stdout.until(limit, |said| said.matches(text).count() >= times);
         so_far.map_err(|said| {
-            let errors = self.stderr.text();
-            anyhow::anyhow!("`{text}` was not said {times} times:\n{said}\nstderr:\n{errors}")
+            let (errors, evidence) = (self.stderr.text(), self.evidence());
+            anyhow::anyhow!(
+                "`{text}` was not said {times} times:\n{said}\nstderr:\n{errors}\n{evidence}"
+            )
         })
+    }
+
+    /// How it ended, or what it is doing.
+    fn evidence(&self) -> String {
+        self.pid().map_or_else(|error| error.to_string(), evidence::of)
+    }
+
+    fn pid(&self) -> anyhow::Result<Pid> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        pid.context("a process has a number")
     }
 
     /// What came on standard output so far.
@@ -147,8 +161,7 @@ impl Running {
     /// # Errors
     /// The process has ended.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        Ok(kill_process(pid.context("a process has a number")?, signal)?)
+        Ok(kill_process(self.pid()?, signal)?)
     }
 
     /// Ends it as a user would.
@@ -171,10 +184,9 @@ impl Running {
                 break status;
             }
             if Instant::now() > deadline {
-                // Shown for the cause, not for the exit status.
-                let _ = self.child.kill();
+                let evidence = self.evidence();
                 let (said, errors) = (self.stdout.text(), self.stderr.text());
-                bail!("not done after {limit:?}:\n{said}\nstderr:\n{errors}");
+                bail!("not done after {limit:?}:\n{said}\nstderr:\n{errors}\n{evidence}");
             }
             thread::sleep(Duration::from_millis(5));
         };

@@ -10,6 +10,7 @@ mod boot;
 mod devices;
 mod devicetree;
 mod errors;
+mod evidence;
 mod features;
 mod firecracker;
 mod firmware;

@@ -24,7 +24,10 @@ const VENDOR_RESET: u64 = 0x8000_0001;
 const HIBERNATE_OFF: u64 = 1;
 
 fn main(boot: &Boot) {
-    let Some(tree) = DeviceTree::at(boot.x0) else { return };
+    let Some(tree) = DeviceTree::at(boot.x0) else {
+        println!("POWER no device tree at {:#x}", boot.x0);
+        return;
+    };
     let word = tree.bootargs();
     println!("POWER {word}");
     let answer = match word {

@@ -40,7 +40,10 @@ struct Context {
 }
 
 fn main(boot: &Boot) {
-    let Some(tree) = DeviceTree::at(boot.x0) else { return };
+    let Some(tree) = DeviceTree::at(boot.x0) else {
+        println!("PSCI no device tree at {:#x}", boot.x0);
+        return;
+    };
     let of_psci = |name: &'static str| {
         tree.find(move |property| property.node == "psci" && property.name == name)
     };

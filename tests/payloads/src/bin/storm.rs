@@ -18,7 +18,10 @@ const PLAYGROUND_SIZE: u64 = 1 << 20;
 const QUEUE_ADDRESSES: core::ops::Range<u64> = 0x80..0xa8;
 
 fn main(boot: &Boot) {
-    let Some(tree) = DeviceTree::at(boot.x0) else { return };
+    let Some(tree) = DeviceTree::at(boot.x0) else {
+        println!("STORM no device tree at {:#x}", boot.x0);
+        return;
+    };
     let mut words = tree.bootargs().split(' ');
     let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
     let (seed, count) = (number().unwrap_or(1), number().unwrap_or(10_000));
