@@ -6,7 +6,7 @@
 //! its user. A guest asks once, at boot, and from then on works around the errata of
 //! all of these processors instead of its own.
 
-use kedge_firmware::FwReg;
+use kedge_firmware::{FwReg, ImplementationIds};
 
 use super::{Call, Functions, NOT_SUPPORTED, Results, Service, only};
 
@@ -18,28 +18,17 @@ const VERSION_1_0: u64 = 0x1_0000;
 const SUCCESS: u64 = 0;
 const INVALID_PARAMETER: i64 = -3;
 
-/// A processor by its ID registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Processor {
-    /// `MIDR_EL1`.
-    pub midr: u64,
-    /// `REVIDR_EL1`.
-    pub revidr: u64,
-    /// `AIDR_EL1`.
-    pub aidr: u64,
-}
-
 /// The processors that the machine's guest is told of.
 #[derive(Clone, Debug)]
 pub struct Implementations {
     functions: Vec<Functions>,
-    processors: Vec<Processor>,
+    processors: Vec<ImplementationIds>,
 }
 
 impl Implementations {
     /// The functions that the bits of `vendor_hyp_bmap_2` open tell of `processors`, in
     /// this order.
-    pub fn new(bitmap: u64, processors: impl IntoIterator<Item = Processor>) -> Self {
+    pub fn new(bitmap: u64, processors: impl IntoIterator<Item = ImplementationIds>) -> Self {
         let bits = FwReg::VendorHypBmap2.spec().domain.symbols().iter();
         let open = bits.filter(|bit| bitmap & bit.value != 0).flat_map(|bit| bit.opens);
         let functions = open.map(|function| *function..=*function).collect();
@@ -62,7 +51,9 @@ impl Service for Implementations {
             CPUS => {
                 let index = usize::try_from(call.argument(1)).ok();
                 match index.and_then(|index| self.processors.get(index)) {
-                    Some(&Processor { midr, revidr, aidr }) => [SUCCESS, midr, revidr, aidr],
+                    Some(ImplementationIds { midr, revidr, aidr }) => {
+                        [SUCCESS, midr.0, revidr.0, aidr.0]
+                    }
                     None => only(INVALID_PARAMETER),
                 }
             }
@@ -73,13 +64,16 @@ impl Service for Implementations {
 
 #[cfg(test)]
 mod tests {
+    use kedge_firmware::Hex;
     use kedge_hv::Conduit;
     use kedge_ids::VcpuId;
 
     use super::*;
 
-    const N1: Processor = Processor { midr: 0x413f_d0c1, revidr: 0, aidr: 1 };
-    const V2: Processor = Processor { midr: 0x410f_d4f0, revidr: 2, aidr: 3 };
+    const N1: ImplementationIds =
+        ImplementationIds { midr: Hex(0x413f_d0c1), revidr: Hex(0), aidr: Hex(1) };
+    const V2: ImplementationIds =
+        ImplementationIds { midr: Hex(0x410f_d4f0), revidr: Hex(2), aidr: Hex(3) };
 
     fn ask(function: u32, index: u64) -> Results {
         let call = Call::new(function, Conduit::Hvc, VcpuId(0), &[index]);

@@ -18,7 +18,7 @@ use kedge_ids::VcpuId;
 
 pub use dispatcher::{Clash, Dispatcher};
 pub use filter::{BadFilter, filter, functions};
-pub use implementations::{Implementations, Processor};
+pub use implementations::Implementations;
 pub use trng::Trng;
 
 /// Function ids from one to another.

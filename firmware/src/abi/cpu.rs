@@ -27,6 +27,24 @@ pub struct CpuAbi {
     /// The implementation ID registers.
     #[serde(default)]
     pub implementation: Implementation,
+    /// The processors that a guest is told it may find itself on, where
+    /// `vendor_hyp_bmap_2` offers to tell; where absent, the one that its vCPUs show.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub implementations: Vec<ImplementationIds>,
+}
+
+/// A processor, by what identifies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImplementationIds {
+    /// `MIDR_EL1`.
+    pub midr: Hex,
+    /// `REVIDR_EL1`.
+    #[serde(default)]
+    pub revidr: Hex,
+    /// `AIDR_EL1`.
+    #[serde(default)]
+    pub aidr: Hex,
 }
 
 /// Some bits of an ID register.

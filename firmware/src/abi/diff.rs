@@ -91,13 +91,21 @@ fn rest(abi: &GuestAbi) -> BTreeMap<String, String> {
         cpu,
         machine,
     } = abi;
-    let CpuAbi { features, id_registers: _, varying: _, sve_lengths, implementation } = cpu;
+    let CpuAbi {
+        features,
+        id_registers: _,
+        varying: _,
+        sve_lengths,
+        implementation,
+        implementations,
+    } = cpu;
     let mut rest = BTreeMap::new();
     flatten("format", &json!(format), &mut rest);
     flatten("unknown_firmware", &json!(unknown_firmware), &mut rest);
     flatten("cpu.features", &json!(features), &mut rest);
     flatten("cpu.sve_lengths", &json!(sve_lengths), &mut rest);
     flatten("cpu.implementation", &json!(implementation), &mut rest);
+    flatten("cpu.implementations", &json!(implementations), &mut rest);
     flatten("machine", &json!(machine), &mut rest);
     rest
 }

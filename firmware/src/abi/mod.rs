@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use builtin::{ARM64_V0, ARM64_V1, HOST, builtin, builtin_names};
 pub use contradiction::Contradiction;
-pub use cpu::{CpuAbi, IdPromise, Implementation, Varying};
+pub use cpu::{CpuAbi, IdPromise, Implementation, ImplementationIds, Varying};
 pub use diff::Difference;
 pub use document::{BadDocument, Fault, Place};
 pub use machine::{CounterPolicy, FilterAction, FilterRange, MachineAbi, TimerPpis};
