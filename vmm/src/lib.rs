@@ -14,8 +14,9 @@ mod run;
 pub mod spec;
 mod surroundings;
 
-pub use build::BuildError;
+pub use build::{BuildError, ServicesError};
 pub use console::{ConsoleError, SerialInput};
+pub use kedge_arch::smccc;
 pub use machine::{Ended, Machine, Reset, RunError, Stopper};
 pub use run::VcpuFailure;
 pub use surroundings::{Entropy, PanicListener, Surroundings};

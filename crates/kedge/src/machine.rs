@@ -10,7 +10,7 @@ use kedge_diag::Fix;
 use kedge_hv::OpenError;
 use kedge_hv_kvm::Kvm;
 use kedge_vmm::spec::{MachineSpec, SerialSpec};
-use kedge_vmm::{BuildError, Ended, Machine, RunError, SerialInput, Stopper, Surroundings};
+use kedge_vmm::{BuildError, Ended, Machine, Reset, RunError, SerialInput, Stopper, Surroundings};
 
 use crate::console::{Console, Guest, Unconnected};
 use crate::output;
@@ -105,6 +105,10 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
     let console = input.map(|input| input.connect(Connection::to(&machine))).transpose();
     let console = console.map_err(MachineError::Input)?;
     let ended = machine.run()?;
+    if let Some(news) = news(ended) {
+        // Nothing is lost where nobody reads it.
+        let _ = writeln!(io::stderr(), "{news}");
+    }
     Ok(outcome(ended, console.as_ref()))
 }
 
@@ -112,7 +116,20 @@ fn outcome(ended: Ended, console: Option<&Console>) -> Outcome {
     match (ended, console.and_then(Console::signal)) {
         (Ended::Panicked, _) => Outcome::GuestPanic,
         (Ended::Stopped, Some(signal)) => Outcome::Signal(signal),
-        (Ended::Off | Ended::Hibernated | Ended::Reset | Ended::Stopped, _) => Outcome::Done,
+        (Ended::Off | Ended::Hibernated | Ended::Reset(_) | Ended::Stopped, _) => Outcome::Done,
+    }
+}
+
+/// What its user has to know of a guest's end, where the status does not tell.
+fn news(ended: Ended) -> Option<String> {
+    match ended {
+        Ended::Hibernated => {
+            Some("the guest hibernated: it goes on from its disks, keep them".to_owned())
+        }
+        Ended::Reset(Reset::Chosen { kind, cookie }) => {
+            Some(format!("the guest reset in its own way: type {kind:#x}, cookie {cookie:#x}"))
+        }
+        Ended::Off | Ended::Reset(Reset::Cold) | Ended::Stopped | Ended::Panicked => None,
     }
 }
 

@@ -34,7 +34,7 @@ pub struct CpuAbi {
 }
 
 /// A processor, by what identifies it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImplementationIds {
     /// `MIDR_EL1`.

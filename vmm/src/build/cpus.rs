@@ -18,6 +18,18 @@ pub(super) struct Cpus {
     pub(super) psci: PsciVersion,
 }
 
+impl Cpus {
+    /// All of them, the first one first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &dyn Vcpu> {
+        self.vcpus.iter().map(|ready| ready.vcpu.as_ref())
+    }
+
+    /// The one that boots.
+    pub(super) fn first(&self) -> &dyn Vcpu {
+        self.vcpus[0].vcpu.as_ref()
+    }
+}
+
 /// Creates and initialises all vCPUs. The interrupt controller comes next.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ use kedge_diag::{Fix, Trouble};
 use kedge_guest_memory::MapError;
 use kedge_hv::HvError;
 
+use super::services::ServicesError;
 use crate::console::ConsoleError;
 
 /// Why a machine cannot be built. Nothing is left behind then.
@@ -92,6 +93,9 @@ pub enum BuildError {
     /// The host's firmware interface does not have this version.
     #[error(transparent)]
     Psci(#[from] PsciError),
+    /// The guest cannot be given what it is promised besides registers.
+    #[error(transparent)]
+    Services(#[from] ServicesError),
     /// The hypervisor refuses something that it should not.
     #[error("cannot set up the virtual machine")]
     Hypervisor(#[from] HvError),
@@ -135,6 +139,7 @@ impl Fix for BuildError {
             Self::DeviceTree(source) => source.fix(),
             Self::Console(source) => source.fix(),
             Self::Psci(source) => source.fix(),
+            Self::Services(source) => source.fix(),
             Self::Hypervisor(source) => source.fix(),
             Self::Host { .. } => Some("raise the limits of the process (ulimit -a)".to_owned()),
         }

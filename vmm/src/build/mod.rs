@@ -9,6 +9,7 @@ mod cpus;
 mod devices;
 mod error;
 mod rom;
+mod services;
 mod tree;
 
 use std::fs::{File, OpenOptions};
@@ -23,13 +24,15 @@ use kedge_arch::layout::ipa_bits;
 use kedge_arch::{Layout, cmdline, features, gic};
 use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::transport::MmioTransport;
+use kedge_firmware::{HOST, builtin};
 use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
 use kedge_hv::{Access, Gic, Hypervisor, Limits, Vm, VmConfig};
 
 pub use self::error::BuildError;
+pub use self::services::ServicesError;
 use crate::console::Console;
 use crate::run::event_loop::LoopThread;
-use crate::run::{AddressSpace, Event, Gate, Shared, VcpuThreads};
+use crate::run::{AddressSpace, Calls, Event, Gate, Shared, VcpuThreads};
 use crate::spec::{Boot, MachineSpec};
 use crate::surroundings::Surroundings;
 
@@ -73,6 +76,7 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
     features::check(spec.cpu_features, &limits)?;
     cmdline::check(&spec.boot.cmdline)?;
     let files = BootFiles::open(&spec.boot)?;
+    let abi = builtin(HOST).expect("every release has the profile of the host");
     let vm = hypervisor.create_vm(&VmConfig::new(ipa_bits(&limits)))?;
     let layout = lay_out(spec, vm.as_ref(), &limits)?;
 
@@ -83,8 +87,8 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
     map_into(vm.as_ref(), &memory, &roms)?;
 
     let cpus = cpus::create(vm.as_ref(), spec)?;
-    // Where the host cannot, its guests do not see the call (Linux before 5.19).
-    let _ = vm.enable_system_suspend();
+    let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &abi, parts.surroundings)?;
+    services::place_pv_time(cpus.all(), &layout, &abi)?;
     let gic = vm.create_gic(&layout.gic())?;
     gic.init()?;
     cpus::finish(&cpus, spec)?;
@@ -98,7 +102,8 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
 
     let devices::Placed { serial, transports, map, .. } = placed;
     let space = AddressSpace::new(map, roms.iter().flat_map(rom::ranges).collect());
-    let shared = Arc::new(Shared { space, gate: Gate::new(cpus.vcpus.len()) });
+    let (gate, calls) = (Gate::new(cpus.vcpus.len()), Calls::new(dispatcher));
+    let shared = Arc::new(Shared { space, gate, calls });
     let threads = VcpuThreads::start(cpus.vcpus, shared, parts.events)
         .map_err(BuildError::host("start a thread for each vCPU"))?;
     Ok(Built {

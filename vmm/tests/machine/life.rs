@@ -10,9 +10,9 @@ use kedge_diag::{Fix, Trouble, report};
 use kedge_hv::SystemEvent;
 use kedge_hv_model::{Step, psci};
 use kedge_vmm::spec::OnReset;
-use kedge_vmm::{Ended, RunError, Stopper};
+use kedge_vmm::{Ended, Reset, RunError, Stopper};
 
-use crate::guest::{Guest, event, off, print, program, reset, turn_on};
+use crate::guest::{Guest, call, event, off, print, program, reset, turn_on};
 
 fn end_of(steps: Vec<Step>) -> Ended {
     Guest::new(&[program(&[steps])]).run().ended.unwrap()
@@ -21,9 +21,15 @@ fn end_of(steps: Vec<Step>) -> Ended {
 #[test]
 fn every_way_to_end_has_its_name() {
     assert_eq!(end_of(off()), Ended::Off);
-    assert_eq!(end_of(reset()), Ended::Reset);
-    assert_eq!(end_of(event(SystemEvent::Reset2)), Ended::Reset);
+    assert_eq!(end_of(reset()), Ended::Reset(Reset::Cold));
     assert_eq!(end_of(event(SystemEvent::Off2)), Ended::Hibernated);
+}
+
+#[test]
+fn a_guest_that_resets_in_its_own_way_says_which() {
+    let own_way = [0x8000_0001, 0xc00_c1e, 0];
+    let ended = end_of(call(psci::SYSTEM_RESET2, own_way));
+    assert_eq!(ended, Ended::Reset(Reset::Chosen { kind: 0x8000_0001, cookie: 0xc00_c1e }));
 }
 
 #[test]
@@ -69,7 +75,7 @@ fn a_machine_that_is_stopped_before_it_runs_stops() {
 fn vcpus_stop_whether_they_run_wait_or_are_off() {
     let first = program(&[turn_on(1), turn_on(2), print("go"), vec![Step::Jump(0)]]);
     let second = program(&[vec![Step::Wait]]);
-    let third = program(&[crate::guest::call(psci::CPU_OFF, [0; 3])]);
+    let third = program(&[call(psci::CPU_OFF, [0; 3])]);
     let guest = Guest::new(&[first, second, third, program(&[])]).start();
     guest.says("go");
     assert_eq!(guest.stop().ended.unwrap(), Ended::Stopped);
