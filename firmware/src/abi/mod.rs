@@ -11,6 +11,7 @@ mod diff;
 mod document;
 mod form;
 mod machine;
+mod overlay;
 mod promises;
 mod read;
 
