@@ -21,9 +21,10 @@ mod symbols;
 mod table;
 
 pub use abi::{
-    ARM64_V0, ARM64_V1, BadDocument, Contradiction, CounterPolicy, CpuAbi, Difference, Fault,
-    FilterAction, FilterRange, GuestAbi, HOST, IdPromise, Implementation, ImplementationIds,
-    MachineAbi, Place, Promises, TimerPpis, UnknownFirmware, Varying, builtin, builtin_names,
+    ARM64_V0, ARM64_V1, BadDocument, Contradiction, CounterPolicy, CpuAbi, CpuConfig, Difference,
+    Fault, FilterAction, FilterRange, GuestAbi, HOST, IdPromise, Implementation, ImplementationIds,
+    MachineAbi, OverlayError, Place, Promises, TimerPpis, UnknownFirmware, Varying, builtin,
+    builtin_names,
 };
 pub use hex::{Hex, RegValue};
 pub use host::{

@@ -46,6 +46,11 @@ impl VcpuFeatures {
         Self(self.0 & !other.0)
     }
 
+    /// The feature with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+
     /// The names of the features in the set.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().filter(move |(bits, _)| self.contains(*bits)).map(|(_, name)| name)

@@ -7,6 +7,7 @@
 mod builtin;
 mod contradiction;
 mod cpu;
+mod cpu_config;
 mod diff;
 mod document;
 mod form;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use builtin::{ARM64_V0, ARM64_V1, HOST, builtin, builtin_names};
 pub use contradiction::Contradiction;
 pub use cpu::{CpuAbi, IdPromise, Implementation, ImplementationIds, Varying};
+pub use cpu_config::{CpuConfig, OverlayError};
 pub use diff::Difference;
 pub use document::{BadDocument, Fault, Place};
 pub use machine::{CounterPolicy, FilterAction, FilterRange, MachineAbi, TimerPpis};

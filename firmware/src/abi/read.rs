@@ -76,6 +76,6 @@ fn check_format(tree: &Node, known: u32) -> Result<(), At> {
 }
 
 /// What serde makes of the text of a document whose form is right.
-fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, BadDocument> {
+pub(super) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, BadDocument> {
     serde_json::from_str(text).map_err(|error| BadDocument::of_serde(text, &error))
 }

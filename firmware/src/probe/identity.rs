@@ -82,6 +82,11 @@ pub(crate) fn name(register: RegId) -> String {
     )
 }
 
+/// Whether a register tells which implementation of the architecture a CPU is.
+pub(crate) fn is_implementation(register: RegId) -> bool {
+    [id(0, 0), id(0, 6), AIDR_EL1].contains(&register)
+}
+
 /// Whether this is the name of a register.
 pub(crate) fn is_name(name: &str) -> bool {
     NAMES.iter().any(|row| row.1 == name)

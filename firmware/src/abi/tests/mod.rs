@@ -1,5 +1,6 @@
 //! Profiles as documents: read, written, compared.
 
+mod cpu_config;
 mod refusals;
 
 use std::collections::BTreeSet;
