@@ -8,7 +8,7 @@ use kedge_ids::RegId;
 use super::GuestAbi;
 use super::builtin::builtin;
 use super::cpu::{CpuAbi, IdPromise, Implementation, Varying};
-use super::diff::{self, Difference, NOTHING};
+use super::diff::{self, Difference};
 use super::document::Path;
 use super::machine::{FilterAction, FilterRange, MachineAbi};
 use super::promises::Promises;
@@ -192,8 +192,7 @@ fn name(abi: &GuestAbi, path: &Path) -> Found {
         None => Ok(()),
         Some(first) => {
             let Difference { subject, part, one, other } = first;
-            let said =
-                |side: String| if side == NOTHING { "not promised".to_owned() } else { side };
+            let said = |side: Option<String>| side.unwrap_or_else(|| "not promised".to_owned());
             let part = if part.is_empty() { part } else { format!(" {part}") };
             let differs =
                 format!("`{subject}`{part} is {} here and {} there", said(other), said(one));

@@ -18,20 +18,24 @@ pub struct Difference {
     pub subject: String,
     /// Which part of it: bits such as `11:8`; empty for the whole.
     pub part: String,
-    /// What it is on one side.
-    pub one: String,
-    /// What it is on the other.
-    pub other: String,
+    /// What it is on one side, if it is there.
+    pub one: Option<String>,
+    /// What it is on the other, if it is there.
+    pub other: Option<String>,
 }
-
-/// What one side does not have.
-pub(super) const NOTHING: &str = "-";
 
 impl GuestAbi {
     /// What is promised otherwise by `other`, by register and field, then the rest by
     /// its key. Names and remarks promise nothing.
     pub fn diff(&self, other: &Self) -> Vec<Difference> {
         profiles(self, other)
+    }
+}
+
+impl GuestAbi {
+    /// What is promised besides registers, by its key in the document, in its words.
+    pub fn terms(&self) -> BTreeMap<String, String> {
+        rest(self)
     }
 }
 
@@ -193,13 +197,7 @@ fn push(
     other: Option<String>,
 ) {
     if one != other {
-        let text = |side: Option<String>| side.unwrap_or_else(|| NOTHING.to_owned());
-        found.push(Difference {
-            subject: subject.to_owned(),
-            part: part.to_owned(),
-            one: text(one),
-            other: text(other),
-        });
+        found.push(Difference { subject: subject.to_owned(), part: part.to_owned(), one, other });
     }
 }
 

@@ -107,7 +107,8 @@ fn a_remark_does_not_make_another_profile() {
 }
 
 fn line(Difference { subject, part, one, other }: &Difference) -> String {
-    format!("{subject} {part}: {one} | {other}\n")
+    let said = |side: &Option<String>| side.clone().unwrap_or_else(|| "-".to_owned());
+    format!("{subject} {part}: {} | {}\n", said(one), said(other))
 }
 
 #[test]

@@ -326,11 +326,11 @@ fn a_probe_of_another_release_is_refused() {
     let error = HostAbi::read(b"{ \"format\": 7 }").unwrap_err();
     expect![[r#"
         error: line 1, column 13: format 7 is not one that this release reads
-          fix: use the release it was written for, or write format 1"#]]
+          fix: use the release it was written for, or write format 2"#]]
     .assert_eq(&report(&error));
     let error = HostAbi::read(b"{ \"format\": 1, \"limits\": 3 }").unwrap_err();
     expect![[r#"
-        error: line 1, column 26: invalid type: integer `3`, expected struct HostLimits
-          fix: mend the JSON there"#]]
+        error: line 1, column 13: format 1 is not one that this release reads
+          fix: use the release it was written for, or write format 2"#]]
     .assert_eq(&report(&error));
 }
