@@ -99,6 +99,16 @@ const CPU: Shape = Shape::Object(&[
     key("implementation", Shape::Choice(&["host", "promised"]),
         "MIDR_EL1, REVIDR_EL1 and AIDR_EL1: the host's own, or those among id_registers whatever the \
          host's CPU (Linux 6.15); host if absent"),
+    key("implementations", Shape::List(&IMPLEMENTATION_IDS),
+        "the processors that a guest is told it may find itself on, where vendor_hyp_bmap_2 offers to tell; \
+         the one that its vCPUs show if absent"),
+]);
+
+#[rustfmt::skip]
+const IMPLEMENTATION_IDS: Shape = Shape::Object(&[
+    needed("midr", Shape::Text(&HEX), "MIDR_EL1"),
+    key("revidr", Shape::Text(&HEX), "REVIDR_EL1; 0 if absent"),
+    key("aidr", Shape::Text(&HEX), "AIDR_EL1; 0 if absent"),
 ]);
 
 #[rustfmt::skip]

@@ -58,6 +58,11 @@ fn whole() -> GuestAbi {
             }],
             sve_lengths: Some(vec![128, 256]),
             implementation: Implementation::Promised,
+            implementations: vec![ImplementationIds {
+                midr: Hex(0x410f_d0c0),
+                revidr: Hex(0x1),
+                aidr: Hex(0),
+            }],
         },
         machine: MachineAbi {
             system_suspend: Some(true),
@@ -131,6 +136,10 @@ fn differences_are_by_register_and_by_field() {
         ID_AA64PFR0_EL1 may vary in: - | 0xf00
         cpu.features : - | sve, pmu
         cpu.implementation : host | promised
+        cpu.implementations : none | -
+        cpu.implementations[0].aidr : - | 0x0
+        cpu.implementations[0].midr : - | 0x410fd0c0
+        cpu.implementations[0].revidr : - | 0x1
         cpu.sve_lengths : - | 128, 256
         machine.gicd_revision : 3 | 2
         machine.system_suspend : true | false

@@ -73,8 +73,8 @@ fn a_misspelt_key_is_named_with_the_one_that_is_meant() {
     refused(
         "{ \"format\": 1, \"name\": \"mine\", \"cpu\": { \"xyzzy\": 1 } }",
         &expect![[r#"
-        error: line 1, column 41: there is no key `cpu.xyzzy`
-          fix: write one of: features, id_registers, varying, sve_lengths, implementation"#]],
+            error: line 1, column 41: there is no key `cpu.xyzzy`
+              fix: write one of: features, id_registers, varying, sve_lengths, implementation, implementations"#]],
     );
     refused(
         "{ \"format\": 1, \"name\": \"mine\", \"firmware\": { \"psci_versoin\": \"1.1\" } }",
@@ -120,7 +120,7 @@ fn a_key_that_is_needed_is_asked_for() {
             document["cpu"]["varying"][0].as_object_mut().unwrap().remove("reason");
         }),
         &expect![[r#"
-            error: line 28, column 7: `cpu.varying[0].reason` is missing
+            error: line 35, column 7: `cpu.varying[0].reason` is missing
               fix: add it: why a guest can live with it"#]],
     );
 }
@@ -137,17 +137,17 @@ fn reports(changes: &[(&str, Value)]) -> String {
 #[test]
 fn a_bad_value_is_named_with_the_legal_ones() {
     expect![[r#"
-        error: line 66, column 11: `name` cannot be `no spaces`
+        error: line 73, column 11: `name` cannot be `no spaces`
           fix: write 1 to 128 letters, digits, `.`, `_`, `-`, `+`, `=`, a letter or digit first
-        error: line 66, column 11: `name` cannot be `xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...`
+        error: line 73, column 11: `name` cannot be `xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...`
           fix: write 1 to 128 letters, digits, `.`, `_`, `-`, `+`, `=`, a letter or digit first
-        error: line 38, column 21: `psci_version` cannot be `1.4`
+        error: line 45, column 21: `psci_version` cannot be `1.4`
           fix: set it to one of: 0.1, 0.2, 1.0, 1.1, 1.2, 1.3
-        error: line 38, column 21: `firmware.psci_version` cannot be 1.1
+        error: line 45, column 21: `firmware.psci_version` cannot be 1.1
           fix: write a text, such as "1.1", "trng" or "0x1"
-        error: line 37, column 27: `firmware.0x6030000000160009` cannot be `five`
+        error: line 44, column 27: `firmware.0x6030000000160009` cannot be `five`
           fix: write a number such as "0x1f"
-        error: line 67, column 23: `unknown_firmware` cannot be `neutralize`
+        error: line 74, column 23: `unknown_firmware` cannot be `neutralize`
           fix: write `neutralise`
         error: line 3, column 10: `cpu` cannot be null
           fix: write an object, `{ ... }`, or leave it out
@@ -155,9 +155,9 @@ fn a_bad_value_is_named_with_the_legal_ones() {
           fix: write `sve`
         error: line 17, column 17: `cpu.id_registers[1].mask` cannot be `0xgg`
           fix: write a number such as "0x1f"
-        error: line 25, column 7: `cpu.sve_lengths[1]` cannot be 200
+        error: line 32, column 7: `cpu.sve_lengths[1]` cannot be 200
           fix: write a multiple of 128 from 128 to 2048
-        error: line 32, column 19: `cpu.varying[0].reason` cannot be ` `
+        error: line 39, column 19: `cpu.varying[0].reason` cannot be ` `
           fix: write the reason, as a text
     "#]].assert_eq(&reports(&[
         ("/name", json!("no spaces")),
@@ -177,23 +177,23 @@ fn a_bad_value_is_named_with_the_legal_ones() {
 #[test]
 fn a_bad_value_of_the_machine_is_named_with_the_legal_ones() {
     expect![[r#"
-        error: line 47, column 12: `machine.gic` cannot be `v4`
+        error: line 54, column 12: `machine.gic` cannot be `v4`
           fix: write one of: v2, v3
-        error: line 48, column 22: `machine.gicd_revision` cannot be 1
+        error: line 55, column 22: `machine.gicd_revision` cannot be 1
           fix: write a whole number from 2 to 3
-        error: line 50, column 17: `machine.ipa_bits` cannot be 53
+        error: line 57, column 17: `machine.ipa_bits` cannot be 53
           fix: write a whole number from 32 to 52
-        error: line 63, column 24: `machine.timer_ppis.virtual_timer` cannot be 32
+        error: line 70, column 24: `machine.timer_ppis.virtual_timer` cannot be 32
           fix: write a whole number from 16 to 31
-        error: line 51, column 16: `machine.pmu_ppi` cannot be 7
+        error: line 58, column 16: `machine.pmu_ppi` cannot be 7
           fix: write a whole number from 16 to 31
-        error: line 52, column 16: `machine.pv_time` cannot be `yes`
+        error: line 59, column 16: `machine.pv_time` cannot be `yes`
           fix: write true or false
-        error: line 57, column 18: `machine.smccc_filter[0].count` cannot be 0
+        error: line 64, column 18: `machine.smccc_filter[0].count` cannot be 0
           fix: write a whole number from 1 to 4294967295
-        error: line 56, column 17: `machine.smccc_filter[0].base` cannot be `0x100000000`
+        error: line 63, column 17: `machine.smccc_filter[0].base` cannot be `0x100000000`
           fix: write a number of 32 bits, such as "0xc6000040"
-        error: line 55, column 19: `machine.smccc_filter[0].action` cannot be `allow`
+        error: line 62, column 19: `machine.smccc_filter[0].action` cannot be `allow`
           fix: write one of: deny, forward
     "#]]
     .assert_eq(&reports(&[
@@ -214,19 +214,19 @@ fn levels_are_asked_for_and_values_are_set() {
     refused(
         &changed(|document| document["firmware"]["smccc_arch_workaround_1"] = json!("avail")),
         &expect![[r#"
-            error: line 39, column 5: `firmware.smccc_arch_workaround_1` cannot be promised there
+            error: line 46, column 5: `firmware.smccc_arch_workaround_1` cannot be promised there
               fix: write it among `levels`: hosts have a level, and cannot be given one"#]],
     );
     refused(
         &changed(|document| document["levels"]["std_bmap"] = json!("trng")),
         &expect![[r#"
-        error: line 44, column 5: `levels.std_bmap` cannot be promised there
-          fix: write it among `firmware`: it has values, not levels"#]],
+            error: line 51, column 5: `levels.std_bmap` cannot be promised there
+              fix: write it among `firmware`: it has values, not levels"#]],
     );
     refused(
         &changed(|document| document["firmware"]["0x6060000000160009"] = json!("0x1")),
         &expect![[r#"
-            error: line 38, column 5: `firmware.0x6060000000160009` cannot be promised there
+            error: line 45, column 5: `firmware.0x6060000000160009` cannot be promised there
               fix: write the id of a 64-bit register, `0x6030000000160009`"#]],
     );
 }
@@ -245,19 +245,19 @@ fn promises_of_a_cpu_that_do_not_go_together_are_refused() {
           fix: promise it in `firmware`
         error: line 16, column 15: 0x6030000000100040 is no ID register
           fix: leave it out: it can be promised nowhere
-        error: line 30, column 17: bits 0x10 of ID_AA64PFR0_EL1 are promised and also left to vary
+        error: line 37, column 17: bits 0x10 of ID_AA64PFR0_EL1 are promised and also left to vary
           fix: leave one of them out
         error: line 9, column 23: the implementation is promised, and no value of MIDR_EL1 is
           fix: add MIDR_EL1, 0x603000000013c000, to `id_registers`; or write "implementation": "host"
         error: line 6, column 7: the feature `sve` is there twice
           fix: leave one of them out
-        error: line 20, column 20: there are SVE lengths, and the features do not have `sve`
+        error: line 27, column 20: there are SVE lengths, and the features do not have `sve`
           fix: leave `sve_lengths` out, or add `sve` to `features`
-        error: line 25, column 7: the SVE length 128 stands after 256
+        error: line 32, column 7: the SVE length 128 stands after 256
           fix: sort them, each once
-        error: line 23, column 20: the SVE length 256 is missing: a CPU has every power of two below its longest
+        error: line 30, column 20: the SVE length 256 is missing: a CPU has every power of two below its longest
           fix: add 256
-        error: line 23, column 20: the SVE length 128 is missing: a CPU has every power of two below its longest
+        error: line 30, column 20: the SVE length 128 is missing: a CPU has every power of two below its longest
           fix: add 128
     "#]].assert_eq(&reports(&[
         ("/cpu/id_registers/1/value", json!("0x111")),
@@ -279,19 +279,19 @@ fn promises_of_a_cpu_that_do_not_go_together_are_refused() {
 fn promises_of_a_machine_that_do_not_go_together_are_refused() {
     let range = |base: &str, count: u32| json!({ "base": base, "count": count, "action": "deny" });
     expect![[r#"
-        error: line 57, column 18: the range of 2 functions from 0xffffffff goes past 0xffffffff
+        error: line 64, column 18: the range of 2 functions from 0xffffffff goes past 0xffffffff
           fix: count the functions again
-        error: line 56, column 17: the range of 2 functions from 0x7fffffff has some of 0x80000000 to 0x8000ffff
+        error: line 63, column 17: the range of 2 functions from 0x7fffffff has some of 0x80000000 to 0x8000ffff
           fix: leave those out: KVM answers them, whatever the filter says
-        error: line 61, column 17: the ranges from 0xc0010008 and from 0xc0010000 overlap
+        error: line 68, column 17: the ranges from 0xc0010008 and from 0xc0010000 overlap
           fix: let each function be in one range
-        error: line 39, column 26: `vendor_hyp_bmap_2` offers `impl-version`, and nobody answers its function 0xc6000040
+        error: line 46, column 26: `vendor_hyp_bmap_2` offers `impl-version`, and nobody answers its function 0xc6000040
           fix: add to `smccc_filter`: { "base": "0xc6000040", "count": 1, "action": "forward" }
-        error: line 39, column 26: `vendor_hyp_bmap_2` offers `impl-cpus`, and nobody answers its function 0xc6000041
+        error: line 46, column 26: `vendor_hyp_bmap_2` offers `impl-cpus`, and nobody answers its function 0xc6000041
           fix: add to `smccc_filter`: { "base": "0xc6000041", "count": 1, "action": "forward" }
-        error: line 62, column 25: the virtual timer and the physical timer have the same interrupt, 27
+        error: line 69, column 25: the virtual timer and the physical timer have the same interrupt, 27
           fix: give each an interrupt of its own, from 16 to 31
-        error: line 51, column 16: the physical timer and the performance monitors have the same interrupt, 30
+        error: line 58, column 16: the physical timer and the performance monitors have the same interrupt, 30
           fix: give each an interrupt of its own, from 16 to 31
     "#]].assert_eq(&reports(&[
         ("/machine/smccc_filter", json!([range("0xffffffff", 2)])),
@@ -307,7 +307,7 @@ fn promises_of_a_machine_that_do_not_go_together_are_refused() {
 #[test]
 fn a_built_in_profile_has_its_name_for_itself() {
     expect![[r#"
-        error: line 66, column 11: `arm64-v1` is built in, and this is not it: `smccc_arch_workaround_1` is avail here and not promised there
+        error: line 73, column 11: `arm64-v1` is built in, and this is not it: `smccc_arch_workaround_1` is avail here and not promised there
           fix: give it a name of its own, such as `arm64-v1-1`
     "#]].assert_eq(&reports(&[("/name", json!("arm64-v1"))]));
 }
