@@ -31,7 +31,7 @@ pub use host::{
     FoundCpu, FoundField, FoundFirmware, FoundGic, FoundIdReg, FoundScope, HostAbi, HostAbilities,
     HostLimits, Takes,
 };
-pub use plan::{Plan, PlanLine, Subject, Verdict};
+pub use plan::{Plan, PlanLine, Subject, Verdict, check};
 pub use probe::{ProbeError, probe, probe_firmware};
 pub use reference::markdown;
 pub use register::{

@@ -4,6 +4,11 @@
 //! A plan is complete: it has a line for everything that was looked at, and whoever
 //! refuses names every line that is refused, never the first only.
 
+mod check;
+pub(crate) mod firmware;
+pub(crate) mod identity;
+mod parts;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -11,6 +16,8 @@ use kedge_ids::RegId;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::register::Firmware;
+
+pub use check::check;
 
 /// What becomes of everything that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]

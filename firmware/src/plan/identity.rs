@@ -1,0 +1,107 @@
+//! Promises of ID registers, field by field.
+
+use kedge_ids::RegId;
+
+use super::{PlanLine, Subject, Verdict};
+use crate::abi::{GuestAbi, IdPromise, Implementation};
+use crate::hex::Hex;
+use crate::host::{FoundCpu, FoundIdReg, HostAbi};
+use crate::probe::name as register_name;
+
+const MIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 0);
+const REVIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 6);
+const AIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 7);
+
+/// Whether the register says who made the CPU.
+pub(crate) fn is_implementation(id: RegId) -> bool {
+    [MIDR_EL1, REVIDR_EL1, AIDR_EL1].contains(&id)
+}
+
+/// A line for each register that is promised, and for each whose fields may vary.
+pub(super) fn lines(abi: &GuestAbi, host: &HostAbi) -> Vec<PlanLine> {
+    let cpu = host.cpu_with(abi.cpu.features.as_deref().unwrap_or_default());
+    let chosen =
+        abi.cpu.implementation == Implementation::Promised && host.abilities.writable_imp_ids;
+    let promises = abi.cpu.id_registers.iter();
+    let mut lines: Vec<_> = promises.map(|promise| line(promise, &cpu, chosen)).collect();
+    lines.extend(abi.cpu.varying.iter().map(|varying| {
+        let found = cpu.id_register(varying.id);
+        PlanLine {
+            subject: subject(varying.id),
+            wanted: format!("any in {}", varying.mask),
+            offered: offered(found),
+            verdict: Verdict::Keep,
+        }
+    }));
+    lines
+}
+
+fn subject(id: RegId) -> Subject {
+    Subject::Register { id, name: register_name(id) }
+}
+
+fn offered(found: Option<&FoundIdReg>) -> String {
+    found.map_or_else(|| "nothing".to_owned(), |found| found.value.to_string())
+}
+
+fn line(promise: &IdPromise, cpu: &FoundCpu, chosen: bool) -> PlanLine {
+    let IdPromise { id, value, mask, .. } = promise;
+    let found = cpu.id_register(*id);
+    let verdict = match found {
+        Some(_) if chosen && is_implementation(*id) => Verdict::Keep,
+        Some(found) if is_implementation(*id) && (found.value.0 ^ value.0) & mask.0 != 0 => {
+            another_cpu()
+        }
+        Some(found) => fields(found, *value, *mask),
+        // An ID register that is not there reads as zero (Arm ARM DDI 0487, D24.3.1).
+        None if value.0 & mask.0 == 0 => Verdict::Keep,
+        None => Verdict::refuse("the vCPU has no such register", NARROWER),
+    };
+    PlanLine {
+        subject: subject(*id),
+        wanted: wanted(*value, *mask),
+        offered: offered(found),
+        verdict,
+    }
+}
+
+/// The refusal to be another CPU than the host's.
+pub(crate) fn another_cpu() -> Verdict {
+    Verdict::refuse(
+        "it is the host's own, and cannot be chosen",
+        "run the guest on hosts with the same CPU, or on Linux 6.15 or later",
+    )
+}
+
+/// `0x11` or, where not every bit is promised, `0x11 in 0xff`.
+fn wanted(value: Hex, mask: Hex) -> String {
+    match mask.0 {
+        u64::MAX => value.to_string(),
+        _ => format!("{value} in {mask}"),
+    }
+}
+
+fn fields(found: &FoundIdReg, value: Hex, mask: Hex) -> Verdict {
+    let goal = value.0 & mask.0 | found.value.0 & !mask.0;
+    let refused = |shift: &u32| {
+        let nibble = |value: u64| value >> shift & 0xf;
+        nibble(goal) != nibble(found.value.0) && found.takes(*shift) >> nibble(goal) & 1 == 0
+    };
+    refuse_fields(found.value.0, goal, FoundIdReg::shifts().filter(refused))
+}
+
+/// The refusal of `goal` for the fields at `shifts`; none are no refusal.
+pub(crate) fn refuse_fields(found: u64, goal: u64, shifts: impl Iterator<Item = u32>) -> Verdict {
+    let phrase = |shift: u32| {
+        let (found, goal) = (found >> shift & 0xf, goal >> shift & 0xf);
+        format!("bits {}:{shift} are {found:#x} and cannot be {goal:#x}", shift + 3)
+    };
+    let phrases: Vec<_> = shifts.map(phrase).collect();
+    match phrases.as_slice() {
+        [] => Verdict::Keep,
+        _ => Verdict::refuse(phrases.join("; "), NARROWER),
+    }
+}
+
+const NARROWER: &str = "make a baseline of a fleet that this host is in, or run the guest on a host like those of \
+     the profile";
