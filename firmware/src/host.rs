@@ -57,7 +57,7 @@ impl HostAbi {
 }
 
 /// Sizes, features and devices that a machine can have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostLimits {
     /// Bits of a guest physical address, at most.
     pub ipa_bits: u8,
@@ -115,12 +115,7 @@ impl HostLimits {
             ipa_bits: limits.ipa_bits,
             vcpus: limits.vcpus,
             features: names(limits.features),
-            gics: Vec::new(),
-            its: false,
-            system_suspend: false,
-            sve_lengths: Vec::new(),
-            counter_hz: 0,
-            page_size: 0,
+            ..Self::default()
         }
     }
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod abi;
+mod birth;
 pub mod fields;
 mod hex;
 mod host;
@@ -25,6 +26,9 @@ pub use abi::{
     Fault, FilterAction, FilterRange, GuestAbi, HOST, IdPromise, Implementation, ImplementationIds,
     MachineAbi, OverlayError, Place, Promises, TimerPpis, UnknownFirmware, Varying, builtin,
     builtin_names,
+};
+pub use birth::{
+    BirthError, Born, Newborn, NotHonoured, Outcome, VmRegisters, Written, settle, settle_again,
 };
 pub use hex::{Hex, RegValue};
 pub use host::{

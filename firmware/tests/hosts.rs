@@ -150,6 +150,7 @@ fn a_probe_runs_nothing_and_writes_only_what_is_listed() {
     let hypervisor = Watched::new(&V5_10, None);
     probe(&hypervisor).unwrap();
     assert_eq!(hypervisor.misdeeds(), [""; 0]);
+    assert!(hypervisor.writes().iter().all(|(vcpu, ..)| *vcpu == 0));
 }
 
 #[test]

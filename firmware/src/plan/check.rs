@@ -24,6 +24,9 @@ fn judge(abi: &GuestAbi, host: &HostAbi) -> Plan {
     Plan { lines }
 }
 
+/// What every host can do.
+const ADOPT: &str = "`--guest-abi host`";
+
 /// Where `abi` is one of this release's own, or made from one, and the host can honour
 /// another: names that one as the cure of what the first cannot have here.
 fn prescribe(plan: &mut Plan, abi: &GuestAbi, host: &HostAbi) {
@@ -36,8 +39,9 @@ fn prescribe(plan: &mut Plan, abi: &GuestAbi, host: &HostAbi) {
         if let Verdict::Refuse { cure, .. } = &mut line.verdict {
             *cure = Some(match (&other, &cure) {
                 (Some(other), _) => format!("start the guest with `--guest-abi {}`", other.name),
-                (None, Some(cure)) => format!("{cure}, or with `--guest-abi host`"),
-                (None, None) => "start the guest with `--guest-abi host`".to_owned(),
+                (None, Some(cure)) if cure.contains(ADOPT) => cure.clone(),
+                (None, Some(cure)) => format!("{cure}, or with {ADOPT}"),
+                (None, None) => format!("start the guest with {ADOPT}"),
             });
         }
     }

@@ -4,6 +4,7 @@ use kedge_ids::RegId;
 
 use super::{PlanLine, Subject, Verdict};
 use crate::abi::{GuestAbi, IdPromise, Implementation};
+use crate::fields;
 use crate::hex::Hex;
 use crate::host::{FoundCpu, FoundIdReg, HostAbi};
 use crate::probe::name as register_name;
@@ -52,7 +53,7 @@ fn line(promise: &IdPromise, cpu: &FoundCpu, chosen: bool) -> PlanLine {
         Some(found) if is_implementation(*id) && (found.value.0 ^ value.0) & mask.0 != 0 => {
             another_cpu()
         }
-        Some(found) => fields(found, *value, *mask),
+        Some(found) => compare(found, *value, *mask),
         // An ID register that is not there reads as zero (Arm ARM DDI 0487, D24.3.1).
         None if value.0 & mask.0 == 0 => Verdict::Keep,
         None => Verdict::refuse("the vCPU has no such register", NARROWER),
@@ -81,22 +82,27 @@ fn wanted(value: Hex, mask: Hex) -> String {
     }
 }
 
-fn fields(found: &FoundIdReg, value: Hex, mask: Hex) -> Verdict {
+fn compare(found: &FoundIdReg, value: Hex, mask: Hex) -> Verdict {
     let goal = value.0 & mask.0 | found.value.0 & !mask.0;
     let refused = |shift: &u32| {
         let nibble = |value: u64| value >> shift & 0xf;
         nibble(goal) != nibble(found.value.0) && found.takes(*shift) >> nibble(goal) & 1 == 0
     };
-    refuse_fields(found.value.0, goal, FoundIdReg::shifts().filter(refused))
+    refuse_fields(found, goal, FoundIdReg::shifts().filter(refused))
 }
 
-/// The refusal of `goal` for the fields at `shifts`; none are no refusal.
-pub(crate) fn refuse_fields(found: u64, goal: u64, shifts: impl Iterator<Item = u32>) -> Verdict {
+/// The refusal of `goal` for the four bits at each of `shifts`; none are no refusal.
+fn refuse_fields(found: &FoundIdReg, goal: u64, shifts: impl Iterator<Item = u32>) -> Verdict {
     let phrase = |shift: u32| {
-        let (found, goal) = (found >> shift & 0xf, goal >> shift & 0xf);
-        format!("bits {}:{shift} are {found:#x} and cannot be {goal:#x}", shift + 3)
+        let nibble = (found.value.0 ^ goal) & 0xf << shift;
+        let field = fields::of(found.id).iter().find(|field| field.mask() & nibble != 0);
+        let nameless = || (format!("bits {}:{shift}", shift + 3), 0xf << shift);
+        let (title, mask) = field.map_or_else(nameless, |field| (field.title(), field.mask()));
+        let of = |value: u64| (value & mask) >> mask.trailing_zeros();
+        format!("{title} is {:#x} and cannot be {:#x}", of(found.value.0), of(goal))
     };
-    let phrases: Vec<_> = shifts.map(phrase).collect();
+    let mut phrases: Vec<_> = shifts.map(phrase).collect();
+    phrases.dedup();
     match phrases.as_slice() {
         [] => Verdict::Keep,
         _ => Verdict::refuse(phrases.join("; "), NARROWER),

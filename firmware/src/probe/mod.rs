@@ -18,6 +18,8 @@ use crate::register::{Domain, Firmware};
 use scratch::{Bench, Trial};
 
 pub(crate) use identity::{is_identification, name};
+pub(crate) use interrupts::typer2;
+pub(crate) use scratch::lengths as sve_lengths;
 
 /// Why a host could not be probed.
 #[derive(Debug, thiserror::Error)]

@@ -28,11 +28,15 @@ pub(super) fn sve_lengths(hypervisor: &dyn Hypervisor) -> Result<Vec<u32>, Probe
     }
     let mut vcpu = vm(hypervisor)?.create_vcpu(VcpuId(0))?;
     vcpu.init(PLAIN | VcpuFeatures::SVE)?;
-    let lengths = read(vcpu.as_ref(), RegId::SVE_VLS)?;
-    let bits = lengths.iter().flat_map(|byte| (0..u8::BITS).map(move |bit| byte >> bit & 1 != 0));
+    Ok(lengths(&read(vcpu.as_ref(), RegId::SVE_VLS)?))
+}
+
+/// The vector lengths in bits, ascending, of a value of the register `SVE_VLS`.
+pub(crate) fn lengths(register: &[u8]) -> Vec<u32> {
+    let bits = register.iter().flat_map(|byte| (0..u8::BITS).map(move |bit| byte >> bit & 1 != 0));
     // Bit n of the register: vectors of (n + 1) times 128 bits.
     let lengths = (1..).zip(bits).filter(|(_, can)| *can);
-    Ok(lengths.map(|(quadwords, _): (u32, _)| quadwords * 128).collect())
+    lengths.map(|(quadwords, _): (u32, _)| quadwords * 128).collect()
 }
 
 fn read(vcpu: &dyn Vcpu, id: RegId) -> Result<Vec<u8>, ProbeError> {

@@ -29,11 +29,21 @@ pub(crate) struct Watched {
     /// Takes one write per machine.
     once: Option<RegId>,
     notes: Notes,
+    writes: Writes,
 }
+
+/// Every write to a register: through which vCPU, to which, what.
+type Writes = Arc<Mutex<Vec<(u32, RegId, Vec<u8>)>>>;
 
 impl Watched {
     pub(crate) fn new(release: &Release, once: Option<RegId>) -> Self {
-        Self { model: ModelHypervisor::new(release).unwrap(), once, notes: Notes::default() }
+        let model = ModelHypervisor::new(release).unwrap();
+        Self { model, once, notes: Notes::default(), writes: Arc::default() }
+    }
+
+    /// Every write to a register, in order: through which vCPU, to which, what.
+    pub(crate) fn writes(&self) -> Vec<(u32, RegId, Vec<u8>)> {
+        self.writes.lock().unwrap().clone()
     }
 
     /// All that was run, and every write to a register that was not listed.
@@ -54,7 +64,8 @@ impl Hypervisor for Watched {
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
         let vm = self.model.create_vm(config)?;
         let written = Arc::default();
-        Ok(Arc::new(WatchedVm { vm, once: self.once, written, notes: self.notes.clone() }))
+        let (notes, writes) = (self.notes.clone(), Arc::clone(&self.writes));
+        Ok(Arc::new(WatchedVm { vm, once: self.once, written, notes, writes }))
     }
 }
 
@@ -63,6 +74,7 @@ struct WatchedVm {
     once: Option<RegId>,
     written: Arc<Mutex<BTreeSet<RegId>>>,
     notes: Notes,
+    writes: Writes,
 }
 
 impl Vm for WatchedVm {
@@ -78,7 +90,8 @@ impl Vm for WatchedVm {
     fn create_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {
         let vcpu = self.vm.create_vcpu(id)?;
         let (written, notes) = (Arc::clone(&self.written), self.notes.clone());
-        Ok(Box::new(WatchedVcpu { vcpu, once: self.once, written, notes }))
+        let writes = Arc::clone(&self.writes);
+        Ok(Box::new(WatchedVcpu { vcpu, once: self.once, written, notes, writes }))
     }
     fn create_gic(&self, config: &GicConfig) -> Result<Box<dyn Gic>, HvError> {
         self.vm.create_gic(config)
@@ -124,6 +137,7 @@ struct WatchedVcpu {
     once: Option<RegId>,
     written: Arc<Mutex<BTreeSet<RegId>>>,
     notes: Notes,
+    writes: Writes,
 }
 
 impl Vcpu for WatchedVcpu {
@@ -144,6 +158,7 @@ impl Vcpu for WatchedVcpu {
     }
     fn set_reg(&self, id: RegId, value: &[u8]) -> Result<(), HvError> {
         const EINVAL: i32 = 22;
+        self.writes.lock().unwrap().push((self.id().0, id, value.to_vec()));
         if !self.reg_list()?.contains(&id) {
             self.notes.add(format!("{id} was written and is not listed"));
         }

@@ -1,0 +1,59 @@
+//! What a machine was born with: a record for life.
+
+use kedge_hv::GicVersion;
+use serde::{Deserialize, Serialize};
+
+use crate::abi::{GuestAbi, UnknownFirmware};
+use crate::register::{Domain, Firmware, FwReg};
+use crate::state::{Birth, SavedRegister};
+
+/// What a machine was born with. It never changes, and goes with the machine to other
+/// hosts: what is not in it the guest was not offered.
+///
+/// ID registers are not in it. They freeze with the first run, and only then a kernel
+/// drops fields whose conditions are not met; whoever saves a machine reads them all
+/// anyway, final and at no cost to its start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Born {
+    /// Its profile, and every firmware register that the kernel listed.
+    pub birth: Birth,
+    /// The interrupt controller.
+    pub gic: Option<GicVersion>,
+    /// The revision in `GICD_IIDR`, bits 15:12.
+    pub gicd_revision: Option<u32>,
+    /// Whether PSCI offers SYSTEM_SUSPEND.
+    pub system_suspend: bool,
+    /// Whether there is to be memory for stolen time.
+    pub pv_time: bool,
+    /// What its user should know, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Born {
+    /// The value of a firmware register of 64 bits; nothing where the kernel had none.
+    pub fn value(&self, reg: FwReg) -> Option<u64> {
+        let id = reg.spec().id;
+        let found = self.birth.firmware.iter().find(|register| register.id == id);
+        found.and_then(|register| register.value.as_u64())
+    }
+
+    /// The profile that promises all that this machine was born with, and nothing else.
+    pub fn exact(&self) -> GuestAbi {
+        let mut abi = self.birth.abi.clone();
+        for SavedRegister { id, value } in &self.birth.firmware {
+            let level = |firmware: &Firmware| {
+                firmware.spec().is_some_and(|spec| matches!(spec.domain, Domain::Level(_)))
+            };
+            let firmware = Firmware::of(*id).filter(|firmware| !level(firmware));
+            if let (Some(firmware), Some(value)) = (firmware, value.as_u64()) {
+                abi.firmware.set(firmware, value);
+            }
+        }
+        abi.unknown_firmware = UnknownFirmware::Neutralise;
+        abi.machine.gic = self.gic;
+        abi.machine.gicd_revision = self.gicd_revision;
+        abi.machine.system_suspend = Some(self.system_suspend);
+        abi.machine.pv_time = Some(self.pv_time);
+        abi
+    }
+}
