@@ -28,7 +28,7 @@ pub(super) struct FirmwareRules<'a> {
 }
 
 impl FirmwareRules<'_> {
-    fn format(&self, id: RegId, value: &RegValue) -> String {
+    pub(super) fn format(&self, id: RegId, value: &RegValue) -> String {
         match (self.rules.firmware(id), value.as_u64()) {
             (Some(firmware), Some(number)) => firmware.format(number),
             _ => value.to_string(),

@@ -12,6 +12,7 @@ use super::firmware::{FirmwareRules, cure};
 use super::rules::{Quirk, Rules};
 use super::settle::{Fate, Parts, Refusal, Settled, Tolerance, settle};
 use super::{PendingSError, Power, RegisterState, SavedRegister};
+use crate::fields;
 use crate::hex::RegValue;
 use crate::plan::{Plan, PlanLine, Subject, Verdict};
 
@@ -248,16 +249,29 @@ impl Planner<'_> {
         (Parts::Fields, tolerance)
     }
 
+    /// A value in its register's words.
+    pub(super) fn words(&self, id: RegId, value: &RegValue) -> String {
+        FirmwareRules { state: self.state, rules: self.rules }.format(id, value)
+    }
+
     pub(super) fn settled_line(&self, id: RegId, wanted: &RegValue, settled: &Settled) -> PlanLine {
         if Class::of(id) == Class::Firmware {
             let firmware = FirmwareRules { state: self.state, rules: self.rules };
             return firmware.settled(id, wanted, settled);
         }
         let verdict = settled.fate.verdict(|refusal| {
+            let told = wanted.as_u64().zip(settled.now.as_u64()).map(|(wanted, now)| {
+                let differences = fields::explain(id, wanted, now);
+                if differences.is_empty() {
+                    settled.now.to_string()
+                } else {
+                    differences.join(", ")
+                }
+            });
+            let told = told.unwrap_or_else(|| settled.now.to_string());
             let why = match refusal {
-                Refusal::Altered => format!("this host makes {} of it", settled.now),
-                Refusal::Bits(u64::MAX) => "this host does not take it".to_owned(),
-                Refusal::Bits(bits) => format!("this host does not take the bits {bits:#x}"),
+                Refusal::Altered => format!("this host makes something else of it: {told}"),
+                Refusal::Bits(_) => format!("the nearest that this host takes: {told}"),
             };
             Verdict::refuse(why, cure(self.rules, id))
         });

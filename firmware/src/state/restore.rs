@@ -38,7 +38,7 @@ pub enum Writes {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The plan says no.
-    #[error("this host cannot give the guest the registers it was saved with: {}", list(.0))]
+    #[error("this host cannot give the guest the registers it was saved with:{}", list(.0))]
     Refused(Plan),
     /// These are not the vCPUs that the plan is for.
     #[error("the plan is for {planned} vCPUs, and these are {here}")]
@@ -92,8 +92,7 @@ pub enum RestoreError {
 }
 
 fn list(plan: &Plan) -> String {
-    let lines: Vec<_> = plan.refusals().map(ToString::to_string).collect();
-    lines.join("; ")
+    plan.refusals().fold(String::new(), |text, line| format!("{text}\n    {line}"))
 }
 
 fn list_of(differences: &[Deviation]) -> String {
@@ -113,8 +112,11 @@ impl Fix for RestoreError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::Refused(plan) => {
-                let cures = plan.cures();
-                (!cures.is_empty()).then(|| cures.join("; "))
+                let names: Vec<_> = plan.refusals().map(|line| line.subject.to_string()).collect();
+                let names = names.join(",");
+                Some(format!(
+                    "restore it on a host that can, or let these differ with `--allow {names}`"
+                ))
             }
             Self::Write { source, .. } | Self::Read { source, .. } => source.fix(),
             Self::SError { source, .. } | Self::Power { source, .. } => source.fix(),

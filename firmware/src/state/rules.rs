@@ -53,12 +53,29 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// What a reader calls a register without any rows: its name, or its id.
+/// What a reader calls a register without any rows: its name, its encoding as
+/// assemblers write it, or its id.
 pub(super) fn name(id: RegId) -> String {
-    Firmware::of(id)
-        .map(|firmware| firmware.to_string())
-        .or_else(|| crate::probe::is_identification(id).then(|| crate::probe::name(id)))
-        .unwrap_or_else(|| id.to_string())
+    const DEMUX: u64 = 0x11;
+    const SYSTEM: u64 = 0x13;
+    if let Some(firmware) = Firmware::of(id) {
+        return firmware.to_string();
+    }
+    let bits = |shift: u32, width: u32| id.0 >> shift & ((1 << width) - 1);
+    match id.coprocessor() {
+        _ if id == RegId::MPIDR_EL1 => "MPIDR_EL1".to_owned(),
+        _ if crate::probe::is_identification(id) => crate::probe::name(id),
+        DEMUX => format!("CCSIDR_EL1 of cache {}", bits(0, 8)),
+        SYSTEM => format!(
+            "S{}_{}_C{}_C{}_{}",
+            bits(14, 2),
+            bits(11, 3),
+            bits(7, 4),
+            bits(3, 4),
+            bits(0, 3)
+        ),
+        _ => id.to_string(),
+    }
 }
 
 /// Something that moving some registers between kernels has to know.

@@ -55,12 +55,15 @@ impl Planner<'_> {
     ) -> Result<PlanLine, PlanError> {
         let mut line = self.settled_line(saved.id, &saved.value, done);
         let usually = Holder::of(saved.id, |id| self.rules.spec(id).is_some());
-        if self.read(vcpu, saved.id)? != done.now {
+        let now = self.read(vcpu, saved.id)?;
+        if now != done.now {
+            line.offered = self.words(saved.id, &now);
             line.verdict = Verdict::refuse(
                 "the saved vCPUs disagree, and this host holds it once for all",
                 cure(self.rules, saved.id),
             );
         } else if usually == Holder::WholeVm && line.verdict == Verdict::Keep {
+            line.offered = self.words(saved.id, &done.born);
             line.verdict = Verdict::adapt(
                 "the saved vCPUs disagree, though it is usually the whole machine's: each gets \
                  its own",
