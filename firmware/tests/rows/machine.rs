@@ -1,0 +1,183 @@
+//! Machines of the model, and moving the registers of one to another.
+
+use std::sync::Arc;
+
+use kedge_arch::regs;
+use kedge_firmware::{
+    Birth, Firmware, GuestAbi, Live, Manner, Plan, Planned, RegRow, RegValue, RegisterState,
+    Restored, Rules, SavedRegister, Source, builtin, capture, plan,
+};
+use kedge_hv::{Abilities, Exit, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig};
+use kedge_hv_model::{ModelHypervisor, Program, Release, Step, Width, psci};
+use kedge_ids::{RegId, VcpuId};
+
+use crate::recorder::{Access, Log, Recorder};
+
+/// A machine with some vCPUs.
+pub(crate) struct Machine {
+    pub(crate) vcpus: Vec<Recorder>,
+    pub(crate) features: VcpuFeatures,
+    pub(crate) abilities: Abilities,
+    pub(crate) vm: Arc<dyn Vm>,
+    log: Log,
+}
+
+/// Where guest code tells the answers of its calls.
+const TELL: u64 = 0x900_0000;
+
+impl Machine {
+    /// Two vCPUs without optional features.
+    pub(crate) fn new(release: &Release) -> Self {
+        Self::with(release, 2, VcpuFeatures::PSCI_0_2)
+    }
+
+    pub(crate) fn with(release: &Release, vcpus: u32, features: VcpuFeatures) -> Self {
+        Self::on(&ModelHypervisor::new(release).unwrap(), vcpus, features)
+    }
+
+    /// Two vCPUs, the first of which will make these calls: function, and arguments.
+    pub(crate) fn calling(release: &Release, calls: &[(u32, u64)]) -> Self {
+        let tell = (0..4).map(|reg| Step::Store { reg, address: TELL, width: Width::Double });
+        let one = |(function, x1): (u32, u64)| {
+            Step::call(function, [x1, 0, 0]).into_iter().chain(tell.clone())
+        };
+        let off = Step::call(psci::SYSTEM_OFF, [0; 3]);
+        let program = Program::new(calls.iter().copied().flat_map(one).chain(off));
+        let hypervisor = ModelHypervisor::new(release).unwrap().with_program(VcpuId(0), program);
+        Self::on(&hypervisor, 2, VcpuFeatures::PSCI_0_2)
+    }
+
+    pub(crate) fn on(hypervisor: &dyn Hypervisor, vcpus: u32, features: VcpuFeatures) -> Self {
+        let vm = hypervisor.create_vm(&VmConfig::new(40)).unwrap();
+        let log = Log::default();
+        let create = |id| {
+            let vcpu = vm.create_vcpu(VcpuId(id)).unwrap();
+            Recorder { vcpu, log: Arc::clone(&log), broken: None, flagged: None }
+        };
+        let mut vcpus: Vec<_> = (0..vcpus).map(create).collect();
+        for vcpu in &mut vcpus {
+            vcpu.init(features).unwrap();
+            if features.contains(VcpuFeatures::SVE) {
+                vcpu.finalize_sve().unwrap();
+            }
+        }
+        Self { vcpus, features, abilities: hypervisor.abilities(), vm, log }
+    }
+
+    pub(crate) fn refs(&self) -> Vec<&dyn Vcpu> {
+        self.vcpus.iter().map(|vcpu| -> &dyn Vcpu { vcpu }).collect()
+    }
+
+    pub(crate) fn list(&self) -> Vec<RegId> {
+        self.vcpus[0].reg_list().unwrap()
+    }
+
+    pub(crate) fn read(&self, vcpu: usize, id: RegId) -> u64 {
+        self.vcpus[vcpu].reg64(id).unwrap()
+    }
+
+    pub(crate) fn write(&self, vcpu: usize, id: RegId, value: u64) {
+        self.vcpus[vcpu].set_reg64(id, value).unwrap();
+    }
+
+    /// Forgets what was done to registers so far.
+    pub(crate) fn forget(&self) {
+        self.log.lock().unwrap().clear();
+    }
+
+    /// What was done to registers.
+    pub(crate) fn accesses(&self) -> Vec<Access> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// How often a register was written, through whatever vCPU.
+    pub(crate) fn writes(&self, id: RegId) -> usize {
+        let log = self.accesses();
+        log.iter().filter(|access| matches!(access, Access::Written(_, of) if *of == id)).count()
+    }
+
+    /// The registers written, in order.
+    pub(crate) fn written(&self) -> Vec<RegId> {
+        let of = |access| match access {
+            Access::Written(_, id) | Access::Refused(_, id) => Some(id),
+            Access::Read(..) => None,
+        };
+        self.accesses().into_iter().filter_map(of).collect()
+    }
+
+    /// Its guest is born with a profile: what the profile promises is written, as far
+    /// as the kernel lists it.
+    pub(crate) fn born(&self, abi: &str) -> Birth {
+        self.born_with(builtin(abi).unwrap())
+    }
+
+    pub(crate) fn born_with(&self, abi: GuestAbi) -> Birth {
+        let list = self.list();
+        for (firmware, value) in abi.firmware.iter().filter(|(f, _)| list.contains(&f.id())) {
+            self.write(0, firmware.id(), *value);
+        }
+        for promise in abi.cpu.id_registers.iter().filter(|promise| list.contains(&promise.id)) {
+            let now = self.read(0, promise.id);
+            self.write(0, promise.id, now & !promise.mask.0 | promise.value.0);
+        }
+        let firmware = list.into_iter().filter(|id| Firmware::of(*id).is_some());
+        let read = |id| SavedRegister { id, value: RegValue(self.vcpus[0].reg(id).unwrap()) };
+        Birth { abi, firmware: firmware.map(read).collect() }
+    }
+
+    /// Its registers.
+    pub(crate) fn save(&self, birth: Birth) -> RegisterState {
+        self.save_by(birth, &Rules::new(&[]))
+    }
+
+    pub(crate) fn save_by(&self, birth: Birth, rules: &Rules<'_>) -> RegisterState {
+        capture(&self.refs(), &self.source(), birth, rules).unwrap()
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        Source { features: self.features, abilities: self.abilities }
+    }
+
+    /// What becomes of `state` here.
+    pub(crate) fn plan(&self, state: &RegisterState) -> Planned {
+        self.plan_by(state, &Rules::new(&rows()))
+    }
+
+    pub(crate) fn plan_by(&self, state: &RegisterState, rules: &Rules<'_>) -> Planned {
+        plan(state, &mut Live::new(&self.refs(), self.abilities), rules).unwrap()
+    }
+
+    /// Restores `state` here.
+    pub(crate) fn load(&self, state: &RegisterState) -> Restored {
+        self.load_by(state, &Rules::new(&rows()))
+    }
+
+    pub(crate) fn load_by(&self, state: &RegisterState, rules: &Rules<'_>) -> Restored {
+        self.plan_by(state, rules).restore(&self.refs(), &Manner::default()).unwrap()
+    }
+
+    /// Runs its first vCPU, and gives what its calls were answered.
+    pub(crate) fn answers(&mut self) -> Vec<[u64; 4]> {
+        let mut told = Vec::new();
+        while let Exit::MmioWrite { data, .. } = self.vcpus[0].run().unwrap() {
+            told.push(u64::from_le_bytes(data.try_into().unwrap()));
+        }
+        told.as_chunks().0.to_vec()
+    }
+}
+
+/// The rows of system registers.
+pub(crate) fn rows() -> Vec<RegRow> {
+    regs::rows()
+}
+
+/// The lines of a plan about one thing.
+pub(crate) fn lines(plan: &Plan, subject: &str) -> Vec<String> {
+    let about = plan.lines.iter().filter(|line| line.subject.to_string() == subject);
+    about.map(|line| format!("{}: {line}", line.verdict.word())).collect()
+}
+
+/// The refused lines of a plan.
+pub(crate) fn refusals(plan: &Plan) -> Vec<String> {
+    plan.refusals().map(ToString::to_string).collect()
+}

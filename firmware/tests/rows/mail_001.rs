@@ -1,0 +1,239 @@
+//! Rows 12 to 22: whose a register is (February 2022).
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use expect_test::expect;
+use kedge_diag::report;
+use kedge_firmware::{
+    ARM64_V1, FoundScope, FwReg, HOST, Manner, RegValue, RegisterState, Rules, SavedRegister,
+    TABLE, Writes, probe,
+};
+use kedge_hv::{Vcpu, VcpuFeatures};
+use kedge_hv_model::{ModelHypervisor, V5_10, V6_1, V6_12, V7_2, id};
+use kedge_ids::RegId;
+
+use crate::kernels::{BANK_MORE, NEXT_BANK, PSCI_PER_VCPU};
+use crate::machine::{Machine, lines, refusals, rows};
+use crate::recorder::UNKNOWN_BIT;
+
+const ID_AA64ISAR0: RegId = RegId::system(3, 0, 0, 6, 0);
+const X5: RegId = RegId::x(5);
+
+#[test]
+fn row_12_vcpus_of_one_machine_have_the_same_features() {
+    let mut machine = Machine::new(&V6_12);
+    let error = machine.vcpus[1].init(VcpuFeatures::PSCI_0_2 | VcpuFeatures::PMU_V3);
+    assert_eq!(error.unwrap_err().errno(), 22);
+    let state = machine.save(machine.born(HOST));
+    assert_eq!(state.features, VcpuFeatures::PSCI_0_2);
+}
+
+#[test]
+fn row_14_a_probe_tells_whose_a_register_is() {
+    let host = probe(&ModelHypervisor::new(&V6_12).unwrap()).unwrap();
+    let of = |reg| host.firmware(reg).unwrap().scope;
+    assert_eq!(of(FwReg::PsciVersion), FoundScope::WholeVm);
+    assert_eq!(of(FwReg::VendorHypBmap), FoundScope::WholeVm);
+    let isar0 = host.cpus[0].id_registers.iter().find(|found| found.id == ID_AA64ISAR0);
+    assert_eq!(isar0.unwrap().scope, FoundScope::WholeVm);
+}
+
+#[test]
+fn row_14_a_bit_of_an_id_that_means_nothing_yet_is_kept() {
+    let flagged = |value| {
+        let mut machine = Machine::new(&V7_2);
+        machine.write(0, X5, value);
+        machine.vcpus.iter_mut().for_each(|vcpu| vcpu.flagged = Some(X5));
+        machine
+    };
+    let old = flagged(0xfeed);
+    let state = old.save(old.born(HOST));
+    let text = serde_json::to_string(&state).unwrap();
+    let state: RegisterState = serde_json::from_str(&text).unwrap();
+    let id = RegId(X5.0 | UNKNOWN_BIT);
+    assert_eq!(state.of_vcpu(0, id), Some(&RegValue::from(0xfeed)));
+    let new = flagged(0);
+    new.load(&state);
+    assert_eq!(new.read(0, X5), 0xfeed);
+}
+
+/// What can be compared of two machines: everything but the counters.
+fn comparable(machine: &Machine) -> RegisterState {
+    let mut state = machine.save(machine.born(HOST));
+    state.machine.retain(|saved| ![id::TIMER_CNT, id::PTIMER_CNT].contains(&saved.id));
+    state
+}
+
+fn restored_by(writes: Writes, state: &RegisterState) -> Machine {
+    let machine = Machine::with(&V7_2, 32, VcpuFeatures::PSCI_0_2);
+    let before = Instant::now();
+    machine.forget();
+    let planned = machine.plan(state);
+    planned.restore(&machine.refs(), &Manner { writes, elapsed: 0 }).unwrap();
+    println!("{writes:?}: {} writes, {:?}", machine.written().len(), before.elapsed());
+    machine
+}
+
+#[test]
+fn row_15_writing_everything_on_every_vcpu_is_right_but_for_the_counters() {
+    let old = Machine::with(&V7_2, 32, VcpuFeatures::PSCI_0_2);
+    old.write(31, X5, 0xbeef);
+    let state = old.save(old.born(ARM64_V1));
+    let unaware = restored_by(Writes::EveryVcpu, &state);
+    assert_eq!(unaware.writes(id::TIMER_CNT), 32);
+    let aware = restored_by(Writes::Once, &state);
+    assert_eq!(comparable(&unaware), comparable(&aware));
+    assert_eq!(comparable(&unaware).vcpus, state.vcpus);
+}
+
+#[test]
+fn row_16_what_the_whole_machine_holds_is_written_once() {
+    let machine_wide = [
+        RegId::PSCI_VERSION,
+        id::STD_BMAP,
+        id::VENDOR_HYP_BMAP,
+        ID_AA64ISAR0,
+        id::TIMER_CNT,
+        id::PTIMER_CNT,
+    ];
+    for vcpus in [1, 32] {
+        let old = Machine::with(&V7_2, vcpus, VcpuFeatures::PSCI_0_2);
+        old.write(0, RegId::PSCI_VERSION, 0x1_0001);
+        old.write(0, id::STD_BMAP, 0);
+        old.write(0, id::VENDOR_HYP_BMAP, 1);
+        old.write(0, ID_AA64ISAR0, old.read(0, ID_AA64ISAR0) & !(0xf << 60));
+        let state = old.save(old.born(HOST));
+        let new = Machine::with(&V7_2, vcpus, VcpuFeatures::PSCI_0_2);
+        new.forget();
+        new.load(&state);
+        assert_eq!(machine_wide.map(|id| new.writes(id)), [1; 6], "{vcpus} vCPUs");
+    }
+}
+
+#[test]
+fn row_17_what_the_whole_machine_holds_cannot_be_set_after_its_start() {
+    let old = Machine::new(&V7_2);
+    old.write(0, id::STD_BMAP, 0);
+    let state = old.save(old.born(HOST));
+    let mut new = Machine::calling(&V7_2, &[]);
+    new.answers();
+    let plan = new.plan(&state).plan;
+    assert!(refusals(&plan).iter().any(|line| line.starts_with("std_bmap: none wanted")));
+    assert_eq!(new.read(0, id::STD_BMAP), 1);
+}
+
+#[test]
+fn row_18_vcpus_that_disagree_each_get_their_own_where_the_host_holds_it_so() {
+    let old = Machine::new(&PSCI_PER_VCPU);
+    old.write(0, RegId::PSCI_VERSION, 0x1_0000);
+    old.write(1, RegId::PSCI_VERSION, 0x1_0001);
+    let state = old.save(old.born(HOST));
+    let new = Machine::new(&PSCI_PER_VCPU);
+    let plan = new.plan(&state).plan;
+    expect![[r#"
+        [
+            "adapt: psci_version of vCPU 0: 1.0 wanted, 1.3 offered: the saved vCPUs disagree, though it is usually the whole machine's: each gets its own",
+            "adapt: psci_version of vCPU 1: 1.1 wanted, 1.3 offered: the saved vCPUs disagree, though it is usually the whole machine's: each gets its own",
+        ]
+    "#]]
+    .assert_debug_eq(&[lines(&plan, "psci_version of vCPU 0"), lines(&plan, "psci_version of vCPU 1")].concat());
+    new.load(&state);
+    assert_eq!(
+        [new.read(0, RegId::PSCI_VERSION), new.read(1, RegId::PSCI_VERSION)],
+        [0x1_0000, 0x1_0001]
+    );
+}
+
+#[test]
+fn row_18_vcpus_that_disagree_are_refused_where_the_host_holds_it_once() {
+    let old = Machine::new(&PSCI_PER_VCPU);
+    old.write(0, RegId::PSCI_VERSION, 0x1_0000);
+    old.write(1, RegId::PSCI_VERSION, 0x1_0001);
+    let state = old.save(old.born(HOST));
+    let plan = Machine::new(&V7_2).plan(&state).plan;
+    expect![[r#"
+        [
+            "psci_version of vCPU 0: 1.0 wanted, 1.1 offered: the saved vCPUs disagree, and this host holds it once for all",
+        ]
+    "#]]
+    .assert_debug_eq(&refusals(&plan));
+}
+
+#[test]
+fn row_18_a_register_that_became_each_vcpus_own_is_given_to_each() {
+    let old = Machine::new(&V7_2);
+    old.write(0, RegId::PSCI_VERSION, 0x1_0000);
+    let state = old.save(old.born(HOST));
+    let new = Machine::new(&PSCI_PER_VCPU);
+    new.load(&state);
+    assert_eq!(new.read(1, RegId::PSCI_VERSION), 0x1_0000);
+}
+
+#[test]
+fn row_20_the_first_bitmaps_are_born_full_and_the_fourth_empty() {
+    let machine = Machine::new(&V7_2);
+    let bitmaps = [id::STD_BMAP, id::STD_HYP_BMAP, id::VENDOR_HYP_BMAP, id::VENDOR_HYP_BMAP_2];
+    assert_eq!(bitmaps.map(|id| machine.read(0, id)), [0x1, 0x1, 0x3, 0x0]);
+}
+
+#[test]
+fn row_21_registers_of_every_size_and_of_a_new_bank_move_as_they_are() {
+    let old = Machine::new(&BANK_MORE);
+    for id in NEXT_BANK {
+        let value: Vec<_> = (1..=u8::MAX).cycle().take(id.size().bytes()).collect();
+        old.vcpus[1].set_reg(id, &value).unwrap();
+    }
+    let state = old.save(old.born(ARM64_V1));
+    let text = serde_json::to_string(&state).unwrap();
+    let state: RegisterState = serde_json::from_str(&text).unwrap();
+    let new = Machine::new(&BANK_MORE);
+    new.load(&state);
+    assert_eq!(comparable(&new).vcpus, state.vcpus);
+}
+
+#[test]
+fn row_21_a_build_that_knows_only_the_firmware_of_linux_6_1_moves_a_guest_of_7_2() {
+    let rows = rows();
+    let cut = Rules { table: &TABLE[..7], ..Rules::new(&rows) };
+    assert_eq!(cut.spec(id::VENDOR_HYP_BMAP_2).map(|spec| spec.name), None);
+    let old = Machine::new(&V7_2);
+    old.write(0, id::VENDOR_HYP_BMAP_2, 0x3);
+    let state = old.save_by(old.born(HOST), &cut);
+    let new = Machine::new(&V7_2);
+    new.load_by(&state, &cut);
+    assert_eq!([0, 1].map(|vcpu| new.read(vcpu, id::VENDOR_HYP_BMAP_2)), [0x3, 0x3]);
+}
+
+#[test]
+fn row_22_what_cannot_move_is_told_whole_before_anything_is_done() {
+    let mut old = Machine::calling(&V7_2, &[(0x8400_0000, 0)]);
+    old.write(0, id::VENDOR_HYP_BMAP_2, 0x1);
+    let birth = old.born(HOST);
+    old.forget();
+    let state = old.save(birth);
+    assert_eq!(old.written(), []);
+    let new = Machine::new(&V5_10);
+    let planned = new.plan(&state);
+    let error = planned.restore(&new.refs(), &Manner::default()).unwrap_err();
+    expect![[r#"
+        error: this host cannot give the guest the registers it was saved with:
+            psci_version: 1.3 wanted, 1.0 offered: this host does not have that version
+            std_bmap: trng wanted, no such register offered: a kernel without the register shows a guest none, for good
+            vendor_hyp_bmap: func-feat,ptp wanted, no such register offered: a kernel without the register shows a guest none, for good
+            vendor_hyp_bmap_2: impl-version wanted, no such register offered: a kernel without the register shows a guest none, for good
+          fix: restore it on a host that can, or let these differ with `--allow psci_version,std_bmap,vendor_hyp_bmap,vendor_hyp_bmap_2`"#]].assert_eq(&report(&error));
+    assert_eq!(old.answers()[0][0], 0x1_0003);
+}
+
+#[test]
+fn an_image_of_another_machine_is_no_panic() {
+    let old = Machine::new(&V6_1);
+    let mut state = old.save(old.born(HOST));
+    state.vcpus[0].registers.push(SavedRegister { id: X5, value: RegValue(vec![1]) });
+    state.machine.push(SavedRegister { id: ID_AA64ISAR0, value: RegValue(vec![]) });
+    state.machine.push(SavedRegister { id: X5, value: RegValue(vec![0; 300]) });
+    let new = Machine::new(&V6_1);
+    let refused: BTreeSet<_> = refusals(&new.plan(&state).plan).into_iter().collect();
+    assert_eq!(refused.len(), 1);
+}
