@@ -251,7 +251,7 @@ fn fields_of_id_registers_are_refused_by_field() {
         &wanted,
         &host,
         &expect![[r#"
-            refuse: ID_AA64DFR0_EL1: 0xf00a in 0xf00f wanted, 0x10305009 offered: bits 3:0 are 0x9 and cannot be 0xa; bits 15:12 are 0x5 and cannot be 0xf
+            refuse: ID_AA64DFR0_EL1: 0xf00a in 0xf00f wanted, 0x10305009 offered: DebugVer is 0x9 and cannot be 0xa; BRPs is 0x5 and cannot be 0xf
               fix: make a baseline of a fleet that this host is in, or run the guest on a host like those of the profile
         "#]],
     );
