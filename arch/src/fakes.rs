@@ -92,7 +92,7 @@ impl Vcpu for FakeVcpu {
         Err(absent())
     }
     fn reg_list(&self) -> Result<Vec<RegId>, HvError> {
-        Err(absent())
+        Ok(self.registers.lock().unwrap().keys().copied().collect())
     }
     fn reg(&self, id: RegId) -> Result<VcpuReg, HvError> {
         let registers = self.registers.lock().unwrap();

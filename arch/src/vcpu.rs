@@ -59,7 +59,10 @@ pub fn set_boot_state(
 /// The vCPU is not initialised.
 pub fn reset_in_place(vcpu: &dyn Vcpu) -> Result<(), HvError> {
     vcpu.set_reg64(SCTLR_EL1, vcpu.reg64(SCTLR_EL1)? & !M_C_I)?;
-    [MDSCR_EL1, CNTV_CTL_EL0, CNTP_CTL_EL0].into_iter().try_for_each(|id| vcpu.set_reg64(id, 0))
+    // The physical timer can be reached from Linux 6.4 on.
+    let listed = vcpu.reg_list()?;
+    let mut off = [MDSCR_EL1, CNTV_CTL_EL0, CNTP_CTL_EL0].into_iter();
+    off.try_for_each(|id| if listed.contains(&id) { vcpu.set_reg64(id, 0) } else { Ok(()) })
 }
 
 /// Whether the vCPU's CPU has erratum 834220: a Cortex-A57 r0p0 to r1p2 (Linux,
@@ -85,13 +88,15 @@ mod tests {
         let vcpu = FakeVcpu::new(0);
         vcpu.set_reg64(SCTLR_EL1, 0x30d0_199d).unwrap();
         vcpu.set_reg64(RegId::x(9), 7).unwrap();
+        [MDSCR_EL1, CNTV_CTL_EL0].map(|id| vcpu.set_reg64(id, 1).unwrap());
         reset_in_place(&vcpu).unwrap();
         let registers = vcpu.registers();
         assert!(registers.contains(&(SCTLR_EL1, 0x30d0_0998)));
         assert!(registers.contains(&(CNTV_CTL_EL0, 0)));
-        assert!(registers.contains(&(CNTP_CTL_EL0, 0)));
         assert!(registers.contains(&(MDSCR_EL1, 0)));
         assert!(registers.contains(&(RegId::x(9), 7)));
+        let physical_timer = registers.iter().find(|(id, _)| *id == CNTP_CTL_EL0);
+        assert_eq!(physical_timer, None, "Linux before 6.4 does not list it");
     }
 
     #[test]
