@@ -59,7 +59,7 @@ impl Fix for GicError {
 }
 
 /// The name of a version, without the `GIC`.
-pub(crate) const fn name(version: GicVersion) -> &'static str {
+pub const fn name(version: GicVersion) -> &'static str {
     match version {
         GicVersion::V2 => "v2",
         GicVersion::V3 => "v3",

@@ -6,8 +6,6 @@ use std::str::FromStr;
 
 use kedge_diag::Fix;
 use kedge_firmware::{FwReg, Symbol};
-use kedge_hv::{HvError, Vcpu};
-use kedge_ids::RegId;
 use serde::{Deserialize, Serialize};
 
 /// The function ids that KVM made up for PSCI 0.1, which has no standard ones
@@ -118,66 +116,12 @@ impl FromStr for PsciVersion {
     }
 }
 
-/// Why a machine does not get the PSCI version it wants.
-#[derive(Debug, thiserror::Error)]
-pub enum PsciError {
-    /// The host's KVM does not know the version.
-    #[error("this host offers its guests PSCI {offered}, not {wanted}")]
-    Unsupported {
-        /// What was asked for.
-        wanted: PsciVersion,
-        /// What the host offers of itself: its newest.
-        offered: PsciVersion,
-    },
-    /// The hypervisor failed.
-    #[error(transparent)]
-    Hypervisor(#[from] HvError),
-}
-
-impl Fix for PsciError {
-    fn fix(&self) -> Option<String> {
-        match self {
-            Self::Unsupported { offered, .. } => {
-                Some(format!("ask for PSCI {offered} or older, or run on a newer host kernel"))
-            }
-            Self::Hypervisor(source) => source.fix(),
-        }
-    }
-}
-
-/// Gives the machine of `vcpu` the PSCI version `wanted`, or leaves it what the
-/// host offers, and says which that is. After [`Vcpu::init`] with the features of
-/// [`crate::vcpu::init_features`]; before anything runs, since KVM would let the
-/// version change under a running guest.
-///
-/// # Errors
-/// The host does not know the version.
-pub fn settle(vcpu: &dyn Vcpu, wanted: Option<PsciVersion>) -> Result<PsciVersion, PsciError> {
-    let newest = PsciVersion::V1_3;
-    let offered = PsciVersion::from_register(vcpu.reg64(RegId::PSCI_VERSION)?);
-    match (wanted, offered) {
-        (None, Some(offered)) => Ok(offered),
-        (Some(wanted), Some(offered)) if wanted == offered => Ok(offered),
-        (Some(wanted), _) => {
-            let refused = |_| PsciError::Unsupported { wanted, offered: offered.unwrap_or(newest) };
-            vcpu.set_reg64(RegId::PSCI_VERSION, wanted.register()).map_err(refused)?;
-            Ok(wanted)
-        }
-        // The host's kernel is newer than kedge: its guest gets what kedge knows.
-        (None, None) => {
-            vcpu.set_reg64(RegId::PSCI_VERSION, newest.register())?;
-            Ok(newest)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
     use kedge_diag::report;
 
     use super::*;
-    use crate::fakes::FakeVcpu;
 
     #[test]
     fn a_version_has_a_name_and_a_register_value() {
@@ -225,35 +169,5 @@ mod tests {
             error: there is no PSCI version `1.01`
               fix: use one of: 0.1, 0.2, 1.0, 1.1, 1.2, 1.3"#]]
         .assert_eq(&report(&"1.01".parse::<PsciVersion>().unwrap_err()));
-    }
-
-    #[test]
-    fn the_hosts_version_is_taken_as_it_is() {
-        let vcpu = FakeVcpu::new(0x1_0001);
-        assert_eq!(settle(&vcpu, None).unwrap(), PsciVersion::V1_1);
-    }
-
-    #[test]
-    fn an_older_version_is_set() {
-        let vcpu = FakeVcpu::new(0x1_0003);
-        assert_eq!(settle(&vcpu, Some(PsciVersion::V0_2)).unwrap(), PsciVersion::V0_2);
-        assert_eq!(vcpu.registers(), [(RegId::PSCI_VERSION, 2)]);
-    }
-
-    #[test]
-    fn a_newer_version_than_the_hosts_is_refused() {
-        let vcpu = FakeVcpu::new(0x1_0001);
-        let error = settle(&vcpu, Some(PsciVersion::V1_3)).unwrap_err();
-        expect![[r#"
-            error: this host offers its guests PSCI 1.1, not 1.3
-              fix: ask for PSCI 1.1 or older, or run on a newer host kernel"#]]
-        .assert_eq(&report(&error));
-    }
-
-    #[test]
-    fn a_version_that_kedge_does_not_know_is_not_passed_on() {
-        let vcpu = FakeVcpu::new(0x2_0000);
-        assert_eq!(settle(&vcpu, None).unwrap(), PsciVersion::V1_3);
-        assert_eq!(vcpu.registers(), [(RegId::PSCI_VERSION, 0x1_0003)]);
     }
 }

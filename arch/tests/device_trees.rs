@@ -11,7 +11,7 @@ use std::{env, fs};
 
 use expect_test::expect;
 use kedge_arch::cache::{Caches, Geometry, Outer};
-use kedge_arch::fdt::{self, Machine, PlacedDevice};
+use kedge_arch::fdt::{self, Machine, PlacedDevice, Timers};
 use kedge_arch::{GicChoice, Layout, Place, PsciVersion};
 use kedge_bus::{Node, Value};
 use kedge_guest_memory::GuestRange;
@@ -41,6 +41,7 @@ fn bare(cpus: u32, memory: u64, gic: GicChoice) -> (Machine, Layout) {
         kaslr_seed: None,
         psci: PsciVersion::V1_1,
         gic: layout.gic(),
+        timers: Timers::default(),
         pmu: None,
         stdout: None,
         devices: Vec::new(),

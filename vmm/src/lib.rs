@@ -14,7 +14,7 @@ mod run;
 pub mod spec;
 mod surroundings;
 
-pub use build::{BuildError, ServicesError};
+pub use build::{BuildError, ProfileConflict, ServicesError};
 pub use console::{ConsoleError, SerialInput};
 pub use kedge_arch::smccc;
 pub use machine::{Ended, Machine, Reset, RunError, Stopper};

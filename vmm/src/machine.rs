@@ -6,10 +6,11 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use kedge_devices::virtio::catalog;
 use kedge_diag::Fix;
+use kedge_firmware::Born;
 use kedge_hv::{Hypervisor, SystemEvent};
 use tracing::info;
 
-use crate::build::{BuildError, Built, Parts, assemble};
+use crate::build::{BuildError, Built, Infant, Parts, assemble, bear};
 use crate::console::{Console, SerialInput};
 use crate::run::{Event, Halt, Request, VcpuFailure};
 use crate::spec::{MachineSpec, OnReset};
@@ -88,6 +89,7 @@ pub struct Machine {
     surroundings: Surroundings,
     console: Console,
     events: (Sender<Event>, Receiver<Event>),
+    born: Born,
     /// Absent once it has run, but for the time it runs again after a reset.
     built: Option<Built>,
 }
@@ -104,11 +106,19 @@ impl Machine {
         surroundings: Surroundings,
     ) -> Result<Self, BuildError> {
         catalog::arrange(&mut spec.devices)?;
+        let infant = bear(&spec, hypervisor.as_ref(), &surroundings, None)?;
         let events = mpsc::channel();
         let console = Console::open(&spec, &surroundings, &events.0)?;
-        let mut machine = Self { spec, hypervisor, surroundings, console, events, built: None };
-        machine.assemble()?;
+        let born = infant.born.clone();
+        let mut machine =
+            Self { spec, hypervisor, surroundings, console, events, born, built: None };
+        machine.assemble(infant)?;
         Ok(machine)
+    }
+
+    /// What the guest was born with, for life: resets do not change it.
+    pub fn born(&self) -> &Born {
+        &self.born
     }
 
     /// The device tree the guest finds, as a flattened blob; empty once the machine
@@ -165,17 +175,19 @@ impl Machine {
         if unseen.iter().any(|event| matches!(event, Event::Stop)) {
             self.stopper().stop();
         }
-        self.assemble()
+        let hypervisor = self.hypervisor.as_ref();
+        let infant = bear(&self.spec, hypervisor, &self.surroundings, Some(&self.born))?;
+        self.assemble(infant)
     }
 
-    fn assemble(&mut self) -> Result<(), BuildError> {
-        let built = assemble(&Parts {
+    fn assemble(&mut self, infant: Infant) -> Result<(), BuildError> {
+        let parts = Parts {
             spec: &self.spec,
-            hypervisor: self.hypervisor.as_ref(),
             surroundings: &self.surroundings,
             console: &self.console,
             events: &self.events.0,
-        })?;
+        };
+        let built = assemble(&parts, infant)?;
         self.console.attach(&built.serial);
         self.built = Some(built);
         Ok(())

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub use kedge_arch::image::KernelFormat;
 pub use kedge_arch::psci::PsciVersion;
 use kedge_devices::virtio::catalog::DeviceConfig;
+pub use kedge_firmware::GuestAbi;
+use kedge_firmware::{ARM64_V1, Firmware, FwReg, builtin};
 use kedge_hv::{GicVersion, VcpuFeatures};
 use serde::{Serialize, Serializer};
 
@@ -21,7 +23,9 @@ pub struct MachineSpec {
     /// Features asked for beyond the plain architecture: `pmu`, `sve`, `ptrauth`.
     #[serde(serialize_with = "feature_names")]
     pub cpu_features: VcpuFeatures,
-    /// The PSCI version the guest is offered; the host's newest where not given.
+    /// What the guest is promised of its firmware and its CPU, for life.
+    pub guest_abi: GuestAbi,
+    /// The PSCI version the guest is offered, whatever its profile says of it.
     pub psci: Option<PsciVersion>,
     /// The interrupt controller; the host's best where not given.
     pub gic: Option<GicVersion>,
@@ -42,13 +46,14 @@ pub struct MachineSpec {
 }
 
 impl MachineSpec {
-    /// A machine that runs `boot`: one vCPU, 128 MiB of RAM, no virtio devices; it
+    /// A machine that runs `boot` with this release's default profile: one vCPU, 128 MiB of RAM, no virtio devices; it
     /// ends when the guest resets or panics.
     pub fn new(boot: Boot) -> Self {
         Self {
             cpus: 1,
             memory: 128 << 20,
             cpu_features: VcpuFeatures::NONE,
+            guest_abi: builtin(ARM64_V1).expect("every release has its default profile"),
             psci: None,
             gic: None,
             boot,
@@ -57,6 +62,16 @@ impl MachineSpec {
             devices: Vec::new(),
             on_reset: OnReset::Exit,
             on_panic: OnPanic::Exit,
+        }
+    }
+
+    /// The profile with what the machine asks for beside it.
+    pub(crate) fn effective_abi(&self) -> GuestAbi {
+        match self.psci {
+            Some(version) => {
+                self.guest_abi.with(Firmware::Known(FwReg::PsciVersion), version.register())
+            }
+            None => self.guest_abi.clone(),
         }
     }
 }

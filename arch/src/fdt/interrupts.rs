@@ -7,7 +7,7 @@ use kedge_hv::{GicConfig, GicVersion};
 use kedge_ids::{Ppi, Spi, u64_from};
 use vm_fdt::FdtWriter;
 
-use super::{Machine, Written, node, phandle, reg};
+use super::{Machine, Timers, Written, node, phandle, reg};
 
 /// The first cell of an interrupt.
 mod kind {
@@ -77,12 +77,8 @@ fn write_controller(
 }
 
 pub(super) fn write_timer(fdt: &mut FdtWriter, machine: &Machine) -> Written {
-    let timers = [
-        Ppi::SECURE_PHYSICAL_TIMER,
-        Ppi::PHYSICAL_TIMER,
-        Ppi::VIRTUAL_TIMER,
-        Ppi::HYPERVISOR_TIMER,
-    ];
+    let Timers { virtual_timer, physical_timer } = machine.timers;
+    let timers = [Ppi::SECURE_PHYSICAL_TIMER, physical_timer, virtual_timer, Ppi::HYPERVISOR_TIMER];
     let cells: Vec<_> = timers.into_iter().flat_map(|timer| ppi(machine, timer)).collect();
     node(fdt, "timer", |fdt| {
         fdt.property_string("compatible", "arm,armv8-timer")?;

@@ -40,12 +40,30 @@ pub struct Machine {
     pub psci: PsciVersion,
     /// The interrupt controller.
     pub gic: GicConfig,
+    /// The interrupts of the timers.
+    pub timers: Timers,
     /// The overflow interrupt of the performance monitors, where there are any.
     pub pmu: Option<Ppi>,
     /// The address of the device that the kernel's first messages go to.
     pub stdout: Option<GuestAddress>,
     /// Devices, in the order in which the guest finds them.
     pub devices: Vec<PlacedDevice>,
+}
+
+/// The interrupts of the timers that a guest has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// Of the virtual timer.
+    pub virtual_timer: Ppi,
+    /// Of the physical timer.
+    pub physical_timer: Ppi,
+}
+
+impl Default for Timers {
+    /// Those of Arm's Base System Architecture (DEN0094, 3.8), and of KVM.
+    fn default() -> Self {
+        Self { virtual_timer: Ppi::VIRTUAL_TIMER, physical_timer: Ppi::PHYSICAL_TIMER }
+    }
 }
 
 /// A device and its place in the machine.

@@ -157,6 +157,9 @@ fn interrupts(machine: &MachineAbi, host: &HostAbi) -> Vec<PlanLine> {
         };
         line("gic", name(version), words(&names), verdict)
     }));
+    if machine.gic.is_some() && chosen.is_none() {
+        return lines;
+    }
     lines.extend(machine.gicd_revision.map(|wanted| gicd_revision(wanted, chosen)));
     lines.extend(machine.gicd_typer2.map(|wanted| {
         let has = chosen.and_then(|gic| gic.typer2);

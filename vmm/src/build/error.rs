@@ -9,14 +9,15 @@ use kedge_arch::features::AbsentFeature;
 use kedge_arch::gic::GicError;
 use kedge_arch::image::{InitrdError, KernelError};
 use kedge_arch::layout::{LayoutError, TooManyDevices};
-use kedge_arch::psci::PsciError;
 use kedge_arch::rom::RomError;
 use kedge_bus::Conflict;
 use kedge_devices::virtio::catalog::Clash;
 use kedge_diag::{Fix, Trouble};
+use kedge_firmware::BirthError;
 use kedge_guest_memory::MapError;
 use kedge_hv::HvError;
 
+use super::ProfileConflict;
 use super::services::ServicesError;
 use crate::console::ConsoleError;
 
@@ -90,9 +91,12 @@ pub enum BuildError {
     /// The console cannot be set up.
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    /// The host's firmware interface does not have this version.
+    /// The host cannot honour the guest's profile.
     #[error(transparent)]
-    Psci(#[from] PsciError),
+    Birth(#[from] BirthError),
+    /// The machine asks for something else than its guest's profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileConflict),
     /// The guest cannot be given what it is promised besides registers.
     #[error(transparent)]
     Services(#[from] ServicesError),
@@ -138,7 +142,8 @@ impl Fix for BuildError {
             Self::Cmdline(source) => source.fix(),
             Self::DeviceTree(source) => source.fix(),
             Self::Console(source) => source.fix(),
-            Self::Psci(source) => source.fix(),
+            Self::Birth(source) => source.fix(),
+            Self::Profile(source) => source.fix(),
             Self::Services(source) => source.fix(),
             Self::Hypervisor(source) => source.fix(),
             Self::Host { .. } => Some("raise the limits of the process (ulimit -a)".to_owned()),

@@ -1,10 +1,12 @@
 //! From a specification to a machine that is ready to run.
 //!
-//! The order is KVM's: the machine, its memory, all vCPUs, the interrupt
-//! controller, then what refers to it. Everything a mistake of the user's can
-//! break comes as early as it can, and whatever was opened closes by itself when
-//! a later step fails.
+//! The order is KVM's: the machine, all vCPUs, the interrupt controller, the guest's
+//! firmware; then its memory, and what refers to it. A host that cannot honour the
+//! guest's profile is found out before a file is opened or memory is mapped. Everything
+//! else that a mistake of the user's can break comes as early as it can, and whatever
+//! was opened closes by itself when a later step fails.
 
+mod birth;
 mod cpus;
 mod devices;
 mod error;
@@ -19,15 +21,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use kedge_arch::Layout;
 use kedge_arch::image::{self, Loaded};
-use kedge_arch::layout::ipa_bits;
-use kedge_arch::{Layout, cmdline, features, gic};
 use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::transport::MmioTransport;
-use kedge_firmware::{HOST, builtin};
 use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
-use kedge_hv::{Access, Gic, Hypervisor, Limits, Vm, VmConfig};
+use kedge_hv::{Access, Gic, Vm};
 
+pub use self::birth::ProfileConflict;
+pub(crate) use self::birth::{Infant, bear};
 pub use self::error::BuildError;
 pub use self::services::ServicesError;
 use crate::console::Console;
@@ -39,7 +41,6 @@ use crate::surroundings::Surroundings;
 /// What a machine is built from.
 pub(crate) struct Parts<'a> {
     pub(crate) spec: &'a MachineSpec,
-    pub(crate) hypervisor: &'a dyn Hypervisor,
     pub(crate) surroundings: &'a Surroundings,
     pub(crate) console: &'a Console,
     pub(crate) events: &'a Sender<Event>,
@@ -66,37 +67,25 @@ impl Drop for Transports {
     }
 }
 
-/// Builds the machine.
+/// Builds the rest of the machine around what was born.
 ///
 /// # Errors
 /// See [`BuildError`].
-pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
-    let Parts { spec, hypervisor, .. } = *parts;
-    let limits = hypervisor.limits();
-    features::check(spec.cpu_features, &limits)?;
-    cmdline::check(&spec.boot.cmdline)?;
+pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, BuildError> {
+    let Parts { spec, .. } = *parts;
+    let Infant { limits, vm, layout, cpus, gic, dispatcher, born } = infant;
     let files = BootFiles::open(&spec.boot)?;
-    let abi = builtin(HOST).expect("every release has the profile of the host");
-    let vm = hypervisor.create_vm(&VmConfig::new(ipa_bits(&limits)))?;
-    let layout = lay_out(spec, vm.as_ref(), &limits)?;
-
     let memory = map_anonymous(layout.ram())?;
     let (kernel, initrd) = load(&spec.boot, &files, &layout, &memory)?;
     let roms = rom::load(&spec.rom, &layout, &limits)?;
     let opened = devices::open(spec)?;
     map_into(vm.as_ref(), &memory, &roms)?;
-
-    let cpus = cpus::create(vm.as_ref(), spec)?;
-    let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &abi, parts.surroundings)?;
-    services::place_pv_time(cpus.all(), &layout, &abi)?;
-    let gic = vm.create_gic(&layout.gic())?;
-    gic.init()?;
-    cpus::finish(&cpus, spec)?;
+    services::place_pv_time(cpus.all(), &layout, &born.exact())?;
 
     let loop_thread = LoopThread::new();
     let site = devices::Site { vm: vm.as_ref(), layout: &layout, memory: &memory };
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
-    let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus };
+    let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus, born: &born };
     let device_tree = tree.write(&placed, parts.surroundings, &memory)?;
     cpus::set_entry(&cpus, &kernel, &layout)?;
 
@@ -115,11 +104,6 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Built, BuildError> {
         _vm: vm,
         device_tree,
     })
-}
-
-fn lay_out(spec: &MachineSpec, vm: &dyn Vm, limits: &Limits) -> Result<Layout, BuildError> {
-    let gic = gic::choose(vm, spec.gic)?;
-    Ok(Layout::new(spec.memory, spec.cpus, gic, limits)?)
 }
 
 /// The files a machine boots from.

@@ -1,5 +1,5 @@
 //! What a guest is promised besides registers: who answers its firmware calls, where
-//! it reads of stolen time, whether it can suspend.
+//! it reads of stolen time.
 
 use std::sync::Arc;
 
@@ -46,14 +46,6 @@ pub enum ServicesError {
         /// What the hypervisor said.
         source: HvError,
     },
-    /// The host has no SYSTEM_SUSPEND to hand over.
-    #[error("the profile `{profile}` promises `system_suspend`, which this host does not have")]
-    NoSystemSuspend {
-        /// The profile.
-        profile: String,
-        /// What the hypervisor said.
-        source: HvError,
-    },
     /// The hypervisor refuses something that it should not.
     #[error("cannot set up the guest's firmware")]
     Hypervisor(#[from] HvError),
@@ -70,9 +62,6 @@ impl Fix for ServicesError {
             }
             Self::NoPvTime { .. } => {
                 "use a profile with `\"pv_time\": false`, or a host kernel with CONFIG_SCHEDSTATS"
-            }
-            Self::NoSystemSuspend { .. } => {
-                "use a profile with `\"system_suspend\": false`, or run on Linux 5.19 or later"
             }
             Self::Filter { .. } | Self::Hypervisor(_) => return None,
         };
@@ -102,7 +91,6 @@ pub(super) fn prepare(
     abi: &GuestAbi,
     surroundings: &Surroundings,
 ) -> Result<Dispatcher, ServicesError> {
-    suspend(vm, abi)?;
     let mut services = surroundings.services.clone();
     services.extend(discovery(vcpu, abi)?);
     let answered = Dispatcher::new(services.clone())?;
@@ -120,19 +108,6 @@ pub(super) fn prepare(
     services.push(Arc::new(Trng::new(surroundings.entropy)));
     // Ours answers what the profile hands over of it; a program's own takes its place.
     Ok(Dispatcher::new(services).unwrap_or(answered))
-}
-
-fn suspend(vm: &dyn Vm, abi: &GuestAbi) -> Result<(), ServicesError> {
-    if abi.machine.system_suspend == Some(false) {
-        return Ok(());
-    }
-    match vm.enable_system_suspend() {
-        Err(source) if abi.machine.system_suspend == Some(true) => {
-            Err(ServicesError::NoSystemSuspend { profile: abi.name.clone(), source })
-        }
-        // Where the host cannot, its guests do not see the call (Linux before 5.19).
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// The service that tells of processors, where the profile has the guest told that

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use kedge_arch::fdt::{self, Machine};
+use kedge_arch::fdt::{self, Machine, Timers};
 use kedge_arch::{Layout, cache};
+use kedge_firmware::Born;
 use kedge_guest_memory::{GuestMemory, GuestRange};
-use kedge_hv::VcpuFeatures;
 use kedge_ids::Ppi;
 
 use super::BuildError;
@@ -21,6 +21,7 @@ pub(super) struct Tree<'a> {
     pub(super) layout: &'a Layout,
     pub(super) initrd: Option<GuestRange>,
     pub(super) cpus: &'a Cpus,
+    pub(super) born: &'a Born,
 }
 
 impl Tree<'_> {
@@ -36,8 +37,9 @@ impl Tree<'_> {
     ) -> Result<Vec<u8>, BuildError> {
         let (rng_seed, kaslr_seed) =
             seeds(surroundings).map_err(BuildError::host("give random numbers"))?;
-        let Self { spec, layout, initrd, cpus } = *self;
-        let pmu = spec.cpu_features.contains(VcpuFeatures::PMU_V3).then_some(Ppi::PMU);
+        let Self { spec, layout, initrd, cpus, born } = *self;
+        let timers = born.birth.abi.machine.timer_ppis;
+        let ppi = |intid, usual| Ppi::try_from(intid).unwrap_or(usual);
         let machine = Machine {
             cpus: cpus.mpidrs.clone(),
             caches: cache::read(Path::new("/sys")),
@@ -49,7 +51,11 @@ impl Tree<'_> {
             kaslr_seed: Some(kaslr_seed),
             psci: cpus.psci,
             gic: layout.gic(),
-            pmu,
+            timers: Timers {
+                virtual_timer: ppi(timers.virtual_timer, Ppi::VIRTUAL_TIMER),
+                physical_timer: ppi(timers.physical_timer, Ppi::PHYSICAL_TIMER),
+            },
+            pmu: cpus.pmu,
             stdout: Some(layout.serial().range.start),
             devices: placed.nodes.clone(),
         };

@@ -7,8 +7,8 @@ use kedge_devices::virtio::block;
 use kedge_devices::virtio::rng::RngConfig;
 use kedge_diag::report;
 use kedge_hv::{GicVersion, VcpuFeatures};
-use kedge_hv_model::{ModelHypervisor, Recording, V5_10, V6_12};
-use kedge_vmm::spec::{KernelFormat, MachineSpec, PsciVersion, SerialSpec};
+use kedge_hv_model::{ModelHypervisor, Recording, V6_12};
+use kedge_vmm::spec::{KernelFormat, MachineSpec, SerialSpec};
 use serde_json::json;
 use tempfile::NamedTempFile;
 
@@ -176,12 +176,6 @@ fn features_that_the_host_lacks() {
         error: this host has no Scalable Vector Extension (SVE) for its guests
           fix: leave `sve` out of the CPU features, or run on a host that has it"#]]
     .assert_eq(&refused_by(plain(), |spec| spec.cpu_features = VcpuFeatures::SVE));
-    expect![[r#"
-        error: this host offers its guests PSCI 1.0, not 1.3
-          fix: ask for PSCI 1.0 or older, or run on a newer host kernel"#]]
-    .assert_eq(&refused_by(ModelHypervisor::new(&V5_10).unwrap(), |spec| {
-        spec.psci = Some(PsciVersion::V1_3);
-    }));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use kedge_firmware::{ARM64_V0, builtin};
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::SystemEvent;
 use kedge_hv_model::{Event, ModelHypervisor, Program, Step, Width, psci, release};
@@ -94,7 +95,8 @@ impl Guest {
         Self::on("6.12", programs)
     }
 
-    /// The same on another release; a vCPU for each program.
+    /// The same on another release, with the profile for the oldest; a vCPU for each
+    /// program.
     pub(crate) fn on(name: &str, programs: &[Program]) -> Self {
         let hypervisor = ModelHypervisor::new(release(name).unwrap()).unwrap();
         let mut guest = Self::over(hypervisor);
@@ -102,6 +104,9 @@ impl Guest {
             guest.hypervisor = guest.hypervisor.with_program(VcpuId(id), program.clone());
         }
         guest.spec.cpus = u32::try_from(programs.len()).unwrap();
+        if name == "5.10" {
+            guest.spec.guest_abi = builtin(ARM64_V0).unwrap();
+        }
         guest
     }
 

@@ -7,6 +7,7 @@ mod errors;
 mod guest;
 mod life;
 mod panic;
+mod profile;
 mod rom;
 mod serial;
 mod suspend;

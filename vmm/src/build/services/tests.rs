@@ -176,18 +176,6 @@ fn a_guest_is_told_of_its_own_processor_where_the_profile_names_none() {
     assert!(host.hands_over());
 }
 
-#[test]
-fn a_promised_suspension_needs_a_host_that_has_it() {
-    expect![[r#"
-        error: the profile `arm64-v1` promises `system_suspend`, which this host does not have
-          because: the hypervisor refused to enable system suspend
-          because: Invalid argument (os error 22)
-          fix: use a profile with `"system_suspend": false`, or run on Linux 5.19 or later"#]]
-    .assert_eq(&refusal("5.10", &profile(|_| {}), &around()));
-    let whatever = profile(|abi| abi.machine.system_suspend = None);
-    assert!(Host::new("5.10", 0).prepare(&whatever, &around()).is_ok());
-}
-
 /// Where a vCPU of a machine with this profile has its record of stolen time.
 fn record(change: impl FnOnce(&mut GuestAbi)) -> Option<u64> {
     let host = Host::new("6.12", 0);
