@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::{GicConfig, GicVersion, HvError, VmConfig};
-use kedge_ids::{Ppi, Spi, usize_from};
+use kedge_ids::{Spi, usize_from};
 use vmm_sys_util::epoll::{Epoll, EpollEvent};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -54,7 +54,7 @@ impl Machine {
             imp_ids,
             filter: Vec::new(),
             counters: Counters::Written,
-            timers: [Ppi::VIRTUAL_TIMER, Ppi::PHYSICAL_TIMER],
+            pmu_counters: None,
             irqs: Vec::new(),
             triggers: Epoll::new().map_err(no_event)?,
             doorbells: Vec::new(),

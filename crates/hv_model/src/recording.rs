@@ -7,7 +7,6 @@
 //! ```text
 //! limits ipa_bits=48 vcpus=512 slots=32767 features=0x7f
 //! counter 62500000           ticks of its counter in a second, decimal
-//! ras 1                      whether an SError can be given a syndrome
 //! mask ID MASK               the bits of an ID register that it says can change
 //! plain ID VALUE             a register of a vCPU without features
 //! pmu|sve|ptrauth ID VALUE   one that this feature adds, or to which it gives
@@ -22,7 +21,7 @@ use std::collections::BTreeMap;
 use kedge_hv::{Limits, VcpuFeatures};
 use kedge_ids::RegId;
 
-use crate::release::Ability;
+use crate::state::number;
 
 /// Bytes of RAM in one memory slot: KVM counts its pages in 31 bits.
 const SLOT_BYTES: u64 = (1 << 31) * 4096 - 4096;
@@ -41,8 +40,6 @@ pub struct Recording {
     masks: BTreeMap<RegId, u64>,
     /// Ticks of its counter in a second.
     pub counter_hz: u32,
-    /// Whether its CPU has the extension for reliability (FEAT_RAS).
-    pub ras: Ability,
 }
 
 /// The values that four bits of an ID register accept, bit v for value v.
@@ -81,7 +78,6 @@ impl Recording {
             fields: BTreeMap::new(),
             masks: BTreeMap::new(),
             counter_hz: 62_500_000,
-            ras: Ability::Present,
         };
         for (index, line) in text.lines().enumerate() {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -106,10 +102,6 @@ impl Recording {
             }
             ["counter", hz] => {
                 self.counter_hz = hz.parse().ok()?;
-                Some(())
-            }
-            ["ras", ras] => {
-                self.ras = if ras == "0" { Ability::Absent } else { Ability::Present };
                 Some(())
             }
             ["mask", id, mask] => {
@@ -192,6 +184,13 @@ impl Recording {
     /// The bits of `id` that the host says can change.
     pub fn mask(&self, id: RegId) -> u64 {
         self.masks.get(&id).copied().unwrap_or(0)
+    }
+
+    /// Whether its CPUs have the extension for reliability (FEAT_RAS), whose syndrome
+    /// an SError can carry.
+    pub fn has_ras(&self) -> bool {
+        const ID_AA64PFR0_EL1: RegId = RegId::system(3, 0, 0, 4, 0);
+        self.plain.get(&ID_AA64PFR0_EL1).is_some_and(|value| number(value) >> 28 & 0xf != 0)
     }
 
     /// What the four bits at `shift` of `id` accept besides the value they have.

@@ -115,6 +115,7 @@ impl Registers<'_> {
         let computed = match row.rule {
             Rule::PsciVersion => self.psci_version(),
             Rule::Counter(_) => self.now.wrapping_sub(number(&stored)),
+            Rule::PmuControl => self.pmu_control(number(&stored)),
             Rule::TimerControl(istatus) => self.timer_control(id, number(&stored), istatus),
             Rule::SveState if self.vcpu().sve == Sve::Choosing => {
                 return self.refuse(Refusal::SveUnfinished);
@@ -169,7 +170,26 @@ impl Registers<'_> {
         if let Some(value) = checked? {
             self.store(row, id, &value);
         }
+        if row.rule == Rule::PmuControl {
+            self.choose_counters(number(value));
+        }
         Ok(())
+    }
+
+    /// The control register of the performance monitors, with the machine's number of
+    /// counters.
+    fn pmu_control(&self, stored: u64) -> u64 {
+        self.vm.pmu_counters.map_or(stored, |counters| stored & !COUNTERS | counters)
+    }
+
+    /// Takes a number of counters that the host has, before the first run.
+    fn choose_counters(&mut self, wanted: u64) {
+        let features = self.vcpu().features.unwrap_or_default();
+        let host = self.host.registers(features);
+        let most = host.get(&PMCR_EL0).map_or(0, |value| number(value) & COUNTERS);
+        if !self.vm.ran && wanted & COUNTERS <= most {
+            self.vm.pmu_counters = Some(wanted & COUNTERS);
+        }
     }
 
     /// What is to be stored when `value` is written, if anything.
@@ -190,6 +210,9 @@ impl Registers<'_> {
             Rule::SsbdLevel => allow(ssbd(new).is_some_and(|level| level <= old), None),
             Rule::Bitmap { known, .. } => allow(new & !known == 0, as_is()),
             Rule::Fields => self.fields(id, old, new),
+            Rule::PmuControl => {
+                Ok(Some((old & !PMU_SWITCHES | new & PMU_SWITCHES).to_le_bytes().to_vec()))
+            }
             Rule::ImpId(_) if self.vm.imp_ids == Ability::Absent => allow(old == new, None),
             Rule::ImpId(mask) => allow(old == new || new & !mask == 0, as_is()),
             Rule::CacheSize => allow(new >> 28 == 0 && new & 7 >= old & 7, as_is()),
@@ -312,6 +335,11 @@ const ARM64: u64 = 0x6 << 60;
 const SIZE: u64 = 0xf << 52;
 const LOW_HALF: u64 = 0xffff_ffff;
 const CORE: u64 = 0x10;
+const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
+/// `PMCR_EL0`.N.
+const COUNTERS: u64 = 0x1f << 11;
+/// The bits of `PMCR_EL0` that a vCPU holds.
+const PMU_SWITCHES: u64 = 0xff;
 /// The PSCI version of a machine whose user has chosen none.
 const UNWRITTEN: u64 = 0;
 const ISTATUS: u64 = 1 << 2;

@@ -5,7 +5,7 @@
 //! Everything is plain data, so that a kernel that does not exist yet is a
 //! struct update away: `Release { psci: &[0x2, 0x1_0000], ..V7_2 }`.
 
-use kedge_hv::MpState;
+use kedge_hv::{MpState, Timer};
 use kedge_ids::RegId;
 
 use crate::refusal::Refusal;
@@ -48,9 +48,25 @@ pub struct Release {
     /// The revisions of the interrupt distributor's behaviour that can be chosen. A
     /// machine that chooses none gets the newest, which is the last.
     pub gic_revisions: &'static [u32],
-    /// Who must not have run when a timer is given another interrupt: the vCPU through
-    /// which it is, or any.
+    /// Whose the timers' interrupts are. A vCPU's own are set on all vCPUs that there
+    /// are, which must agree when one is run; and each forbids a change through itself
+    /// only, once it has run.
     pub timer_ppis: Scope,
+    /// In which order the timers claim their interrupts when a vCPU is run. What was
+    /// claimed stays claimed, even where the second claim then fails.
+    pub timer_claims: [Timer; 2],
+    /// What a filter's range says that starts at 0 and holds nothing.
+    pub empty_range: EmptyRange,
+    /// Whether the revision of the distributor's behaviour can be reached before the
+    /// controller is initialised.
+    pub early_revision: Ability,
+    /// Fields of ID registers that say what controller there is: from its creation on,
+    /// with this value for a GICv3 and 0 for a GICv2.
+    pub gic_fields: &'static [(RegId, u64, u64)],
+    /// Whether an SError can be told and made before a vCPU is initialised.
+    pub early_serror: Ability,
+    /// When a vCPU takes an SError that it does not mask.
+    pub serror_taken: SErrorTaken,
     /// What freezes the firmware that the guest sees.
     pub frozen_by: FrozenBy,
     /// The fields of ID registers that the first run clears in a machine without
@@ -198,6 +214,10 @@ pub enum Rule {
     /// An implementation ID register, of which these bits can be changed in a machine
     /// that may; any other accepts the value there is.
     ImpId(u64),
+    /// The control register of the performance monitors: the vCPU's own eight bits,
+    /// and the machine's number of counters, which is up to the host's, and fixed by
+    /// the first run. Whatever is not taken is dropped.
+    PmuControl,
     /// A cache's size: `CCSIDR_EL1`, with reserved bits and a least line size.
     CacheSize,
     /// A counter: a write moves it, and it runs on.
@@ -298,6 +318,24 @@ pub enum Answer {
     PvTimeFeatures,
     /// Where the caller's record of stolen time is, which it zeroes.
     PvTimeRecord,
+}
+
+/// What a filter's range says that starts at 0 and holds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmptyRange {
+    /// Everything: its last function id is the one before 0.
+    Everything,
+    /// Nothing, as any other range without a function id, which is refused.
+    Nothing,
+}
+
+/// When a vCPU takes an SError that it does not mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SErrorTaken {
+    /// When it runs.
+    WhenRun,
+    /// When it is made.
+    AtOnce,
 }
 
 /// What becomes of the feature that leaves a vCPU powered off.

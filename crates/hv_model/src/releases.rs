@@ -2,12 +2,13 @@
 //! Linux' `arch/arm64/kvm` and were compared with running kernels by the
 //! conformance suite; the kernel is right.
 
-use kedge_hv::MpState;
+use kedge_hv::{MpState, Timer};
 use kedge_ids::RegId;
 
 use crate::release::{
-    Ability, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, FailedRun, FrozenBy, Ids,
-    Istatus, PowerOff, Release, Row, Rule, Scope, Service, UnreadyPmu, WidthOf,
+    Ability, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, EmptyRange, FailedRun,
+    FrozenBy, Ids, Istatus, PowerOff, Release, Row, Rule, SErrorTaken, Scope, Service, UnreadyPmu,
+    WidthOf,
 };
 
 /// Register ids that the rows name.
@@ -63,6 +64,7 @@ const fn system(first: (u64, u64), last: (u64, u64), rule: Rule) -> Row {
     Row::of(Ids::Range(first, RegId::system(3, 0, 0, last.0, last.1)), rule)
 }
 
+const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
 const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
 const CTR_EL0: RegId = RegId::system(3, 3, 0, 0, 1);
 const MIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 0);
@@ -122,11 +124,13 @@ const IDENTITY: &[Row] = &[
     Row::of(DEMUX, Rule::Fixed),
 ];
 
-/// Identification since Linux 6.11: held by the machine, fields can be lowered.
+/// Identification since Linux 6.11: held by the machine, fields can be lowered; and
+/// with it the number of performance counters.
 const IDENTITY_WRITABLE: &[Row] = &[
     system((1, 0), (7, 7), Rule::Fields).whole_vm().frozen_by_run(),
     one(CLIDR_EL1, Rule::Fields),
     one(CTR_EL0, Rule::Fields).whole_vm().frozen_by_run(),
+    one(PMCR_EL0, Rule::PmuControl),
     Row::of(DEMUX, Rule::CacheSize),
 ];
 
@@ -200,6 +204,12 @@ pub const V5_10: Release = Release {
     id_masks: Ability::Absent,
     gic_revisions: &[2],
     timer_ppis: Scope::Vcpu,
+    timer_claims: [Timer::Virtual, Timer::Physical],
+    empty_range: EmptyRange::Everything,
+    early_revision: Ability::Absent,
+    gic_fields: &[],
+    early_serror: Ability::Present,
+    serror_taken: SErrorTaken::WhenRun,
     frozen_by: FrozenBy::RunCall,
     without_gic: &[],
     failed_run: FailedRun::CanBeMended,
@@ -237,6 +247,7 @@ pub const V6_12: Release = Release {
     counter_offset: Ability::Present,
     id_masks: Ability::Present,
     timer_ppis: Scope::Vm,
+    timer_claims: [Timer::Physical, Timer::Virtual],
     without_gic: &[(ID_PFR1_EL1, 0xf << 28), (ID_AA64PFR0_EL1, 0xf << 24)],
     ..V6_1
 };
@@ -249,6 +260,11 @@ pub const V7_2: Release = Release {
     psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003],
     features: 0x1ff,
     writable_imp_ids: Ability::Present,
+    empty_range: EmptyRange::Nothing,
+    early_revision: Ability::Present,
+    gic_fields: &[(ID_PFR1_EL1, 0xf << 28, 1 << 28), (ID_AA64PFR0_EL1, 0xf << 24, 1 << 24)],
+    early_serror: Ability::Absent,
+    serror_taken: SErrorTaken::AtOnce,
     ..V6_12
 };
 

@@ -17,6 +17,15 @@ use crate::trace::Event;
 pub(crate) const VBAR_EL1: RegId = RegId::system(3, 0, 12, 0, 0);
 /// Where a synchronous exception of EL1 goes, from the vector base.
 pub(crate) const VECTOR: u64 = 0x200;
+/// Where an SError of EL1 goes, from the vector base.
+const SERROR_VECTOR: u64 = 0x380;
+/// An SError, 32-bit instruction.
+const SERROR: u64 = 0x2f << 26 | 1 << 25;
+/// PSTATE.A: SErrors wait.
+const MASKED: u64 = 1 << 8;
+/// EL1 with a stack of its own, all interrupts masked.
+const EXCEPTION_STATE: u64 = 0x3c5;
+const SPSR_EL1: RegId = RegId::core(8 * 36);
 const ESR_EL1: RegId = RegId::system(3, 0, 5, 2, 0);
 const FAR_EL1: RegId = RegId::system(3, 0, 6, 0, 0);
 /// In `struct kvm_regs`: behind 31 registers, SP, PC, PSTATE and SP_EL1.
@@ -123,17 +132,28 @@ impl Registers<'_> {
         if pmu_unready && release.unready_pmu == UnreadyPmu::Refused {
             return refuse(release, Refusal::PmuUnready);
         }
-        self.check_ppis()
+        self.claim_ppis()
     }
 
-    /// An interrupt controller hands out each private interrupt once.
-    fn check_ppis(&self) -> Result<(), HvError> {
-        let [virtual_timer, physical_timer] = self.vm.timers;
-        let pmu = self.vm.vcpus[&self.vcpu].pmu;
-        let shared =
-            virtual_timer == physical_timer || pmu.is_some_and(|pmu| self.vm.timers.contains(&pmu));
-        if self.vm.gic.is_some() && shared {
-            return refuse(self.release, Refusal::SharedPpi);
+    /// An interrupt controller hands out each private interrupt once, and all vCPUs
+    /// have the same.
+    fn claim_ppis(&mut self) -> Result<(), HvError> {
+        let release = self.release;
+        let with_gic = self.vm.gic.is_some();
+        let vcpu = self.vcpu_state();
+        if !with_gic || vcpu.ran {
+            return Ok(());
+        }
+        let pmu = vcpu.pmu;
+        for timer in release.timer_claims {
+            let ppi = *vcpu.timer(timer);
+            if pmu == Some(ppi) || *vcpu.claims.entry(ppi).or_insert(timer) != timer {
+                return refuse(release, Refusal::SharedPpi);
+            }
+        }
+        let timers = vcpu.timers;
+        if self.vm.vcpus.values().any(|other| other.timers != timers) {
+            return refuse(release, Refusal::SharedPpi);
         }
         Ok(())
     }
@@ -154,8 +174,26 @@ impl Registers<'_> {
         Event::Aborted { vcpu: index, pc }
     }
 
+    /// Takes the SError that waits, unless the vCPU masks it.
+    pub(crate) fn take_serror(&mut self) {
+        let vcpu = self.vcpu_state();
+        let (pc, pstate) = (vcpu.raw(RegId::PC), vcpu.raw(RegId::PSTATE));
+        if pstate & MASKED != 0 {
+            return;
+        }
+        let Some(serror) = vcpu.serror.take() else { return };
+        vcpu.put(ELR_EL1, pc);
+        vcpu.put(SPSR_EL1, pstate);
+        vcpu.put(ESR_EL1, SERROR | serror.esr.unwrap_or(0));
+        vcpu.base.get_or_insert(pc);
+        let vector = vcpu.raw(VBAR_EL1).wrapping_add(SERROR_VECTOR);
+        vcpu.put(RegId::PC, vector);
+        vcpu.put(RegId::PSTATE, EXCEPTION_STATE);
+    }
+
     /// Does one step.
     pub(crate) fn step(&mut self) -> Outcome {
+        self.take_serror();
         let vcpu = self.vcpu_state();
         match vcpu.mp {
             MpState::Runnable => {}

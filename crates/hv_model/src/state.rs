@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kedge_guest_memory::{GuestMemoryRegion, RamRegion};
-use kedge_hv::{Access, GicConfig, MpState, SError, SmcccRange, VcpuFeatures};
+use kedge_hv::{Access, GicConfig, MpState, SError, SmcccRange, Timer, VcpuFeatures};
 use kedge_ids::{Ppi, RegId, Spi};
 use vmm_sys_util::epoll::Epoll;
 use vmm_sys_util::eventfd::EventFd;
@@ -33,8 +33,8 @@ pub(crate) struct VmState {
     pub(crate) filter: Vec<SmcccRange>,
     /// Whether its user gave its counters a distance from the host's.
     pub(crate) counters: Counters,
-    /// The interrupts of the virtual and the physical timer.
-    pub(crate) timers: [Ppi; 2],
+    /// The performance counters of its vCPUs, once its user chose.
+    pub(crate) pmu_counters: Option<u64>,
     pub(crate) irqs: Vec<Irq>,
     /// The triggers of `irqs`, by index.
     pub(crate) triggers: Epoll,
@@ -130,6 +130,10 @@ pub(crate) struct VcpuState {
     /// Where CPU_ON wants it to start, and with which x0, until it notices.
     pub(crate) start: Option<(u64, u64)>,
     pub(crate) pmu: Option<Ppi>,
+    /// The interrupts of its virtual and its physical timer.
+    pub(crate) timers: [Ppi; 2],
+    /// Which timer has claimed which interrupt.
+    pub(crate) claims: BTreeMap<Ppi, Timer>,
     /// Where its record of stolen time is.
     pub(crate) pv_time: Option<u64>,
     /// The SError that waits for it.
@@ -154,6 +158,8 @@ impl VcpuState {
             pending: Pending::None,
             start: None,
             pmu: None,
+            timers: [Ppi::VIRTUAL_TIMER, Ppi::PHYSICAL_TIMER],
+            claims: BTreeMap::new(),
             pv_time: None,
             serror: None,
             ran: false,
@@ -161,6 +167,14 @@ impl VcpuState {
             base: None,
             fault: 0,
             wake,
+        }
+    }
+
+    /// The interrupt of a timer.
+    pub(crate) fn timer(&mut self, timer: Timer) -> &mut Ppi {
+        match timer {
+            Timer::Virtual => &mut self.timers[0],
+            Timer::Physical => &mut self.timers[1],
         }
     }
 

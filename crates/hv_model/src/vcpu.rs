@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::machine::Machine;
 use crate::refusal::{Refusal, refuse};
 use crate::registers::{Registers, at_reset};
-use crate::release::{Ability, PowerOff, Scope, WidthOf};
+use crate::release::{Ability, PowerOff, SErrorTaken, Scope, WidthOf};
 use crate::run::{self, Entry, Outcome, slot_at};
 use crate::state::{Pending, Sve, VcpuState, VmState};
 
@@ -117,6 +117,14 @@ impl ModelVcpu {
         Ok(())
     }
 
+    /// Whether SErrors can be told and made yet.
+    fn check_serror(&self) -> Result<(), HvError> {
+        match self.machine.shared.release.early_serror {
+            Ability::Present => Ok(()),
+            Ability::Absent => self.with_state(|_, _| Ok(())),
+        }
+    }
+
     /// Sleeps until a kick, a CPU_ON or an interrupt.
     fn sleep(&self) -> Result<(), HvError> {
         let failed = |source| HvError { call: "wait for an event", source };
@@ -191,6 +199,7 @@ impl Vcpu for ModelVcpu {
         }
         vcpu.features = Some(features);
         vcpu.pending = Pending::None;
+        vcpu.serror = None;
         vcpu.base = None;
         let off = features.contains(VcpuFeatures::POWER_OFF);
         vcpu.mp = if off { MpState::Stopped } else { MpState::Runnable };
@@ -291,31 +300,29 @@ impl Vcpu for ModelVcpu {
         if late {
             return self.machine.refuse(Refusal::TimerLate);
         }
-        let index = match timer {
-            Timer::Virtual => 0,
-            Timer::Physical => 1,
-        };
-        vm.timers[index] = ppi;
+        vm.vcpus.values_mut().for_each(|vcpu| *vcpu.timer(timer) = ppi);
         Ok(())
     }
 
     fn serror(&self) -> Result<Option<SError>, HvError> {
-        self.with_state(|vcpu, _| Ok(vcpu.serror))
+        self.check_serror()?;
+        Ok(state(&mut self.machine.lock(), self.id).serror)
     }
 
     fn set_serror(&self, serror: SError) -> Result<(), HvError> {
         /// What a guest reads whose user gave no syndrome: one of its own kind.
         const OWN_KIND: u64 = 1 << 24;
-        let ras = self.machine.shared.host.ras;
-        self.with_state(|vcpu, _| {
-            let legal = serror.esr.is_none_or(|esr| ras == Ability::Present && esr >> 25 == 0);
-            if !legal {
-                return Err(Refusal::SErrorSyndrome);
-            }
-            let esr = (ras == Ability::Present).then_some(serror.esr.unwrap_or(OWN_KIND));
-            vcpu.serror = Some(SError { esr });
-            Ok(())
-        })
+        let ras = self.machine.shared.host.has_ras();
+        self.check_serror()?;
+        if serror.esr.is_some_and(|esr| !ras || esr >> 25 != 0) {
+            return self.machine.refuse(Refusal::SErrorSyndrome);
+        }
+        let esr = ras.then_some(serror.esr.unwrap_or(OWN_KIND));
+        state(&mut self.machine.lock(), self.id).serror = Some(SError { esr });
+        if self.machine.shared.release.serror_taken == SErrorTaken::AtOnce {
+            self.with(|registers| registers.take_serror());
+        }
+        Ok(())
     }
 
     fn complete_access(&mut self) -> Result<(), HvError> {

@@ -14,9 +14,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::machine::{Machine, identity, no_event};
 use crate::refusal::Refusal;
-use crate::registers::{offset_counters, restart_counters};
-use crate::release::Ability;
-use crate::state::{Doorbell, GicState, Irq, Slot, VcpuState, VmState};
+use crate::registers::{Registers, offset_counters, restart_counters};
+use crate::release::{Ability, EmptyRange, Rule, Scope};
+use crate::state::{Doorbell, GicState, Irq, Slot, VcpuState, VmState, number};
 use crate::vcpu::ModelVcpu;
 
 /// The smallest page of an arm64 host, in bytes.
@@ -29,6 +29,22 @@ const RESERVED: [(u32, u32); 2] = [(0x8000_0000, 0x8000_ffff), (0xc000_0000, 0xc
 #[derive(Debug)]
 pub(crate) struct ModelVm {
     pub(crate) machine: Arc<Machine>,
+}
+
+impl ModelVm {
+    /// Lets ID registers say which controller there is.
+    fn tell_controller(&self, vm: &mut VmState, version: GicVersion) {
+        let shared = &self.machine.shared;
+        let Some(vcpu) = vm.vcpus.keys().next().copied() else { return };
+        let mut registers =
+            Registers { release: &shared.release, host: &shared.host, vm, vcpu, now: 0 };
+        for (id, field, v3) in shared.release.gic_fields {
+            let row = shared.release.row(*id);
+            let value = if version == GicVersion::V3 { *v3 } else { 0 };
+            let value = number(&registers.stored(row, *id)) & !field | value;
+            registers.store(row, *id, &value.to_le_bytes());
+        }
+    }
 }
 
 impl Vm for ModelVm {
@@ -82,7 +98,12 @@ impl Vm for ModelVm {
         let wake = EventFd::new(EFD_NONBLOCK).map_err(no_event)?;
         let waker = wake.try_clone().map_err(no_event)?;
         let program = self.machine.shared.program(self.machine.number, id);
-        vm.vcpus.insert(id.0, VcpuState::new(program, waker));
+        let mut vcpu = VcpuState::new(program, waker);
+        let first = vm.vcpus.values().next();
+        if let (Scope::Vm, Some(first)) = (self.machine.shared.release.timer_ppis, first) {
+            vcpu.timers = first.timers;
+        }
+        vm.vcpus.insert(id.0, vcpu);
         restart_counters(&self.machine.shared.release, &mut vm, self.machine.shared.counter());
         Ok(Box::new(ModelVcpu::new(id, Arc::clone(&self.machine), wake)))
     }
@@ -106,6 +127,7 @@ impl Vm for ModelVm {
         let revision = self.machine.shared.release.gic_revisions.last().copied().unwrap_or(0);
         vm.gic = Some(GicState { config: *config, ready: false, revision });
         placed?;
+        self.tell_controller(&mut vm, config.version());
         Ok(Box::new(ModelGic { machine: Arc::clone(&self.machine) }))
     }
 
@@ -182,9 +204,10 @@ impl Vm for ModelVm {
         if !self.supports_smccc_filter() {
             return self.machine.refuse(Refusal::NoFilter);
         }
-        // As the kernel counts, in 32 bits: nothing from 0 on is everything.
+        let release = &self.machine.shared.release;
         let last = range.base.wrapping_add(range.count).wrapping_sub(1);
-        if last < range.base {
+        let nothing = range.count == 0 && release.empty_range == EmptyRange::Nothing;
+        if last < range.base || nothing {
             return self.machine.refuse(Refusal::FilterRange);
         }
         if vm.ran {
@@ -213,7 +236,12 @@ impl Vm for ModelVm {
     fn writable_id_masks(&self) -> Result<Option<WritableMasks>, HvError> {
         let shared = &self.machine.shared;
         let said = shared.release.id_masks == Ability::Present;
-        Ok(said.then(|| WritableMasks::of(|id| shared.host.mask(id))))
+        let own = self.machine.lock().imp_ids == Ability::Present;
+        let mask = |id| match shared.release.row(id).rule {
+            Rule::ImpId(mask) if own => mask,
+            _ => shared.host.mask(id),
+        };
+        Ok(said.then(|| WritableMasks::of(mask)))
     }
 }
 
@@ -224,7 +252,7 @@ struct ModelGic {
 
 impl ModelGic {
     /// Whether there is this register, and it can be reached.
-    fn check(&self, vm: &VmState, reg: GicReg) -> Result<GicVersion, HvError> {
+    fn check(&self, vm: &VmState, reg: GicReg) -> Result<(), HvError> {
         let Some(gic) = &vm.gic else { return self.machine.refuse(Refusal::NoGicRegister) };
         let version = gic.config.version();
         let known = match reg {
@@ -234,10 +262,11 @@ impl ModelGic {
             }
             _ => false,
         };
-        match (known, gic.ready) {
+        let ready = gic.ready || self.machine.shared.release.early_revision == Ability::Present;
+        match (known, ready) {
             (false, _) => self.machine.refuse(Refusal::NoGicRegister),
             (true, false) => self.machine.refuse(Refusal::GicRegisterEarly),
-            (true, true) => Ok(version),
+            (true, true) => Ok(()),
         }
     }
 }

@@ -55,7 +55,29 @@ pub enum Need {
     GicV3,
     /// No GICv2.
     NoGicV2,
+    /// A filter of firmware calls.
+    Filter,
+    /// No such filter.
+    NoFilter,
+    /// Offsets of the counters.
+    CounterOffset,
+    /// No such offsets.
+    NoCounterOffset,
+    /// A physical counter among the registers.
+    PhysicalCounter,
+    /// Records of stolen time.
+    PvTime,
+    /// Main ID registers that can be a machine's own.
+    ImpIds,
+    /// Main ID registers that are the host's.
+    NoImpIds,
+    /// CPUs with the reliability extension (FEAT_RAS).
+    Ras,
+    /// CPUs without it.
+    NoRas,
 }
+
+const ID_AA64PFR0_EL1: RegId = RegId::system(3, 0, 0, 4, 0);
 
 /// What a host can do, found out by asking it.
 #[derive(Clone, Debug)]
@@ -65,6 +87,10 @@ pub struct Abilities {
     bitmaps: bool,
     suspend: bool,
     gics: Vec<GicVersion>,
+    filter: bool,
+    physical_counter: bool,
+    ras: bool,
+    host: kedge_hv::Abilities,
 }
 
 impl Abilities {
@@ -74,11 +100,16 @@ impl Abilities {
     /// The host cannot make a machine with one plain vCPU.
     pub fn probe(ctx: &Ctx<'_>) -> anyhow::Result<Self> {
         let machine = ctx.machine(1)?;
+        let list = machine[0].reg_list()?;
         let gics = [GicVersion::V2, GicVersion::V3];
         Ok(Self {
             features: ctx.limits().features,
             psci: machine[0].reg64(RegId::PSCI_VERSION)?,
-            bitmaps: machine[0].reg_list()?.contains(&id::STD_BMAP),
+            bitmaps: list.contains(&id::STD_BMAP),
+            filter: machine.vm.supports_smccc_filter(),
+            physical_counter: list.contains(&id::PTIMER_CNT),
+            ras: machine[0].reg64(ID_AA64PFR0_EL1)? >> 28 & 0xf != 0,
+            host: ctx.host_abilities(),
             suspend: machine.vm.enable_system_suspend().is_ok(),
             gics: gics.into_iter().filter(|gic| machine.vm.supports_gic(*gic)).collect(),
         })
@@ -99,6 +130,16 @@ impl Abilities {
             Need::GicV2 => self.gics.contains(&GicVersion::V2),
             Need::GicV3 => self.gics.contains(&GicVersion::V3),
             Need::NoGicV2 => !self.gics.contains(&GicVersion::V2),
+            Need::Filter => self.filter,
+            Need::NoFilter => !self.filter,
+            Need::CounterOffset => self.host.counter_offset,
+            Need::NoCounterOffset => !self.host.counter_offset,
+            Need::PhysicalCounter => self.physical_counter,
+            Need::PvTime => self.host.pv_time,
+            Need::ImpIds => self.host.writable_imp_ids,
+            Need::NoImpIds => !self.host.writable_imp_ids,
+            Need::Ras => self.ras,
+            Need::NoRas => !self.ras,
         }
     }
 }

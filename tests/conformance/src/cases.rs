@@ -7,9 +7,13 @@ pub mod gic;
 pub mod guest;
 pub mod identity;
 pub mod init;
+pub mod irqs;
 pub mod memory;
 pub mod power;
 pub mod registers;
+pub mod serror;
+pub mod smccc;
+pub mod stolen_time;
 pub mod sve;
 
 use crate::Case;
@@ -23,8 +27,12 @@ pub const GROUPS: &[&[Case]] = &[
     guest::CASES,
     identity::CASES,
     init::CASES,
+    irqs::CASES,
     memory::CASES,
     power::CASES,
     registers::CASES,
+    serror::CASES,
+    smccc::CASES,
+    stolen_time::CASES,
     sve::CASES,
 ];

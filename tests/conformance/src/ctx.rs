@@ -81,12 +81,25 @@ impl<'a> Ctx<'a> {
         self.backend.hypervisor().limits()
     }
 
+    /// What the host can do that others cannot.
+    pub fn host_abilities(&self) -> kedge_hv::Abilities {
+        self.backend.hypervisor().abilities()
+    }
+
     /// A machine with this many address bits.
     ///
     /// # Errors
     /// The hypervisor refuses it.
     pub fn vm_of(&self, ipa_bits: u8) -> Result<Arc<dyn Vm>, HvError> {
         self.backend.hypervisor().create_vm(&VmConfig::new(ipa_bits))
+    }
+
+    /// A machine of this kind.
+    ///
+    /// # Errors
+    /// The hypervisor refuses it.
+    pub fn vm_with(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
+        self.backend.hypervisor().create_vm(config)
     }
 
     /// A machine with nothing in it.

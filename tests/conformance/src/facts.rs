@@ -13,12 +13,13 @@ use kedge_ids::RegId;
 use crate::Backend;
 use crate::ctx::{Ctx, errno};
 
+mod abi;
 mod calls;
 mod firmware;
 mod machine;
 mod registers;
 
-pub use registers::{CLOCKS, writable_fields};
+pub use registers::{CLOCKS, id_masks, writable_fields};
 
 type Find = fn(&Ctx<'_>) -> anyhow::Result<Vec<String>>;
 
@@ -46,7 +47,7 @@ pub enum Holds {
 
 /// All groups.
 pub fn groups() -> impl Iterator<Item = &'static Group> {
-    let files = [calls::GROUPS, firmware::GROUPS, machine::GROUPS, registers::GROUPS];
+    let files = [abi::GROUPS, calls::GROUPS, firmware::GROUPS, machine::GROUPS, registers::GROUPS];
     files.into_iter().flatten()
 }
 

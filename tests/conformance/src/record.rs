@@ -27,6 +27,7 @@ pub fn recording(ctx: &Ctx<'_>) -> anyhow::Result<String> {
         "limits ipa_bits={} vcpus={} slots={} features={:#x}",
         limits.ipa_bits, limits.vcpus, limits.slots, limits.features.0
     )?;
+    writeln!(text, "counter {}", ctx.host_abilities().counter_hz)?;
     let plain = registers(ctx, VcpuFeatures::NONE)?;
     for (id, value) in &plain {
         writeln!(text, "plain {:x} {}", id.0, hex(value))?;
@@ -43,7 +44,7 @@ pub fn recording(ctx: &Ctx<'_>) -> anyhow::Result<String> {
             writeln!(text, "{name} {:x} {}", id.0, hex(value))?;
         }
     }
-    for line in facts::writable_fields(ctx)? {
+    for line in facts::writable_fields(ctx)?.into_iter().chain(facts::id_masks(ctx)?) {
         writeln!(text, "{line}")?;
     }
     Ok(text)

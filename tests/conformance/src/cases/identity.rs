@@ -1,11 +1,12 @@
 //! Identification registers: which can be changed, until when, for whom.
 
 use anyhow::{Context, ensure};
+use kedge_hv::VmConfig;
 use kedge_ids::{Mpidr, RegId, VcpuId};
 use libc::{EBUSY, EINVAL};
 
 use crate::case::cases;
-use crate::ctx::{Ctx, PLAIN, equal, errno, refused};
+use crate::ctx::{Ctx, IPA_BITS, Machine, PLAIN, equal, errno, refused};
 
 cases![
     Kvm id_registers_are_accepted_as_they_are_before_and_after_the_first_run,
@@ -15,12 +16,19 @@ cases![
     Kvm id_registers_that_freeze_are_busy_after_the_first_run,
     Kvm a_lowered_id_register_survives_initialisation,
     Kvm the_main_id_register_is_fixed,
+    NoImpIds a_host_whose_main_id_registers_are_fixed_says_so,
+    ImpIds main_id_registers_take_any_value_of_their_width,
+    ImpIds main_id_registers_are_the_whole_machines,
+    ImpIds main_id_registers_freeze_at_the_first_run,
+    ImpIds main_id_registers_survive_initialisation,
     Kvm the_affinity_follows_from_the_index,
     Kvm the_affinity_can_be_set_for_each_vcpu_at_any_time,
     Kvm cache_registers_are_all_fixed_or_all_writable,
 ];
 
 const MIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 0);
+const REVIDR_EL1: RegId = RegId::system(3, 0, 0, 0, 6);
+const AIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 7);
 const PFR0_EL1: RegId = RegId::system(3, 0, 0, 4, 0);
 const DFR0_EL1: RegId = RegId::system(3, 0, 0, 5, 0);
 const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
@@ -116,6 +124,55 @@ fn the_main_id_register_is_fixed(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let value = machine[0].reg64(MIDR_EL1)?;
     machine[0].set_reg64(MIDR_EL1, value)?;
     refused(machine[0].set_reg64(MIDR_EL1, value ^ 1), EINVAL)
+}
+
+const WRITABLE: VmConfig = VmConfig { ipa_bits: IPA_BITS, writable_imp_ids: true };
+
+/// A machine whose main ID registers are its own.
+fn own_main_ids(ctx: &Ctx<'_>) -> anyhow::Result<Machine> {
+    let vm = ctx.vm_with(&WRITABLE)?;
+    let mut vcpus = vec![vm.create_vcpu(VcpuId(0))?, vm.create_vcpu(VcpuId(1))?];
+    vcpus.iter_mut().try_for_each(|vcpu| vcpu.init(PLAIN))?;
+    Ok(Machine { vcpus, vm, ram: None })
+}
+
+fn a_host_whose_main_id_registers_are_fixed_says_so(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    refused(ctx.vm_with(&WRITABLE), EINVAL)
+}
+
+fn main_id_registers_take_any_value_of_their_width(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    let machine = own_main_ids(ctx)?;
+    for (id, value) in [(MIDR_EL1, 0x411f_d401), (REVIDR_EL1, u64::MAX), (AIDR_EL1, u64::MAX)] {
+        machine[0].set_reg64(id, value)?;
+        equal(&machine[0].reg64(id)?, &value)?;
+    }
+    refused(machine[0].set_reg64(MIDR_EL1, 1 << 32 | 0x411f_d401), EINVAL)
+}
+
+fn main_id_registers_are_the_whole_machines(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    let machine = own_main_ids(ctx)?;
+    for id in [MIDR_EL1, REVIDR_EL1, AIDR_EL1] {
+        let other = machine[0].reg64(id)? ^ 1;
+        machine[0].set_reg64(id, other)?;
+        equal(&machine[1].reg64(id)?, &other)?;
+    }
+    Ok(())
+}
+
+fn main_id_registers_freeze_at_the_first_run(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    let mut machine = own_main_ids(ctx)?;
+    machine[0].set_reg64(MIDR_EL1, 0x411f_d401)?;
+    machine[0].complete_access()?;
+    machine[1].set_reg64(MIDR_EL1, 0x411f_d401)?;
+    refused(machine[1].set_reg64(MIDR_EL1, 0x411f_d402), EBUSY)?;
+    refused(machine[1].set_reg64(REVIDR_EL1, u64::MAX), EBUSY)
+}
+
+fn main_id_registers_survive_initialisation(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    let mut machine = own_main_ids(ctx)?;
+    machine[0].set_reg64(MIDR_EL1, 0x411f_d401)?;
+    machine[0].init(PLAIN)?;
+    equal(&machine[0].reg64(MIDR_EL1)?, &0x411f_d401)
 }
 
 fn the_affinity_follows_from_the_index(ctx: &Ctx<'_>) -> anyhow::Result<()> {

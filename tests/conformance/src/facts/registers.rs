@@ -1,12 +1,12 @@
 //! Facts about which registers there are, whose, and what they accept.
 
 use anyhow::bail;
-use kedge_hv::{Vcpu, VcpuFeatures};
+use kedge_hv::{Vcpu, VcpuFeatures, VmConfig, WritableMasks};
 use kedge_hv_model::id;
-use kedge_ids::RegId;
+use kedge_ids::{Ppi, RegId};
 
 use super::{Group, Holds, fact, of_host};
-use crate::ctx::{Ctx, PLAIN, any_gic};
+use crate::ctx::{Ctx, IPA_BITS, Machine, PLAIN, any_gic};
 
 /// The groups of this file.
 pub(super) const GROUPS: &[Group] = &[
@@ -18,6 +18,10 @@ pub(super) const GROUPS: &[Group] = &[
     of_host("fields of id registers", writable_fields),
     of_host("frozen id registers", frozen_ids),
     of_host("controllers in id registers", controllers_in_ids),
+    of_host("masks of id registers", masks),
+    of_host("id registers that depend on others", dependencies),
+    of_host("control of the pmu", pmu_control),
+    Group { name: "vector state", holds: Holds::SameHostWithSve, find: vector_state },
 ];
 
 /// Registers whose value runs on.
@@ -156,6 +160,130 @@ fn controllers_in_ids(ctx: &Ctx<'_>) -> anyhow::Result<Vec<String>> {
                 facts.push(format!("{id} with {with} {when} a run is {value:#x}"));
             }
             machine[0].complete_access()?;
+        }
+    }
+    Ok(facts)
+}
+
+/// The bits of ID registers that the host says can change.
+///
+/// # Errors
+/// The host says that it says, and does not.
+pub fn id_masks(ctx: &Ctx<'_>) -> anyhow::Result<Vec<String>> {
+    let masks = ctx.vm()?.writable_id_masks()?;
+    let lines = masks.iter().flat_map(WritableMasks::iter);
+    Ok(lines.map(|(id, mask)| format!("mask {:x} {mask:x}", id.0)).collect())
+}
+
+fn masks(ctx: &Ctx<'_>) -> anyhow::Result<Vec<String>> {
+    let mut facts = id_masks(ctx)?;
+    if ctx.host_abilities().writable_imp_ids {
+        let config = VmConfig { writable_imp_ids: true, ..VmConfig::new(IPA_BITS) };
+        let masks = ctx.vm_with(&config)?.writable_id_masks()?;
+        let lines = masks.iter().flat_map(WritableMasks::iter);
+        facts.extend(lines.map(|(id, mask)| format!("in a machine of its own, {id}: {mask:#x}")));
+    }
+    Ok(facts)
+}
+
+/// Which ID registers another value of one field changes: at once, by creating a
+/// controller, or by running.
+fn dependencies(ctx: &Ctx<'_>) -> anyhow::Result<Vec<String>> {
+    let list = ctx.machine(1)?[0].reg_list()?;
+    let ids: Vec<_> = list.into_iter().filter(|id| is_identification(*id)).collect();
+    let mut facts = Vec::new();
+    for id in &ids {
+        for shift in (0..u64::BITS).step_by(4) {
+            let born = ctx.machine(1)?[0].reg64(*id)?;
+            let lowest = born & !(0xf << shift);
+            if born == lowest {
+                continue;
+            }
+            let what = format!("{id} with 0 at {shift}");
+            facts.extend(lowered(ctx, &ids, (*id, lowest), &what)?);
+        }
+    }
+    Ok(facts)
+}
+
+/// What lowering one ID register does to all of them.
+fn lowered(
+    ctx: &Ctx<'_>,
+    ids: &[RegId],
+    (id, lowest): (RegId, u64),
+    what: &str,
+) -> anyhow::Result<Vec<String>> {
+    let mut machine = ctx.machine(1)?;
+    let values = |machine: &Machine| -> anyhow::Result<Vec<u64>> {
+        Ok(ids.iter().map(|id| machine[0].reg64(*id)).collect::<Result<_, _>>()?)
+    };
+    let mut before = values(&machine)?;
+    if machine[0].set_reg64(id, lowest).is_err() {
+        return Ok(Vec::new());
+    }
+    let mut facts = Vec::new();
+    for then in ["written", "a controller", "a run"] {
+        match then {
+            "a controller" => machine.vm.create_gic(&any_gic(machine.vm.as_ref()))?.init()?,
+            "a run" => machine[0].complete_access()?,
+            _ => {}
+        }
+        let after = values(&machine)?;
+        let changed = ids.iter().zip(before.iter().zip(&after)).filter(|(_, (a, b))| a != b);
+        facts.extend(changed.map(|(id, (a, b))| format!("{what}, {then}: {id} {a:#x} to {b:#x}")));
+        let count = machine[0].reg_list()?.len();
+        facts.push(format!("{what}, {then}: {count} registers"));
+        before = after;
+    }
+    Ok(facts)
+}
+
+const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
+
+/// What the control register of the performance monitors takes, before and after
+/// a run.
+fn pmu_control(ctx: &Ctx<'_>) -> anyhow::Result<Vec<String>> {
+    if !ctx.limits().features.contains(VcpuFeatures::PMU_V3) {
+        return Ok(Vec::new());
+    }
+    let mut machine = ctx.machine_with(2, PLAIN | VcpuFeatures::PMU_V3)?;
+    machine.vm.create_gic(&any_gic(machine.vm.as_ref()))?.init()?;
+    machine.vcpus.iter().try_for_each(|vcpu| vcpu.init_pmu(Ppi::PMU))?;
+    let born = machine[0].reg64(PMCR_EL0)?;
+    let counters = (0..32).map(|n| born & !(0x1f << 11) | n << 11);
+    let bits = (0..u64::BITS).map(|bit| born ^ 1 << bit);
+    let values: Vec<_> = counters.chain(bits).chain([u64::MAX, 0, born]).collect();
+    let mut facts = Vec::new();
+    for when in ["before", "after"] {
+        for value in &values {
+            let result = machine[0].set_reg64(PMCR_EL0, *value);
+            let (here, there) = (machine[0].reg64(PMCR_EL0)?, machine[1].reg64(PMCR_EL0)?);
+            let line = format_args!("{when} a run, {value:#x} makes {here:#x} and {there:#x}");
+            facts.push(fact(line, result));
+        }
+        machine[0].complete_access()?;
+    }
+    Ok(facts)
+}
+
+/// What vector registers keep of all ones, with all lengths and with the shortest.
+fn vector_state(ctx: &Ctx<'_>) -> anyhow::Result<Vec<String>> {
+    const Z0: RegId = RegId(0x6080_0000_0015_0000);
+    const P0: RegId = RegId(0x6050_0000_0015_0400);
+    const FFR: RegId = RegId(0x6050_0000_0015_0600);
+    let mut facts = Vec::new();
+    for shortest in [false, true] {
+        let mut machine = ctx.machine_with(1, PLAIN | VcpuFeatures::SVE)?;
+        if shortest {
+            let mut lengths = [0; 64];
+            lengths[0] = 1;
+            machine[0].set_reg(RegId::SVE_VLS, &lengths)?;
+        }
+        machine[0].finalize_sve()?;
+        for id in [Z0, P0, FFR] {
+            let result = machine[0].set_reg(id, &vec![0xff; id.size().bytes()]);
+            let kept = machine[0].reg(id)?.iter().filter(|byte| **byte == 0xff).count();
+            facts.push(fact(format_args!("{id} keeps {kept} bytes, shortest {shortest}"), result));
         }
     }
     Ok(facts)
