@@ -54,7 +54,8 @@ impl Fix for Clash {
                 format!("give `{other}` functions of its own, or leave one of the two out")
             }
             Self::Reserved { .. } => {
-                "choose functions that DEN0028 leaves to vendors: 0xc6000000 and up".to_owned()
+                "choose functions that DEN0028 leaves to vendors: 0xc3000000 to 0xc300ffff"
+                    .to_owned()
             }
             Self::Empty { .. } => "name the lower function first".to_owned(),
         })
@@ -216,7 +217,7 @@ mod tests {
         let greedy = service("greedy", 1, &[0x8000_8000..=0x8001_0000]);
         expect![[r#"
             error: `greedy` wants to answer the firmware calls 0x80008000 to 0x8000ffff, which are the architecture's own
-              fix: choose functions that DEN0028 leaves to vendors: 0xc6000000 and up"#]]
+              fix: choose functions that DEN0028 leaves to vendors: 0xc3000000 to 0xc300ffff"#]]
         .assert_eq(&refusal([greedy, service("other", 2, &[])]));
     }
 
