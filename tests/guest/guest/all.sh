@@ -67,6 +67,11 @@ while [ -n "$(cat /sys/class/rtc/rtc0/wakealarm)" ] && [ $tries -lt 40 ]; do
 done
 grep -w rtc-pl031 /proc/interrupts
 
+section stolen-time
+dmesg | grep -o 'using stolen time PV'
+section stolen
+awk '/^cpu / { print $9 }' /proc/stat
+
 section card
 cat /sys/class/net/eth0/address
 ip addr add 10.87.0.2/24 dev eth0

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
@@ -84,6 +85,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     add("linux::the_guest_has_the_device_tree_that_was_dumped", tree);
     add("linux::the_clock_tells_the_hosts_time", clock);
     add("linux::the_clocks_alarm_interrupts", alarm);
+    add("linux::stolen_time_is_accounted_for", stolen_time);
     add("linux::typing_reaches_the_guest", typing);
     add("linux::optional_features_stay_away_unless_asked_for", features);
     add("linux::nothing_is_logged", silence);
@@ -239,6 +241,16 @@ fn alarm(boot: &Boot) -> Outcome {
     let sum = |name| anyhow::Ok(counts(boot.said.section(name)?).iter().sum::<u64>());
     let (before, after) = (sum("alarm-before")?, sum("alarm-after")?);
     ensure!(before < after, "{before} interrupts before the alarm, {after} after");
+    Ok(())
+}
+
+fn stolen_time(boot: &Boot) -> Outcome {
+    let found = boot.said.section("stolen-time")?;
+    ensure!(found == "using stolen time PV", "the guest's kernel says `{found}`");
+    let ticks: u64 = boot.said.section("stolen")?.parse()?;
+    // Four busy vCPUs on fewer processors wait for each other.
+    let few = thread::available_parallelism()?.get() < 4;
+    ensure!(ticks > 0 || !few, "no time was stolen");
     Ok(())
 }
 

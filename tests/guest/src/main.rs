@@ -22,6 +22,7 @@ mod limits;
 mod linux;
 mod power;
 mod rom;
+mod services;
 mod suite;
 mod sys;
 mod systemd;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     power::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
+    services::tests(&mut suite);
     features::tests(&mut suite);
     limits::tests(&mut suite);
     formats::tests(&mut suite);

@@ -10,6 +10,7 @@ use kedge_guest_memory::GuestAddress;
 use kedge_hv::SystemEvent;
 use kedge_hv_model::{Event, ModelHypervisor, Program, Step, Width, psci, release};
 use kedge_ids::{Spi, VcpuId};
+use kedge_vmm::smccc::Service;
 use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec};
 use kedge_vmm::{BuildError, Ended, Machine, RunError, SerialInput, Stopper, Surroundings};
 use tempfile::NamedTempFile;
@@ -86,6 +87,7 @@ pub(crate) fn program(parts: &[Vec<Step>]) -> Program {
 pub(crate) struct Guest {
     pub(crate) spec: MachineSpec,
     hypervisor: ModelHypervisor,
+    services: Box<dyn FnOnce(Surroundings) -> Surroundings>,
     kernel: NamedTempFile,
 }
 
@@ -117,7 +119,7 @@ impl Guest {
         let kernel_format = KernelFormat::Flat;
         let mut spec = MachineSpec::new(Boot { kernel_format, ..Boot::new(kernel.path()) });
         spec.memory = 2 << 20;
-        Self { spec, hypervisor, kernel }
+        Self { spec, hypervisor, services: Box::new(|around| around), kernel }
     }
 
     /// The first vCPU's program in the life after.
@@ -132,12 +134,20 @@ impl Guest {
         self
     }
 
+    /// With a service for firmware calls.
+    pub(crate) fn with_service(mut self, service: impl Service + 'static) -> Self {
+        let before = self.services;
+        self.services = Box::new(|around| before(around).with_service(service));
+        self
+    }
+
     /// Builds it.
     pub(crate) fn build(self) -> Result<Built, BuildError> {
         let (screen, panics) = (Screen::default(), Arc::<Mutex<Vec<String>>>::default());
         let heard = Arc::clone(&panics);
         let surroundings = Surroundings::new(screen.clone())
             .on_panic(move |line| heard.lock().unwrap().push(line.to_owned()));
+        let surroundings = (self.services)(surroundings);
         let hypervisor = Arc::new(self.hypervisor);
         let machine =
             Machine::build(self.spec, Arc::<ModelHypervisor>::clone(&hypervisor), surroundings)?;

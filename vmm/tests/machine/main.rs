@@ -10,4 +10,5 @@ mod panic;
 mod profile;
 mod rom;
 mod serial;
+mod services;
 mod suspend;
