@@ -39,7 +39,8 @@ pub const fn only(status: i64) -> Results {
 ///
 /// The threads of all vCPUs call it, several at once, and the guest waits meanwhile:
 /// it should not block for long. What the guest says is input: an answer must be found
-/// for every argument. A panic ends the vCPU's thread, and the guest hangs.
+/// for every argument. It must not panic: nobody catches that, and the vCPU's thread
+/// ends, if not the program.
 ///
 /// A service lives as long as the machine, over any resets by the guest: what it
 /// remembers of a guest is its own to forget.
