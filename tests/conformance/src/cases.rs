@@ -9,6 +9,7 @@ pub mod identity;
 pub mod init;
 pub mod irqs;
 pub mod memory;
+pub mod moved;
 pub mod power;
 pub mod registers;
 pub mod serror;
@@ -29,6 +30,7 @@ pub const GROUPS: &[&[Case]] = &[
     init::CASES,
     irqs::CASES,
     memory::CASES,
+    moved::CASES,
     power::CASES,
     registers::CASES,
     serror::CASES,
