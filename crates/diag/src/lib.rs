@@ -77,13 +77,14 @@ pub fn one_line(error: &dyn Fix) -> String {
 /// Below this, two words are not alike (Jaro similarity, 0 to 1).
 const ALIKE: f64 = 0.7;
 
-/// The one of `words` that is probably meant by `word`, if any is like it.
+/// The one of `words` that is probably meant by `word`, if any is like it; of several, the
+/// first.
 pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |other: &str| strsim::jaro(word, other);
     words
         .into_iter()
         .filter(|other| likeness(other) > ALIKE)
-        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        .reduce(|best, other| if likeness(other) > likeness(best) { other } else { best })
 }
 
 #[cfg(test)]

@@ -3,19 +3,60 @@
 
 mod program;
 
+use std::fs;
+
 use expect_test::expect;
+use kedge_firmware::probe;
+use kedge_hv_model::{ModelHypervisor, Release, V6_1, V6_12, V7_2};
 use program::kedge;
+use tempfile::TempDir;
+
+/// A folder with a file that says `text`, and the file's path.
+fn file(text: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("document.json");
+    fs::write(&path, text).expect("room for a file");
+    let path = path.to_str().expect("folders have text for names").to_owned();
+    (folder, path)
+}
+
+/// What a probe finds on a host with this kernel.
+fn host(release: &'static Release) -> String {
+    let hypervisor = ModelHypervisor::new(release).expect("the model has such a host");
+    probe(&hypervisor).expect("it can be probed").to_json()
+}
+
+const RARE: &str = r#"{
+    "format": 1,
+    "name": "fleet",
+    "firmware": { "psci_version": "1.1", "0x6030000000160009": "0x5" },
+    "levels": { "smccc_arch_workaround_3": "avail" },
+    "unknown_firmware": "adopt",
+    "cpu": {
+        "features": ["pmu"],
+        "id_registers": [{ "id": "0x603000000013c020", "value": "0x11", "mask": "0xff" }],
+        "varying": [{
+            "id": "0x603000000013c028",
+            "name": "ID_AA64DFR0_EL1",
+            "mask": "0xf00",
+            "reason": "a guest asks for it before it uses it"
+        }]
+    },
+    "machine": { "smccc_filter": [{ "base": "0xc6000040", "count": 2, "action": "forward" }] }
+}"#;
 
 #[test]
 fn the_help_names_the_commands() {
     expect![[r#"
         0
-        Show what a host's firmware offers its guests
+        Show what guests are promised of firmware, and what hosts offer
 
         Usage: kedge abi <COMMAND>
 
         Commands:
           probe      Find out what this host can give its guests, by trial on scratch machines
+          show       Show a profile, or what a probe found; without a name, which profiles there are
+          diff       Compare two profiles, or what probes found on two hosts, by register and field
           registers  List the firmware registers that kedge knows, with their values
 
         Options:
@@ -24,6 +65,8 @@ fn the_help_names_the_commands() {
         Examples:
           What guests can be given here:             kedge abi probe
           The same for a program, or another day:    kedge abi probe --output host.json
+          What guests are promised:                  kedge abi show arm64-v1
+          How two hosts, or two profiles, differ:    kedge abi diff a.json b.json
           What there is to know of each register:    kedge abi registers
     "#]]
     .assert_eq(&kedge(&["abi", "--help"]));
@@ -62,11 +105,212 @@ fn the_registers_are_listed() {
 }
 
 #[test]
+fn the_profiles_are_listed() {
+    expect![[r#"
+        0
+        PROFILE   ABOUT
+        arm64-v1  PSCI 1.1 and the hypercalls of 2022: for hosts with Linux 5.19 or later.
+        arm64-v0  PSCI 1.0 and no hypercall younger than stolen time: for any host, Linux 5.10 too.
+        host      Whatever the host gives: nothing is written, nothing is promised.
+    "#]]
+    .assert_eq(&kedge(&["abi", "show"]));
+}
+
+#[test]
+fn a_profile_is_shown_in_tables() {
+    expect![[r#"
+        0
+        arm64-v1
+        PSCI 1.1 and the hypercalls of 2022: for hosts with Linux 5.19 or later.
+
+        FIRMWARE REGISTER  PROMISED
+        psci_version       1.1
+        std_bmap           trng
+        std_hyp_bmap       pv-time
+        vendor_hyp_bmap    func-feat,ptp
+        vendor_hyp_bmap_2  none
+        all others         bitmaps are emptied
+
+        BESIDES                            PROMISED
+        cpu.implementation                 host
+        machine.counter                    stop
+        machine.gicd_revision              3
+        machine.pmu_ppi                    23
+        machine.pv_time                    true
+        machine.system_suspend             true
+        machine.timer_ppis.physical_timer  30
+        machine.timer_ppis.virtual_timer   27
+    "#]]
+    .assert_eq(&kedge(&["abi", "show", "arm64-v1"]));
+}
+
+#[test]
+fn a_profile_can_be_written_to_a_file_and_shown_from_there() {
+    let json = kedge(&["abi", "show", "arm64-v0", "--json"]);
+    let (folder, path) = file(json.strip_prefix("0\n").expect("it is a profile"));
+    assert_eq!(kedge(&["abi", "show", &path, "--json"]), json);
+    assert_eq!(kedge(&["abi", "diff", &path, "arm64-v0"]), "0\n");
+    drop(folder);
+}
+
+#[test]
+fn the_rarer_promises_are_shown_too() {
+    let (_folder, path) = file(RARE);
+    expect![[r#"
+        0
+        fleet
+
+        FIRMWARE REGISTER        PROMISED
+        psci_version             1.1
+        0x6030000000160009       0x5
+        smccc_arch_workaround_3  at least avail
+        all others               as the host has them
+
+        ID REGISTER         VALUE  OF THE BITS
+        0x603000000013c020  0x11   0xff
+
+        MAY VARY         IN THE BITS  SINCE
+        ID_AA64DFR0_EL1  0xf00        a guest asks for it before it uses it
+
+        BESIDES                            PROMISED
+        cpu.features                       pmu
+        cpu.implementation                 host
+        machine.counter                    stop
+        machine.pmu_ppi                    23
+        machine.smccc_filter[0].action     forward
+        machine.smccc_filter[0].base       0xc6000040
+        machine.smccc_filter[0].count      2
+        machine.timer_ppis.physical_timer  30
+        machine.timer_ppis.virtual_timer   27
+    "#]]
+    .assert_eq(&kedge(&["abi", "show", &path]));
+}
+
+#[test]
+fn two_profiles_are_compared_side_by_side() {
+    expect![[r#"
+        1
+                                  arm64-v0  arm64-v1
+        psci_version              1.0       1.1
+        std_bmap                  none      trng
+        vendor_hyp_bmap           none      func-feat,ptp
+        machine.gicd_revision     2         3
+        machine.system_suspend    false     true
+    "#]]
+    .assert_eq(&kedge(&["abi", "diff", "arm64-v0", "arm64-v1"]));
+}
+
+#[test]
+fn a_comparison_is_there_for_programs_too() {
+    expect![[r#"
+        1
+        [
+          {
+            "subject": "psci_version",
+            "part": "",
+            "one": "1.0",
+            "other": "1.1"
+          },
+          {
+            "subject": "std_bmap",
+            "part": "",
+            "one": "none",
+            "other": "trng"
+          },
+          {
+            "subject": "vendor_hyp_bmap",
+            "part": "",
+            "one": "none",
+            "other": "func-feat,ptp"
+          },
+          {
+            "subject": "machine.gicd_revision",
+            "part": "",
+            "one": "2",
+            "other": "3"
+          },
+          {
+            "subject": "machine.system_suspend",
+            "part": "",
+            "one": "false",
+            "other": "true"
+          }
+        ]
+    "#]]
+    .assert_eq(&kedge(&["abi", "diff", "arm64-v0", "arm64-v1", "--json"]));
+    assert_eq!(kedge(&["abi", "diff", "host", "host", "--json"]), "0\n[]\n");
+}
+
+#[test]
+fn a_name_that_is_no_profile_is_named_with_the_one_meant() {
+    expect![[r#"
+        1
+        error: there is no profile `arm64-v7` in this release, and no file of that name
+          fix: write `arm64-v1`, or name a file that exists
+    "#]]
+    .assert_eq(&kedge(&["abi", "show", "arm64-v7"]));
+    expect![[r#"
+        1
+        error: there is no profile `fleet.json` in this release, and no file of that name
+          fix: write one of: arm64-v1, arm64-v0, host; or name a file
+    "#]]
+    .assert_eq(&kedge(&["abi", "show", "fleet.json"]));
+}
+
+#[test]
+fn what_is_wrong_in_a_profile_is_shown_with_its_place() {
+    let (folder, path) = file("{\n  \"format\": 1,\n  \"name\": \"mine\",\n  \"levles\": {}\n}\n");
+    let outcome = kedge(&["abi", "show", &path]);
+    expect![[r#"
+        1
+        error: cannot use `document.json` as a profile
+          because: line 4, column 3: there is no key `levles`
+          fix: write `levels`
+    "#]]
+    .assert_eq(&outcome.replace(&format!("{}/", folder.path().display()), ""));
+}
+
+#[test]
+fn a_profile_and_a_host_are_not_compared() {
+    let (folder, path) = file(&host(&V7_2));
+    let outcome = kedge(&["abi", "diff", "arm64-v1", &path]);
+    expect![[r#"
+        1
+        error: `arm64-v1` is a profile, and `document.json` is what a probe found on a host
+          fix: ask whether the host can keep the promises: `kedge abi check --profile arm64-v1 --host document.json`
+    "#]].assert_eq(&outcome.replace(&format!("{}/", folder.path().display()), ""));
+}
+
+#[test]
+fn two_hosts_are_compared_side_by_side() {
+    let ((older_folder, older), (newer_folder, newer)) = (file(&host(&V6_1)), file(&host(&V6_12)));
+    let outcome = kedge(&["abi", "diff", &older, &newer]);
+    let outcome = outcome.replace(&older, "older.json").replace(&newer, "newer.json");
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let start: Vec<_> = outcome.lines().take(12).map(words).collect();
+    expect![[r#"
+        1
+        older.json newer.json
+        ID_PFR0_EL1 scope unchanging whole VM
+        ID_PFR0_EL1 3:0 takes - 0x0, 0x1
+        ID_PFR0_EL1 7:4 takes - 0x0, 0x1, 0x2, 0x3
+        ID_PFR0_EL1 11:8 takes - 0x0, 0x1
+        ID_PFR0_EL1 19:16 takes - 0x0, 0x1, 0x2
+        ID_PFR0_EL1 27:24 takes - 0x0, 0x1
+        ID_PFR1_EL1 scope unchanging whole VM
+        ID_PFR1_EL1 3:0 takes - 0x0, 0x1
+        ID_PFR1_EL1 15:12 takes - 0x0, 0x1
+        ID_PFR1_EL1 19:16 takes - 0x0, 0x1"#]]
+    .assert_eq(&start.join("\n"));
+    drop((older_folder, newer_folder));
+}
+
+#[test]
 fn a_command_is_asked_for() {
     expect![[r#"
         2
         error: a command is missing
-          fix: add one of: probe, registers
+          fix: add one of: probe, show, diff, registers
     "#]]
     .assert_eq(&kedge(&["abi"]));
 }

@@ -68,7 +68,7 @@ fn the_help_shows_both_command_lines() {
 
         Commands:
           run         Run a virtual machine described by flags
-          abi         Show what a host's firmware offers its guests
+          abi         Show what guests are promised of firmware, and what hosts offer
           completion  Print a shell's completion script
 
         Firecracker's command line:

@@ -109,7 +109,9 @@ fn rest(abi: &GuestAbi) -> BTreeMap<String, String> {
     flatten("cpu.features", &json!(features), &mut rest);
     flatten("cpu.sve_lengths", &json!(sve_lengths), &mut rest);
     flatten("cpu.implementation", &json!(implementation), &mut rest);
-    flatten("cpu.implementations", &json!(implementations), &mut rest);
+    if !implementations.is_empty() {
+        flatten("cpu.implementations", &json!(implementations), &mut rest);
+    }
     flatten("machine", &json!(machine), &mut rest);
     rest
 }
@@ -145,12 +147,16 @@ fn hosts(one: &HostAbi, other: &HostAbi) -> Vec<Difference> {
     for ((_, subject), [one, other]) in paired(registers(one), registers(other)) {
         id_register(&mut found, &subject, one.as_ref(), other.as_ref());
     }
-    let limits = |host: &HostAbi| {
-        let mut limits = BTreeMap::new();
-        flatten("limits", &json!(host.limits), &mut limits);
-        limits
+    let rest = |host: &HostAbi| {
+        // No `..`: a key added must be compared.
+        let HostAbi { format, limits, abilities, firmware: _, cpus: _ } = host;
+        let mut rest = BTreeMap::new();
+        flatten("format", &json!(format), &mut rest);
+        flatten("limits", &json!(limits), &mut rest);
+        flatten("abilities", &json!(abilities), &mut rest);
+        rest
     };
-    for (path, [one, other]) in paired(limits(one), limits(other)) {
+    for (path, [one, other]) in paired(rest(one), rest(other)) {
         push(&mut found, &path, "", one, other);
     }
     found

@@ -66,7 +66,7 @@ fn check_format(tree: &Node, known: u32) -> Result<(), At> {
         return fault(tree.offset, Fault::Value { path, found: tree.shown(), wanted });
     }
     let Some(format) = tree.get("format") else {
-        let about = "the version of this document's format, 1";
+        let about = "the version of this document's format";
         return fault(tree.offset, Fault::Missing { path: "format".to_owned(), about });
     };
     match &format.json {

@@ -1,8 +1,18 @@
 //! `kedge abi registers`: the table of firmware registers.
 
+use clap::Command;
 use kedge_firmware::{FwSpec, TABLE};
 
 use super::columns::{aligned, row};
+use crate::flags::help;
+
+/// The command.
+pub(super) fn command() -> Command {
+    Command::new("registers")
+        .about("List the firmware registers that kedge knows, with their values")
+        .disable_help_flag(true)
+        .arg(help())
+}
 
 /// The table.
 pub(super) fn table() -> String {

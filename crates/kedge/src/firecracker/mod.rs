@@ -111,7 +111,7 @@ fn top(name: Name) -> clap::Command {
     match name {
         Name::Kedge => command.subcommands([
             clap::Command::new("run").about("Run a virtual machine described by flags"),
-            clap::Command::new("abi").about("Show what a host's firmware offers its guests"),
+            clap::Command::new("abi").about(crate::abi::ABOUT),
             clap::Command::new("completion").about("Print a shell's completion script"),
         ]),
         Name::Firecracker => command,

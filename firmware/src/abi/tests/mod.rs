@@ -136,7 +136,6 @@ fn differences_are_by_register_and_by_field() {
         ID_AA64PFR0_EL1 may vary in: - | 0xf00
         cpu.features : - | sve, pmu
         cpu.implementation : host | promised
-        cpu.implementations : none | -
         cpu.implementations[0].aidr : - | 0x0
         cpu.implementations[0].midr : - | 0x410fd0c0
         cpu.implementations[0].revidr : - | 0x1

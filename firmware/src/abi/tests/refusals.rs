@@ -57,8 +57,8 @@ fn a_format_of_another_release_is_refused_whatever_else_is_there() {
     refused(
         "{ \"name\": \"mine\" }",
         &expect![[r#"
-        error: line 1, column 1: `format` is missing
-          fix: add it: the version of this document's format, 1"#]],
+            error: line 1, column 1: `format` is missing
+              fix: add it: the version of this document's format"#]],
     );
 }
 
