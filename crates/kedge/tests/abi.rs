@@ -7,7 +7,7 @@ use std::fs;
 
 use expect_test::expect;
 use kedge_firmware::probe;
-use kedge_hv_model::{ModelHypervisor, Release, V6_1, V6_12, V7_2};
+use kedge_hv_model::{ModelHypervisor, Release, V5_10, V6_1, V6_12, V7_2};
 use program::kedge;
 use tempfile::TempDir;
 
@@ -55,6 +55,7 @@ fn the_help_names_the_commands() {
 
         Commands:
           probe      Find out what this host can give its guests, by trial on scratch machines
+          check      Say, register by register, whether a host can give what a profile promises
           show       Show a profile, or what a probe found; without a name, which profiles there are
           diff       Compare two profiles, or what probes found on two hosts, by register and field
           registers  List the firmware registers that kedge knows, with their values
@@ -65,6 +66,7 @@ fn the_help_names_the_commands() {
         Examples:
           What guests can be given here:             kedge abi probe
           The same for a program, or another day:    kedge abi probe --output host.json
+          Whether this host can keep a promise:      kedge abi check --profile arm64-v1
           What guests are promised:                  kedge abi show arm64-v1
           How two hosts, or two profiles, differ:    kedge abi diff a.json b.json
           What there is to know of each register:    kedge abi registers
@@ -281,6 +283,103 @@ fn a_profile_and_a_host_are_not_compared() {
     "#]].assert_eq(&outcome.replace(&format!("{}/", folder.path().display()), ""));
 }
 
+/// What `words` come to where `host.json` is what a probe found on a host with this kernel.
+fn with_host(release: &'static Release, words: &[&str]) -> String {
+    let (_folder, path) = file(&host(release));
+    let words: Vec<_> =
+        words.iter().map(|word| if *word == "host.json" { path.as_str() } else { word }).collect();
+    kedge(&words).replace(&path, "host.json")
+}
+
+#[test]
+fn a_host_that_can_keep_a_promise_is_told_register_by_register() {
+    let words = ["abi", "check", "--profile", "arm64-v1", "--host", "host.json"];
+    expect![[r#"
+        0
+              REGISTER OR PART         PROMISED                         HOST
+        keep  psci_version             1.1                              0.2 or 1.0 or 1.1 or 1.2 or 1.3
+        keep  std_bmap                 trng                             trng
+        keep  std_hyp_bmap             pv-time                          pv-time
+        keep  vendor_hyp_bmap          func-feat,ptp                    func-feat,ptp
+        keep  vendor_hyp_bmap_2        none                             impl-version,impl-cpus
+        keep  smccc_arch_workaround_1  any                              not-required
+        keep  smccc_arch_workaround_2  any                              not-avail
+        keep  smccc_arch_workaround_3  any                              not-avail
+        keep  system_suspend           yes                              yes
+        keep  pv_time                  yes                              yes
+        keep  gicd_revision            3                                2, 3
+        keep  timer_ppis, pmu_ppi      virtual 27, physical 30, pmu 23  any
+        keep  counter                  stop                             stop
+
+        The host can keep every promise.
+    "#]].assert_eq(&with_host(&V7_2, &words));
+}
+
+#[test]
+fn a_host_that_cannot_is_named_with_everything_it_cannot() {
+    let words = ["abi", "check", "--profile", "arm64-v1", "--host", "host.json"];
+    expect![[r#"
+        1
+                REGISTER OR PART         PROMISED                         HOST
+        REFUSE  psci_version             1.1                              0.2 or 1.0             the kernel does not have this version
+        REFUSE  std_bmap                 trng                             none                   the kernel has no such register, and no trng
+        keep    std_hyp_bmap             pv-time                          pv-time
+        REFUSE  vendor_hyp_bmap          func-feat,ptp                    none                   the kernel has no such register, and no func-feat,ptp
+        keep    vendor_hyp_bmap_2        none                             none
+        keep    smccc_arch_workaround_1  any                              not-required
+        keep    smccc_arch_workaround_2  any                              not-avail
+        keep    smccc_arch_workaround_3  any                              not-required
+        REFUSE  system_suspend           yes                              no                     the kernel cannot give it
+        keep    pv_time                  yes                              yes
+        REFUSE  gicd_revision            3                                2                      the kernel's interrupt controller does not have this revision
+        keep    timer_ppis, pmu_ppi      virtual 27, physical 30, pmu 23  any
+        adapt   counter                  stop                             stop, the virtual one  the physical counter goes on while the guest is paused or saved; Linux guests live by the virtual one
+
+        The host cannot keep 5 promises.
+          fix: start the guest with `--guest-abi arm64-v0`
+    "#]].assert_eq(&with_host(&V5_10, &words));
+}
+
+#[test]
+fn a_plan_is_there_for_programs_too() {
+    let words = ["abi", "check", "--profile", "host", "--host", "host.json", "--json"];
+    let outcome = with_host(&V5_10, &words);
+    let start: Vec<_> = outcome.lines().take(8).collect();
+    expect![[r#"
+        0
+        {
+          "lines": [
+            {
+              "subject": "psci_version",
+              "id": "0x6030000000140000",
+              "wanted": "any",
+              "offered": "1.0","#]]
+    .assert_eq(&start.join("\n"));
+}
+
+#[test]
+fn a_check_wants_a_profile_and_a_host() {
+    expect![[r#"
+        2
+        error: `--profile` is missing
+          fix: add `--profile <NAME|FILE>`; see `kedge abi --help`
+    "#]]
+    .assert_eq(&kedge(&["abi", "check"]));
+    expect![[r#"
+        1
+        error: `arm64-v1` is a profile, not what a probe found on a host
+          fix: name a file that `kedge abi probe --output FILE` has written
+    "#]]
+    .assert_eq(&kedge(&["abi", "check", "--profile", "arm64-v1", "--host", "arm64-v1"]));
+    let words = ["abi", "check", "--profile", "host.json", "--host", "host.json"];
+    expect![[r#"
+        1
+        error: `host.json` is what a probe found on a host, not a profile
+          fix: make a profile of it with `kedge abi baseline`, or name another file
+    "#]]
+    .assert_eq(&with_host(&V7_2, &words));
+}
+
 #[test]
 fn two_hosts_are_compared_side_by_side() {
     let ((older_folder, older), (newer_folder, newer)) = (file(&host(&V6_1)), file(&host(&V6_12)));
@@ -310,7 +409,7 @@ fn a_command_is_asked_for() {
     expect![[r#"
         2
         error: a command is missing
-          fix: add one of: probe, show, diff, registers
+          fix: add one of: probe, check, show, diff, registers
     "#]]
     .assert_eq(&kedge(&["abi"]));
 }

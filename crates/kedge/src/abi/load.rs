@@ -37,7 +37,7 @@ pub(crate) enum BadFile {
         /// What it should be.
         what: &'static str,
         /// What is wrong in it.
-        source: BadDocument,
+        source: Box<BadDocument>,
     },
     /// A probe where a profile should be.
     #[error("`{}` is what a probe found on a host, not a profile", path.display())]
@@ -123,7 +123,7 @@ pub(crate) fn document(name: &str) -> Result<Document, BadFile> {
     } else {
         ("a profile", GuestAbi::read(&bytes).map(Document::Profile))
     };
-    read.map_err(|source| BadFile::Bad { path: path.to_owned(), what, source })
+    read.map_err(|source| BadFile::Bad { path: path.to_owned(), what, source: Box::new(source) })
 }
 
 /// The bytes of a file of a sensible length.

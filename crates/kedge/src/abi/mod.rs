@@ -1,6 +1,7 @@
 //! `kedge abi`: what a guest sees of its firmware and its CPU, what a host can offer of
 //! it, and what a guest can be promised.
 
+mod check;
 mod columns;
 mod diff;
 mod found;
@@ -25,6 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   What guests can be given here:             kedge abi probe
   The same for a program, or another day:    kedge abi probe --output host.json
+  Whether this host can keep a promise:      kedge abi check --profile arm64-v1
   What guests are promised:                  kedge abi show arm64-v1
   How two hosts, or two profiles, differ:    kedge abi diff a.json b.json
   What there is to know of each register:    kedge abi registers";
@@ -39,7 +41,13 @@ pub(crate) fn command() -> Command {
         .subcommand_required(true)
         .after_help(EXAMPLES)
         .arg(help())
-        .subcommands([probe::command(), show::command(), diff::command(), registers::command()])
+        .subcommands([
+            probe::command(),
+            check::command(),
+            show::command(),
+            diff::command(),
+            registers::command(),
+        ])
 }
 
 /// What the command is for.
@@ -59,13 +67,22 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
     match flags.subcommand() {
         Some(("probe", flags)) => output::answer(&probe::text(flags).map_err(failed)?),
         Some(("show", flags)) => output::answer(&show::text(flags).map_err(failed)?),
+        Some(("check", flags)) => {
+            let (text, refused) = check::plan(flags).map_err(failed)?;
+            verdict(&text, refused)
+        }
         Some(("diff", flags)) => {
             let (text, differ) = diff::compare(flags).map_err(failed)?;
-            output::answer(&text)?;
-            Ok(if differ { Status::ERROR } else { Status::OK })
+            verdict(&text, differ)
         }
         _ => output::answer(&registers::table()),
     }
+}
+
+/// Prints `text`; what it is a `complaint` about makes scripts stop.
+fn verdict(text: &str, complaint: bool) -> Result<Status, Failure> {
+    output::answer(text)?;
+    Ok(if complaint { Status::ERROR } else { Status::OK })
 }
 
 fn failed(error: impl Fix + Send + Sync + 'static) -> Failure {
