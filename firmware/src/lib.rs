@@ -11,6 +11,7 @@
 mod abi;
 mod birth;
 pub mod fields;
+mod fleet;
 mod hex;
 mod host;
 mod plan;
@@ -30,6 +31,7 @@ pub use abi::{
 pub use birth::{
     BirthError, Born, Newborn, NotHonoured, Outcome, VmRegisters, Written, settle, settle_again,
 };
+pub use fleet::{Baseline, BaselineError, Conflict, Loss, baseline};
 pub use hex::{Hex, RegValue};
 pub use host::{
     FoundCpu, FoundField, FoundFirmware, FoundGic, FoundIdReg, FoundScope, HostAbi, HostAbilities,

@@ -51,7 +51,7 @@ pub enum Rule {
 impl Rule {
     /// The place of `value`, of a field of `width` bits, in the order of the rule: what
     /// promises more has the higher place.
-    pub(crate) fn place(self, value: u64, width: u32) -> i128 {
+    pub fn place(self, value: u64, width: u32) -> i128 {
         let number = i128::from(value);
         let sign = 1 << (width - 1);
         match self {

@@ -1,0 +1,118 @@
+//! What no vCPU register shows.
+
+use kedge_hv::GicVersion;
+
+use super::error::takes;
+use super::{Findings, Fleet};
+use crate::abi::{MachineAbi, Promises};
+use crate::hex::Hex;
+use crate::host::HostAbi;
+use crate::register::{Firmware, FwReg};
+
+/// Everything around the vCPUs that all hosts have.
+pub(super) fn promises(fleet: &Fleet<'_>, firmware: &Promises, found: &mut Findings) -> MachineAbi {
+    counter(fleet, found);
+    let gic = gic(fleet, found);
+    let suspends = |host: &HostAbi| host.limits.system_suspend;
+    MachineAbi {
+        system_suspend: Some(offered(fleet, "system_suspend", suspends, found)),
+        pv_time: Some(pv_time(fleet, firmware, found)),
+        gic,
+        gicd_revision: gic.and_then(|version| revision(fleet, version, found)),
+        gicd_typer2: gic.and_then(|version| typer2(fleet, version)),
+        ipa_bits: ipa_bits(fleet, found),
+        ..MachineAbi::default()
+    }
+}
+
+/// Whether all hosts have it; where only some do, it is lost.
+fn offered(
+    fleet: &Fleet<'_>,
+    subject: &str,
+    has: impl Fn(&HostAbi) -> bool,
+    found: &mut Findings,
+) -> bool {
+    if fleet.any(&has) {
+        found.lost(fleet, subject, &has, |_| "does not have it".to_owned());
+    }
+    fleet.all(has)
+}
+
+fn pv_time(fleet: &Fleet<'_>, firmware: &Promises, found: &mut Findings) -> bool {
+    let calls = firmware.get(Firmware::Known(FwReg::StdHypBmap)).unwrap_or(0);
+    offered(fleet, "pv_time", |host| host.abilities.pv_time, found) && calls & 1 != 0
+}
+
+/// Guests read how fast their counter ticks, and nothing can change it.
+fn counter(fleet: &Fleet<'_>, found: &mut Findings) {
+    let mut known = fleet.hosts().map(|host| host.limits.counter_hz).filter(|hz| *hz != 0);
+    let first = known.next();
+    if known.any(|hz| Some(hz) != first) {
+        found.conflict(fleet, "CNTFRQ_EL0", |host| {
+            format!("ticks {} times a second", host.limits.counter_hz)
+        });
+    }
+}
+
+fn ipa_bits(fleet: &Fleet<'_>, found: &mut Findings) -> Option<u8> {
+    let bits = |host: &HostAbi| host.limits.ipa_bits;
+    let (least, most) = (fleet.hosts().map(bits).min()?, fleet.hosts().map(bits).max()?);
+    if least != most {
+        let all = |host: &HostAbi| bits(host) == most;
+        found.lost(fleet, &format!("ipa_bits {most}"), all, |host| format!("has {}", bits(host)));
+    }
+    Some(least)
+}
+
+/// The one interrupt controller that all hosts have; of two, a machine may ask for
+/// either.
+fn gic(fleet: &Fleet<'_>, found: &mut Findings) -> Option<GicVersion> {
+    let mut common = Vec::new();
+    for (version, subject) in [(GicVersion::V2, "gic v2"), (GicVersion::V3, "gic v3")] {
+        if offered(fleet, subject, |host| host.gic(version).is_some(), found) {
+            common.push(version);
+        }
+    }
+    match common.as_slice() {
+        [] => {
+            found.conflict(fleet, "gic", |host| match host.limits.gics.first() {
+                Some(gic) => format!("has {:?}", gic.version),
+                None => "has none".to_owned(),
+            });
+            None
+        }
+        [only] => Some(*only),
+        _ => None,
+    }
+}
+
+fn revision(fleet: &Fleet<'_>, version: GicVersion, found: &mut Findings) -> Option<u32> {
+    let all_of = |host: &HostAbi| {
+        let gic = host.gic(version);
+        let mut all = gic.map_or(Vec::new(), |gic| [&gic.revisions[..], &[gic.revision]].concat());
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
+    let stores = |host: &HostAbi, revision: u32| all_of(host).contains(&revision);
+    let words = |host: &HostAbi| takes(all_of(host).into_iter().map(u64::from));
+    let mut all: Vec<u32> = fleet.hosts().flat_map(all_of).collect();
+    all.sort_unstable();
+    let chosen = all.iter().rfind(|revision| fleet.all(|host| stores(host, **revision))).copied();
+    match (chosen, all.last()) {
+        (None, _) => found.conflict(fleet, "gicd_revision", words),
+        (Some(chosen), Some(best)) if *best > chosen => {
+            let subject = format!("gicd_revision {best}");
+            found.lost(fleet, &subject, |host| stores(host, *best), words);
+        }
+        _ => {}
+    }
+    chosen
+}
+
+/// The abilities that all have: each can be taken away, none can be given.
+fn typer2(fleet: &Fleet<'_>, version: GicVersion) -> Option<Hex> {
+    let mut all = fleet.hosts().map(|host| host.gic(version).and_then(|gic| gic.typer2));
+    let first = all.next().flatten()?;
+    all.try_fold(first, |common, one| Some(Hex(common.0 & one?.0)))
+}
