@@ -55,6 +55,7 @@ fn the_help_names_the_commands() {
 
         Commands:
           probe      Find out what this host can give its guests, by trial on scratch machines
+          baseline   Make the greatest profile that every host of a fleet can give, and say what is lost
           check      Say, register by register, whether a host can give what a profile promises
           show       Show a profile, or what a probe found; without a name, which profiles there are
           diff       Compare two profiles, or what probes found on two hosts, by register and field
@@ -66,6 +67,7 @@ fn the_help_names_the_commands() {
         Examples:
           What guests can be given here:             kedge abi probe
           The same for a program, or another day:    kedge abi probe --output host.json
+          What all hosts of a fleet can promise:     kedge abi baseline a.json b.json --output fleet.json
           Whether this host can keep a promise:      kedge abi check --profile arm64-v1
           What guests are promised:                  kedge abi show arm64-v1
           How two hosts, or two profiles, differ:    kedge abi diff a.json b.json
@@ -381,6 +383,48 @@ fn a_check_wants_a_profile_and_a_host() {
 }
 
 #[test]
+fn a_fleet_has_a_baseline_that_each_host_can_keep() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+    let hosts = [("older.json", &V6_12), ("newer.json", &V7_2)].map(|(name, release)| {
+        fs::write(path(name), host(release)).expect("room for a file");
+        path(name)
+    });
+    let fleet = path("fleet.json");
+    let [older, newer] = &hosts;
+    let outcome = kedge(&["abi", "baseline", older, newer, "--output", &fleet]);
+    expect![[r#"
+        0
+        LOST                            SINCE HOST
+        psci_version 1.3                older       takes 0.2, 1.0, 1.1
+        vendor_hyp_bmap_2 impl-cpus     older       has no such register, which comes to `none`
+        vendor_hyp_bmap_2 impl-version  older       has no such register, which comes to `none`
+    "#]].assert_eq(&outcome);
+    for host in &hosts {
+        let outcome = kedge(&["abi", "check", "--profile", &fleet, "--host", host]);
+        assert!(outcome.starts_with("0\n"), "{outcome}");
+    }
+    let outcome = kedge(&["abi", "baseline", older, newer, "--json"]);
+    assert!(outcome.starts_with("0\n{\n  \"losses\": ["), "{outcome}");
+    let outcome = kedge(&["abi", "baseline", older]);
+    assert!(outcome.ends_with("Nothing is lost: every host has all of it.\n"), "{outcome}");
+}
+
+#[test]
+fn a_baseline_wants_hosts() {
+    expect![[r#"
+        2
+        error: `<HOST>...` is missing
+          fix: add `<HOST>...`; see `kedge abi --help`
+    "#]].assert_eq(&kedge(&["abi", "baseline"]));
+    expect![[r#"
+        1
+        error: `arm64-v1` is a profile, not what a probe found on a host
+          fix: name a file that `kedge abi probe --output FILE` has written
+    "#]].assert_eq(&kedge(&["abi", "baseline", "arm64-v1"]));
+}
+
+#[test]
 fn two_hosts_are_compared_side_by_side() {
     let ((older_folder, older), (newer_folder, newer)) = (file(&host(&V6_1)), file(&host(&V6_12)));
     let outcome = kedge(&["abi", "diff", &older, &newer]);
@@ -409,7 +453,7 @@ fn a_command_is_asked_for() {
     expect![[r#"
         2
         error: a command is missing
-          fix: add one of: probe, check, show, diff, registers
+          fix: add one of: probe, baseline, check, show, diff, registers
     "#]]
     .assert_eq(&kedge(&["abi"]));
 }

@@ -1,6 +1,7 @@
 //! `kedge abi`: what a guest sees of its firmware and its CPU, what a host can offer of
 //! it, and what a guest can be promised.
 
+mod baseline;
 mod check;
 mod columns;
 mod diff;
@@ -26,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   What guests can be given here:             kedge abi probe
   The same for a program, or another day:    kedge abi probe --output host.json
+  What all hosts of a fleet can promise:     kedge abi baseline a.json b.json --output fleet.json
   Whether this host can keep a promise:      kedge abi check --profile arm64-v1
   What guests are promised:                  kedge abi show arm64-v1
   How two hosts, or two profiles, differ:    kedge abi diff a.json b.json
@@ -43,6 +45,7 @@ pub(crate) fn command() -> Command {
         .arg(help())
         .subcommands([
             probe::command(),
+            baseline::command(),
             check::command(),
             show::command(),
             diff::command(),
@@ -67,6 +70,7 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
     match flags.subcommand() {
         Some(("probe", flags)) => output::answer(&probe::text(flags).map_err(failed)?),
         Some(("show", flags)) => output::answer(&show::text(flags).map_err(failed)?),
+        Some(("baseline", flags)) => output::answer(&baseline::text(flags).map_err(failed)?),
         Some(("check", flags)) => {
             let (text, refused) = check::plan(flags).map_err(failed)?;
             verdict(&text, refused)

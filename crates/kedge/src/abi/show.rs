@@ -42,7 +42,7 @@ fn names(all: &[GuestAbi]) -> String {
     aligned(&rows)
 }
 
-fn profile(abi: &GuestAbi) -> String {
+pub(super) fn profile(abi: &GuestAbi) -> String {
     let mut text = format!("{}\n", abi.name);
     if !abi.about.is_empty() {
         text += &format!("{}\n", abi.about);
