@@ -62,6 +62,7 @@ pub(super) fn promises(fleet: &Fleet<'_>, found: &mut Findings) -> CpuAbi {
         varying,
         sve_lengths,
         implementation,
+        implementations: Vec::new(),
     }
 }
 
