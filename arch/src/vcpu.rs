@@ -56,13 +56,19 @@ pub fn set_boot_state(
 /// It is what a sleep needs of [`Vcpu::init`], for hosts where that does harm.
 ///
 /// # Errors
-/// The vCPU is not initialised.
+/// The vCPU is not initialised, or [`can_reset_in_place`] says no.
 pub fn reset_in_place(vcpu: &dyn Vcpu) -> Result<(), HvError> {
     vcpu.set_reg64(SCTLR_EL1, vcpu.reg64(SCTLR_EL1)? & !M_C_I)?;
     // The physical timer can be reached from Linux 6.4 on.
     let listed = vcpu.reg_list()?;
     let mut off = [MDSCR_EL1, CNTV_CTL_EL0, CNTP_CTL_EL0].into_iter();
     off.try_for_each(|id| if listed.contains(&id) { vcpu.set_reg64(id, 0) } else { Ok(()) })
+}
+
+/// Whether the host lets all of that be turned off: Linux 6.1 does not show its
+/// user the physical timer.
+pub fn can_reset_in_place(vcpu: &dyn Vcpu) -> bool {
+    [SCTLR_EL1, MDSCR_EL1, CNTV_CTL_EL0, CNTP_CTL_EL0].iter().all(|id| vcpu.reg64(*id).is_ok())
 }
 
 /// Whether the vCPU's CPU has erratum 834220: a Cortex-A57 r0p0 to r1p2 (Linux,
@@ -90,6 +96,7 @@ mod tests {
         vcpu.set_reg64(RegId::x(9), 7).unwrap();
         [MDSCR_EL1, CNTV_CTL_EL0].map(|id| vcpu.set_reg64(id, 1).unwrap());
         reset_in_place(&vcpu).unwrap();
+        assert!(can_reset_in_place(&vcpu));
         let registers = vcpu.registers();
         assert!(registers.contains(&(SCTLR_EL1, 0x30d0_0998)));
         assert!(registers.contains(&(CNTV_CTL_EL0, 0)));
@@ -97,6 +104,11 @@ mod tests {
         assert!(registers.contains(&(RegId::x(9), 7)));
         let physical_timer = registers.iter().find(|(id, _)| *id == CNTP_CTL_EL0);
         assert_eq!(physical_timer, None, "Linux before 6.4 does not list it");
+    }
+
+    #[test]
+    fn a_host_that_hides_a_register_cannot_reset_in_place() {
+        assert!(!can_reset_in_place(&FakeVcpu::new(0)));
     }
 
     #[test]

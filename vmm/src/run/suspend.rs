@@ -1,7 +1,7 @@
 //! PSCI SYSTEM_SUSPEND, which KVM leaves to the machine's user (Arm DEN0022,
 //! 5.20; Linux, Documentation/virt/kvm/api.rst, 5.9 `KVM_SYSTEM_EVENT_SUSPEND`).
 
-use kedge_arch::vcpu::{has_erratum_834220, reset_in_place, set_boot_state};
+use kedge_arch::vcpu::{can_reset_in_place, has_erratum_834220, reset_in_place, set_boot_state};
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::{HvError, MpState, Vcpu, VcpuFeatures};
 use kedge_ids::RegId;
@@ -47,6 +47,8 @@ pub(crate) fn enter(vcpu: &mut dyn Vcpu, features: VcpuFeatures) -> Result<(), H
 /// (`__hpfar_valid`, arch/arm64/kvm/hyp/include/hyp/fault.h; earlier kernels take
 /// `ESR_EL2.S1PTW` into account). A guest that boots writes its tables before it
 /// uses them, which maps them; one that wakes has them already.
+///
+/// Kernels that cannot reset a vCPU in place are older than the mistake.
 fn must_stay_mapped(vcpu: &dyn Vcpu) -> Result<bool, HvError> {
-    has_erratum_834220(vcpu)
+    Ok(has_erratum_834220(vcpu)? && can_reset_in_place(vcpu))
 }
