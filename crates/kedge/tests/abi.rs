@@ -399,7 +399,8 @@ fn a_fleet_has_a_baseline_that_each_host_can_keep() {
         psci_version 1.3                older       takes 0.2, 1.0, 1.1
         vendor_hyp_bmap_2 impl-cpus     older       has no such register, which comes to `none`
         vendor_hyp_bmap_2 impl-version  older       has no such register, which comes to `none`
-    "#]].assert_eq(&outcome);
+    "#]]
+    .assert_eq(&outcome);
     for host in &hosts {
         let outcome = kedge(&["abi", "check", "--profile", &fleet, "--host", host]);
         assert!(outcome.starts_with("0\n"), "{outcome}");
@@ -416,12 +417,14 @@ fn a_baseline_wants_hosts() {
         2
         error: `<HOST>...` is missing
           fix: add `<HOST>...`; see `kedge abi --help`
-    "#]].assert_eq(&kedge(&["abi", "baseline"]));
+    "#]]
+    .assert_eq(&kedge(&["abi", "baseline"]));
     expect![[r#"
         1
         error: `arm64-v1` is a profile, not what a probe found on a host
           fix: name a file that `kedge abi probe --output FILE` has written
-    "#]].assert_eq(&kedge(&["abi", "baseline", "arm64-v1"]));
+    "#]]
+    .assert_eq(&kedge(&["abi", "baseline", "arm64-v1"]));
 }
 
 #[test]
