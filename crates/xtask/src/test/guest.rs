@@ -46,8 +46,10 @@ pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> a
     files.extend(suites::on_kvm()?);
     let tests = suites::tests(&files);
     let worth_booting = |entry: &&Entry| {
-        filter
-            .is_none_or(|filter| tests.iter().any(|suite| suite.runs(filter, &entry.share.skips())))
+        entry.share.filter(filter).is_ok_and(|filter| {
+            let skips = entry.share.skips();
+            filter.is_none_or(|filter| tests.iter().any(|suite| suite.runs(filter, &skips)))
+        })
     };
     let queue = Mutex::new(hosts.iter().filter(worth_booting).collect::<VecDeque<_>>());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -148,7 +150,8 @@ fn command(share: Share, filter: Option<&str>) -> Vec<String> {
     let plain = ["--test-threads=1", "--color=never"];
     let mut words = [&["sh", "-c", SCRIPT, "suites"][..], &plain].concat();
     words.extend(share.skips().into_iter().flat_map(|part| ["--skip", part]));
-    words.extend(filter);
+    // What is not there for these tests was not booted.
+    words.extend(share.filter(filter).unwrap_or(filter));
     words.into_iter().map(str::to_owned).collect()
 }
 
@@ -168,6 +171,8 @@ mod tests {
         let words = command(Share::OfEveryHost, Some("boot"));
         assert_eq!(words[5..], ["--color=never", "--skip", "once::", "boot"]);
         assert_eq!(command(Share::Everything, None)[5..], ["--color=never"]);
+        let compared = command(Share::Fingerprints, None);
+        assert_eq!(compared[5..], ["--color=never", "--skip", "once::", "fingerprint::"]);
     }
 
     #[test]

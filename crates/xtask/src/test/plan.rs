@@ -33,20 +33,38 @@ pub(super) enum Share {
     OfEveryHost,
     /// Those of which one host shows enough, too.
     Everything,
+    /// Those that compare what guests find with what they found on a host with another kernel and the same CPU.
+    Fingerprints,
 }
 
 /// Parts of the names of tests that depend on kedge alone, not on its host.
 const ON_ONE_HOST: [&str; 1] = ["once::"];
+/// A part of the names of tests that compare hosts.
+const FINGERPRINTS: &str = "fingerprint::";
 
 impl Share {
     /// Parts of the names of the tests that are left out.
     pub(super) fn skips(self) -> Vec<&'static str> {
         match self {
-            Self::OfEveryHost => ON_ONE_HOST.to_vec(),
+            Self::OfEveryHost | Self::Fingerprints => ON_ONE_HOST.to_vec(),
             Self::Everything => Vec::new(),
         }
     }
+
+    /// The part that names are to contain of the tests that run, when tests with `asked` in their names are asked for;
+    /// an error if the host is not there for them.
+    pub(super) fn filter(self, asked: Option<&str>) -> Result<Option<&str>, NotForThese> {
+        match (self, asked) {
+            (Self::Fingerprints, None) => Ok(Some(FINGERPRINTS)),
+            (Self::Fingerprints, Some(part)) if !part.contains("fingerprint") => Err(NotForThese),
+            (_, asked) => Ok(asked),
+        }
+    }
 }
+
+/// A host runs other tests than these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotForThese;
 
 /// Which table of hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +129,14 @@ const DAILY: [(&str, PageSize, u8, Cpu); 8] = [
     ("6.12",   K4,    3,   SVE),
 ];
 
+/// What makes every kernel with bitmaps of firmware run on both of these CPUs.
+#[rustfmt::skip]
+const COMPARED: [(&str, PageSize, u8, Cpu); 3] = [
+    ("6.1",    K4,    3,   MAX),
+    ("6.12",   K4,    3,   N1),
+    ("7.2",    K4,    3,   N1),
+];
+
 /// The hosts to run on, narrowed to these kernels unless there are none.
 ///
 /// # Errors
@@ -120,10 +146,17 @@ pub(super) fn hosts(plan: Plan, kernels: &[String]) -> anyhow::Result<Vec<Entry>
         bail!("no test runs on kernel `{unknown}`; there are {}", KERNELS.join(", "));
     }
     let mut hosts: Vec<_> = DAILY.into_iter().map(entry).collect();
-    if plan == Plan::Full {
-        // What runs every day runs first.
-        let rest = every_combination().filter(|host| !hosts.iter().any(|h| h.name == host.name));
-        hosts.extend(rest.collect::<Vec<_>>());
+    match plan {
+        Plan::Daily => {
+            let compared = COMPARED.into_iter().map(entry);
+            hosts.extend(compared.map(|host| Entry { share: Share::Fingerprints, ..host }));
+        }
+        Plan::Full => {
+            // What runs every day runs first.
+            let rest =
+                every_combination().filter(|host| !hosts.iter().any(|h| h.name == host.name));
+            hosts.extend(rest.collect::<Vec<_>>());
+        }
     }
     hosts.retain(|host| kernels.is_empty() || kernels.iter().any(|label| label == host.kernel));
     if let Some(first) = hosts.first_mut() {
@@ -184,7 +217,25 @@ mod tests {
         let (daily, full) = (daily(), full());
         let names =
             |hosts: &[Entry]| hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&full[..daily.len()]), names(&daily));
+        assert_eq!(names(&full[..DAILY.len()]), names(&daily[..DAILY.len()]));
+    }
+
+    #[test]
+    fn every_day_each_kernel_with_bitmaps_is_compared_on_two_cpus() {
+        let daily = daily();
+        for (label, cpu) in ["6.1", "6.12", "7.2"].iter().flat_map(|k| [(k, N1), (k, MAX)]) {
+            let has = |host: &&Entry| host.kernel == *label && host.cpu == cpu && host.gic == 3;
+            assert!(daily.iter().any(|host| has(&host)), "{label} on {}", cpu.name);
+        }
+    }
+
+    #[test]
+    fn a_host_for_comparing_runs_nothing_else() {
+        let compared = Share::Fingerprints;
+        assert_eq!(compared.filter(None), Ok(Some(FINGERPRINTS)));
+        assert_eq!(compared.filter(Some("fingerprint::cpu")), Ok(Some("fingerprint::cpu")));
+        assert_eq!(compared.filter(Some("boot")), Err(NotForThese));
+        assert_eq!(Share::OfEveryHost.filter(Some("boot")), Ok(Some("boot")));
     }
 
     #[test]
@@ -202,7 +253,7 @@ mod tests {
             let hosts = hosts(Plan::Daily, &kernels).unwrap();
             let shares: Vec<_> = hosts.iter().map(|host| host.share).collect();
             assert_eq!(shares[0], Share::Everything);
-            assert!(shares[1..].iter().all(|share| *share == Share::OfEveryHost));
+            assert!(!shares[1..].contains(&Share::Everything));
         }
     }
 
@@ -217,7 +268,7 @@ mod tests {
     fn kernels_narrow_the_plan() {
         let hosts = hosts(Plan::Daily, &["5.10".to_owned(), "7.2".to_owned()]).unwrap();
         let labels: Vec<_> = hosts.iter().map(|host| host.kernel).collect();
-        assert_eq!(labels, ["5.10", "7.2"]);
+        assert_eq!(labels, ["5.10", "7.2", "7.2"]);
     }
 
     #[test]
