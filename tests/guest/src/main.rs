@@ -12,6 +12,7 @@ mod devicetree;
 mod errors;
 mod evidence;
 mod features;
+mod fingerprint;
 mod firecracker;
 mod firmware;
 mod formats;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     linux::tests(&mut suite);
     boot::tests(&mut suite);
     firmware::tests(&mut suite);
+    fingerprint::tests(&mut suite);
     abi::tests(&mut suite);
     power::tests(&mut suite);
     devices::tests(&mut suite);

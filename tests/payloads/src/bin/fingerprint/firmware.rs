@@ -16,8 +16,6 @@ const TRNG_RND64: u32 = 0xc400_0053;
 const PV_TIME_FEATURES: u32 = 0xc500_0020;
 const PV_TIME_ST: u32 = 0xc500_0021;
 const PTP: u32 = 0x8600_0001;
-/// The same function with arguments of 64 bits.
-const SMC64: u32 = 1 << 30;
 
 /// No CPU has this affinity.
 const NO_CPU: u64 = 0xff_00ff_ffff;
@@ -108,26 +106,25 @@ pub(crate) fn ask(out: &mut dyn Write) {
     }
     feature(out, "psci_features", PSCI_FEATURES, SMCCC_VERSION);
     feature(out, "psci_features", PSCI_FEATURES, TRNG_RND32);
-    feature(out, "psci_features", PSCI_FEATURES, SMC64 | PSCI_FEATURES);
     ARCHITECTURE.iter().for_each(|id| feature(out, "arch_features", ARCH_FEATURES, *id));
     TRNG.iter().for_each(|id| feature(out, "trng_features", TRNG_FEATURES, *id));
     for &(function, argument) in QUERIES {
         let answer = call(function, [argument, 0, 0]);
-        let _ = writeln!(out, "firmware call {function:#x} {argument:#x} {answer}");
+        let _ = writeln!(out, "firmware call {function:#010x} {argument:#x} {answer}");
     }
     // Whether they answer is the guest's firmware; what they answer is chance and time.
     for (function, argument) in [(TRNG_RND32, 32), (TRNG_RND64, 64), (PTP, 0), (PTP, 1)] {
         let status = call(function, [argument, 0, 0]).status();
         let answer = Succeeds(status);
-        let _ = writeln!(out, "firmware call {function:#x} {argument:#x} {answer}");
+        let _ = writeln!(out, "firmware call {function:#010x} {argument:#x} {answer}");
     }
     let stolen_time = call(PV_TIME_ST, [0; 3]);
-    let _ = writeln!(out, "firmware call {PV_TIME_ST:#x} 0x0 {stolen_time} per-cpu");
+    let _ = writeln!(out, "firmware call {PV_TIME_ST:#010x} 0x0 {stolen_time} per-cpu");
 }
 
 fn feature(out: &mut dyn Write, how: &str, by: u32, function: u32) {
     let answer = call(by, [function.into(), 0, 0]);
-    let _ = writeln!(out, "firmware {how} {function:#x} {answer}");
+    let _ = writeln!(out, "firmware {how} {function:#010x} {answer}");
 }
 
 /// A status of which only the errors matter.
