@@ -49,6 +49,34 @@ impl Fingerprint {
         lines.flat_map(|line| [line, "\n"]).collect()
     }
 
+    /// What the firmware answers a call of `function`: of several calls, the first.
+    ///
+    /// # Errors
+    /// The guest does not call it.
+    pub(crate) fn answer(&self, function: u32) -> anyhow::Result<&str> {
+        let answer = after(&self.0, &format!("firmware call {function:#010x} "))?;
+        Ok(answer.split_once(' ').context("an answer follows the argument")?.1)
+    }
+
+    /// What the firmware answers when asked by `how` whether it has `function`.
+    ///
+    /// # Errors
+    /// The guest does not ask.
+    pub(crate) fn feature(&self, how: &str, function: u32) -> anyhow::Result<&str> {
+        after(&self.0, &format!("firmware {how} {function:#010x} "))
+    }
+
+    /// The value of an ID register.
+    ///
+    /// # Errors
+    /// The guest could not read it.
+    pub(crate) fn id(&self, name: &str) -> anyhow::Result<u64> {
+        let named = |line: &&str| line.starts_with("id ") && line.contains(&format!(" {name} "));
+        let line = self.0.lines().find(named).with_context(|| format!("no {name}"))?;
+        let value = line.split_whitespace().find_map(|word| word.strip_prefix("0x"));
+        Ok(u64::from_str_radix(value.with_context(|| format!("{line}: no value"))?, 16)?)
+    }
+
     /// The lines in which two of them differ: of this one with `-` before, of the other
     /// with `+`.
     pub(crate) fn differences(&self, other: &Self) -> Vec<String> {

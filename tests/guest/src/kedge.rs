@@ -99,6 +99,11 @@ impl Kedge {
         self.finish_within(SOON)
     }
 
+    /// The command as it stands, for whoever starts it in a way of their own.
+    pub(crate) fn into_command(self) -> Command {
+        self.0
+    }
+
     fn spawn(mut self) -> anyhow::Result<Running> {
         let mut child = self.0.spawn().context("cannot start the program")?;
         let stdin = child.stdin.take();

@@ -22,13 +22,16 @@ mod library;
 mod limits;
 mod linux;
 mod power;
+mod profile;
 mod rom;
+mod rows;
 mod services;
 mod suite;
 mod sys;
 mod systemd;
 mod tap;
 mod terminal;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     boot::tests(&mut suite);
     firmware::tests(&mut suite);
     fingerprint::tests(&mut suite);
+    rows::tests(&mut suite);
     abi::tests(&mut suite);
     power::tests(&mut suite);
     devices::tests(&mut suite);
