@@ -33,6 +33,8 @@ pub(crate) enum Need {
     NoPmu,
     /// A capability of KVM by its number and name.
     Cap(u32, &'static str),
+    /// The processor is this one of those that QEMU emulates.
+    Cpu(&'static str),
     /// There is a disk with Debian and systemd.
     Debian,
     /// The kernel is this one or newer.
@@ -59,6 +61,8 @@ mod cap {
 pub(crate) struct Host {
     /// The kernel's release, as numbers.
     kernel: (u32, u32),
+    /// The emulated processor's name; empty on a real host.
+    cpu: String,
     /// The interrupt controller's name in the host's device tree.
     gic: String,
     guests: PathBuf,
@@ -75,6 +79,7 @@ impl Host {
             |name, default: &str| PathBuf::from(env::var_os(name).unwrap_or(default.into()));
         Self {
             kernel: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
+            cpu: cpu(),
             gic: gic().unwrap_or_default(),
             guests: folder("KEDGE_GUESTS", "/kedge/guests"),
             payloads: folder("KEDGE_PAYLOADS", "/kedge/payloads"),
@@ -96,6 +101,7 @@ impl Host {
             Need::Pmu => (has(cap::ARM_PMU_V3), "performance monitors".to_owned()),
             Need::NoPmu => (!has(cap::ARM_PMU_V3), "no performance monitors".to_owned()),
             Need::Cap(number, name) => (has(number), name.to_owned()),
+            Need::Cpu(name) => (self.cpu == name, format!("an emulated {name}")),
             Need::Debian => (self.debian().exists(), self.debian().display().to_string()),
             Need::Kernel(major, minor) => {
                 (self.kernel >= (major, minor), format!("Linux {major}.{minor} or newer"))
@@ -166,6 +172,12 @@ impl Host {
             .find(|guest| guest.join("Image").exists())
             .with_context(|| format!("there is no kernel in {}", self.guests.display()))
     }
+}
+
+/// QEMU's `-cpu` without properties.
+fn cpu() -> String {
+    let words = env::var("KEDGE_HOST_CPU").unwrap_or_default();
+    words.split(',').next().unwrap_or_default().to_owned()
 }
 
 /// The first interrupt controller of the host's device tree.

@@ -33,6 +33,7 @@ mod tap;
 mod terminal;
 mod trace;
 
+use std::env;
 use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
@@ -41,6 +42,12 @@ use host::Host;
 use suite::Suite;
 
 fn main() -> ExitCode {
+    let words: Vec<_> = env::args().skip(1).collect();
+    if let [flag, name] = words.as_slice()
+        && flag == "--record"
+    {
+        return record(name);
+    }
     let arguments = Arguments::from_args();
     let mut suite = Suite::new(Host::probe());
     linux::tests(&mut suite);
@@ -62,4 +69,18 @@ fn main() -> ExitCode {
     errors::tests(&mut suite);
     library::tests(&mut suite);
     libtest_mimic::run(&arguments, suite.into_trials()).exit_code()
+}
+
+/// Prints what a recorded test expects, as this host has it.
+fn record(name: &str) -> ExitCode {
+    match fingerprint::record(&Host::probe(), name) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

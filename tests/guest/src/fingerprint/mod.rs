@@ -1,6 +1,8 @@
 //! What a guest finds out about its firmware and its processor, as the guest
 //! `fingerprint` prints it: a line for each fact, the same lines on every host.
 
+mod recorded;
+
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
@@ -8,6 +10,8 @@ use anyhow::{Context, ensure};
 use crate::host::Host;
 use crate::kedge::Kedge;
 use crate::suite::{Outcome, Suite, after};
+
+pub(crate) use recorded::record;
 
 /// What one guest found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +109,7 @@ pub(crate) fn tests(suite: &mut Suite) {
         Ok(())
     });
     suite.every_host("fingerprint::every_cpu_finds_the_same", &[], every_cpu);
+    recorded::tests(suite);
 }
 
 /// But for what is marked as each CPU's own.
