@@ -224,7 +224,7 @@ impl Registers<'_> {
             Rule::SveState if self.vcpu().sve == Sve::Choosing => {
                 self.refuse(Refusal::SveUnfinished)
             }
-            Rule::SveState => Ok(as_is()),
+            Rule::SveState => Ok(Some(self.within_length(value))),
         }
     }
 
@@ -264,6 +264,14 @@ impl Registers<'_> {
         Ok(Some(stored.to_le_bytes().to_vec()))
     }
 
+    /// What vector state keeps: as much as the longest length has, of sixteen times the
+    /// shortest that there could be.
+    fn within_length(&self, value: &[u8]) -> Vec<u8> {
+        let longest = longest(&self.vcpu().regs[&RegId::SVE_VLS]).map_or(0, |bit| bit + 1);
+        let kept = value.len() * longest / 16;
+        padded(value[..kept.min(value.len())].to_vec(), value.len())
+    }
+
     /// Every length of the host's up to the longest one chosen.
     fn vector_lengths(&self, value: &[u8]) -> Result<Option<Vec<u8>>, HvError> {
         if self.vcpu().sve != Sve::Choosing {
@@ -271,7 +279,7 @@ impl Registers<'_> {
         }
         let features = self.vcpu().features.unwrap_or_default();
         let host = &self.host.registers(features)[&RegId::SVE_VLS];
-        let Some(longest) = (0..512).rev().find(|bit| is_set(value, *bit)) else {
+        let Some(longest) = longest(value) else {
             return self.refuse(Refusal::SveLengths);
         };
         if (0..=longest).all(|bit| is_set(value, bit) == is_set(host, bit)) {
@@ -314,6 +322,11 @@ fn timer_switches(value: u64, istatus: Istatus) -> Vec<u8> {
         Istatus::Hidden => u64::MAX,
     };
     (value & width & !ISTATUS).to_le_bytes().to_vec()
+}
+
+/// The highest bit of a set of vector lengths: n for n + 1 times 128 bits.
+fn longest(lengths: &[u8]) -> Option<usize> {
+    (0..512).rev().find(|bit| is_set(lengths, *bit))
 }
 
 fn is_set(bitmap: &[u8], bit: usize) -> bool {

@@ -55,6 +55,8 @@ pub struct Release {
     /// In which order the timers claim their interrupts when a vCPU is run. What was
     /// claimed stays claimed, even where the second claim then fails.
     pub timer_claims: [Timer; 2],
+    /// Whether a vCPU's first run is tried again once it failed for its interrupts.
+    pub first_run: FirstRun,
     /// What a filter's range says that starts at 0 and holds nothing.
     pub empty_range: EmptyRange,
     /// Whether the revision of the distributor's behaviour can be reached before the
@@ -226,7 +228,8 @@ pub enum Rule {
     TimerControl(Istatus),
     /// The set of SVE vector lengths.
     VectorLengths,
-    /// SVE state, out of reach until the lengths are final.
+    /// SVE state, out of reach until the lengths are final, and then as long as the
+    /// longest: what is beyond reads as zero and is ignored.
     SveState,
 }
 
@@ -318,6 +321,15 @@ pub enum Answer {
     PvTimeFeatures,
     /// Where the caller's record of stolen time is, which it zeroes.
     PvTimeRecord,
+}
+
+/// Whether a vCPU's first run, which checks its interrupts, is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstRun {
+    /// It is not: the second run goes without a check.
+    TriedOnce,
+    /// Until it succeeds.
+    Repeated,
 }
 
 /// What a filter's range says that starts at 0 and holds nothing.

@@ -7,8 +7,8 @@ use kedge_ids::RegId;
 
 use crate::release::{
     Ability, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, EmptyRange, FailedRun,
-    FrozenBy, Ids, Istatus, PowerOff, Release, Row, Rule, SErrorTaken, Scope, Service, UnreadyPmu,
-    WidthOf,
+    FirstRun, FrozenBy, Ids, Istatus, PowerOff, Release, Row, Rule, SErrorTaken, Scope, Service,
+    UnreadyPmu, WidthOf,
 };
 
 /// Register ids that the rows name.
@@ -205,6 +205,7 @@ pub const V5_10: Release = Release {
     gic_revisions: &[2],
     timer_ppis: Scope::Vcpu,
     timer_claims: [Timer::Virtual, Timer::Physical],
+    first_run: FirstRun::TriedOnce,
     empty_range: EmptyRange::Everything,
     early_revision: Ability::Absent,
     gic_fields: &[],
@@ -230,6 +231,7 @@ pub const V6_1: Release = Release {
     system_suspend: Ability::Present,
     gic_revisions: &[2, 3],
     failed_run: FailedRun::KillsMachine,
+    first_run: FirstRun::Repeated,
     unready_pmu: UnreadyPmu::Refused,
     width_of: WidthOf::FirstInitialised,
     ..V5_10

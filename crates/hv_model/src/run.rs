@@ -9,7 +9,7 @@ use crate::firmware::Called;
 use crate::program::{Step, Width};
 use crate::refusal::{Refusal, refuse};
 use crate::registers::Registers;
-use crate::release::{FailedRun, FrozenBy, UnreadyPmu};
+use crate::release::{FailedRun, FirstRun, FrozenBy, UnreadyPmu};
 use crate::state::{Doorbell, GicState, Pending, Slot, Sve, VcpuState, VmState, number};
 use crate::trace::Event;
 
@@ -132,30 +132,31 @@ impl Registers<'_> {
         if pmu_unready && release.unready_pmu == UnreadyPmu::Refused {
             return refuse(release, Refusal::PmuUnready);
         }
-        self.claim_ppis()
+        self.check_ppis()
     }
 
     /// An interrupt controller hands out each private interrupt once, and all vCPUs
     /// have the same.
-    fn claim_ppis(&mut self) -> Result<(), HvError> {
+    fn check_ppis(&mut self) -> Result<(), HvError> {
         let release = self.release;
-        let with_gic = self.vm.gic.is_some();
-        let vcpu = self.vcpu_state();
-        if !with_gic || vcpu.ran {
+        if self.vm.gic.is_none() || self.vcpu_state().checked {
             return Ok(());
         }
-        let pmu = vcpu.pmu;
-        for timer in release.timer_claims {
+        let alone = self.claim_ppis();
+        let timers = self.vcpu_state().timers;
+        let alike = self.vm.vcpus.values().all(|other| other.timers == timers);
+        self.vcpu_state().checked = alone && alike || release.first_run == FirstRun::TriedOnce;
+        if alone && alike { Ok(()) } else { refuse(release, Refusal::SharedPpi) }
+    }
+
+    /// Whether the timers get their interrupts, one after the other.
+    fn claim_ppis(&mut self) -> bool {
+        let order = self.release.timer_claims;
+        let vcpu = self.vcpu_state();
+        order.into_iter().all(|timer| {
             let ppi = *vcpu.timer(timer);
-            if pmu == Some(ppi) || *vcpu.claims.entry(ppi).or_insert(timer) != timer {
-                return refuse(release, Refusal::SharedPpi);
-            }
-        }
-        let timers = vcpu.timers;
-        if self.vm.vcpus.values().any(|other| other.timers != timers) {
-            return refuse(release, Refusal::SharedPpi);
-        }
-        Ok(())
+            vcpu.pmu != Some(ppi) && *vcpu.claims.entry(ppi).or_insert(timer) == timer
+        })
     }
 
     /// Takes an external abort in the place of the last access.

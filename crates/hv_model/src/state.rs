@@ -132,6 +132,8 @@ pub(crate) struct VcpuState {
     pub(crate) pmu: Option<Ppi>,
     /// The interrupts of its virtual and its physical timer.
     pub(crate) timers: [Ppi; 2],
+    /// Whether its interrupts were checked for the last time.
+    pub(crate) checked: bool,
     /// Which timer has claimed which interrupt.
     pub(crate) claims: BTreeMap<Ppi, Timer>,
     /// Where its record of stolen time is.
@@ -159,6 +161,7 @@ impl VcpuState {
             start: None,
             pmu: None,
             timers: [Ppi::VIRTUAL_TIMER, Ppi::PHYSICAL_TIMER],
+            checked: false,
             claims: BTreeMap::new(),
             pv_time: None,
             serror: None,
