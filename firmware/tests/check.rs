@@ -326,10 +326,6 @@ fn what_no_register_shows_is_refused_by_name() {
               fix: give function ids of 32 bits, one or more
             refuse: gic: v2 wanted, v3 offered: the host has no such interrupt controller
               fix: run the guest on a host that has one
-            refuse: gicd_revision: 3 wanted, none offered: the kernel's interrupt controller does not have this revision
-              fix: run the guest on Linux 5.19 or later, or promise a revision that is offered
-            refuse: gicd_typer2: 0x100 wanted, none offered: the host's interrupt controller is another
-              fix: run the guest on a host like those of the profile
             refuse: timer_ppis, pmu_ppi: virtual 27, physical 27, pmu 23 wanted, any offered: these are not three private interrupts
               fix: give each of them an INTID of its own from 16 to 31
             refuse: ipa_bits: 56 wanted, 48 offered: the host's guests have fewer address bits

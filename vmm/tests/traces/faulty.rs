@@ -17,6 +17,7 @@ const ENOMEM: i32 = 12;
 /// How many calls were made, and which of them is refused.
 struct Count {
     calls: AtomicUsize,
+    maps: AtomicUsize,
     refused: usize,
 }
 
@@ -36,7 +37,19 @@ pub(crate) struct Faulty {
 impl Faulty {
     /// Refuses call number `refused`, from 0.
     pub(crate) fn new(model: ModelHypervisor, refused: usize) -> Self {
-        Self { model, count: Arc::new(Count { calls: AtomicUsize::new(0), refused }) }
+        Self {
+            model,
+            count: Arc::new(Count {
+                calls: AtomicUsize::new(0),
+                maps: AtomicUsize::new(0),
+                refused,
+            }),
+        }
+    }
+
+    /// Memory slots that were mapped so far.
+    pub(crate) fn maps(&self) -> usize {
+        self.count.maps.load(Ordering::Relaxed)
     }
 
     /// Calls so far.
@@ -76,6 +89,7 @@ impl Vm for FaultyVm {
     }
 
     fn map_ram(&self, slot: u32, region: Arc<RamRegion>, access: Access) -> Result<(), HvError> {
+        self.count.maps.fetch_add(1, Ordering::Relaxed);
         self.count.call()?;
         self.vm.map_ram(slot, region, access)
     }
