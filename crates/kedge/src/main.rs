@@ -9,6 +9,7 @@ mod console;
 mod devices;
 mod firecracker;
 mod flags;
+mod guest_abi;
 mod logging;
 mod machine;
 mod output;

@@ -40,6 +40,84 @@ fn refused(words: &[&str], outcome: &Expect) {
     outcome.assert_eq(&kedge(words));
 }
 
+/// The profile in what `--dry-run` printed.
+fn profile_in(outcome: &str) -> String {
+    let lines = outcome.lines().skip_while(|line| *line != "  \"guest_abi\": {");
+    let lines: Vec<_> = lines.take_while(|line| *line != "  },").collect();
+    lines.join("\n")
+}
+
+const WITH_CPU_CONFIG: &str = r#"{
+    "boot-source": { "kernel_image_path": "Image" },
+    "guest-abi": "host",
+    "cpu-config": {
+        "reg_modifiers": [
+            { "addr": "0x6030000000140000", "bitmap": "0b00000000000000010000000000000001" },
+            { "addr": "0x603000000013c020", "bitmap": "0b0000xxxx" }
+        ]
+    }
+}"#;
+
+#[test]
+fn a_cpu_configuration_becomes_promises_of_a_profile_with_a_name_of_its_own() {
+    expect![[r#"
+          "guest_abi": {
+            "format": 1,
+            "name": "host+cpu-config-5466f66b",
+            "about": "host, and more promised.",
+            "firmware": {
+              "psci_version": "1.1"
+            },
+            "levels": {},
+            "unknown_firmware": "adopt",
+            "cpu": {
+              "id_registers": [
+                {
+                  "id": "0x603000000013c020",
+                  "name": "ID_AA64PFR0_EL1",
+                  "value": "0x0",
+                  "mask": "0xf0"
+                }
+              ],
+              "implementation": "host"
+            },
+            "machine": {
+              "timer_ppis": {
+                "virtual_timer": 27,
+                "physical_timer": 30
+              },
+              "pmu_ppi": 23,
+              "counter": "stop"
+            }"#]]
+    .assert_eq(&profile_in(&with_config(WITH_CPU_CONFIG, &["--dry-run"])));
+}
+
+#[test]
+fn a_cpu_configuration_that_says_otherwise_than_the_profile_is_refused() {
+    let text = WITH_CPU_CONFIG.replace("\"host\"", "\"arm64-v0\"");
+    expect![[r#"
+        152
+        [anonymous-instance:main] Running kedge vX.Y.Z
+        [anonymous-instance:main] Configuration for VMM from one single json failed: the CPU configuration sets bits 0x1 of psci_version to 0x1 (`1.1`), and `arm64-v0` promises 0x0 (`1.0`); fix: leave it out of the CPU configuration, or use a profile that promises it, or nothing of it, instead of `arm64-v0`
+        [anonymous-instance:main] kedge exiting with error. exit_code=152
+        error: the CPU configuration sets bits 0x1 of psci_version to 0x1 (`1.1`), and `arm64-v0` promises 0x0 (`1.0`)
+          fix: leave it out of the CPU configuration, or use a profile that promises it, or nothing of it, instead of `arm64-v0`
+    "#]].assert_eq(&with_config(&text, &["--dry-run"]));
+}
+
+#[test]
+fn a_profile_on_the_command_line_replaces_the_one_in_the_file() {
+    let words = ["--dry-run", "--guest-abi", "arm64-v1"];
+    let outcome = with_config(WITH_CPU_CONFIG, &words);
+    assert!(profile_in(&outcome).contains("\"name\": \"arm64-v1+cpu-config-"), "{outcome}");
+    expect![[r#"
+        153
+        error: there is no profile `arm64-v7` in this release, and no file of that name
+          fix: write `arm64-v1`, or name a file that exists
+    "#]]
+    .assert_eq(&with_config(KERNEL, &["--guest-abi", "arm64-v7"]));
+}
+
 #[test]
 fn the_version_is_kedges() {
     let version = format!("0\nkedge {}\n", env!("CARGO_PKG_VERSION"));
@@ -83,12 +161,14 @@ fn the_help_shows_both_command_lines() {
               --no-seccomp          Install no system-call filter: as yet there is none
 
         kedge's own:
-              --on-reset <ACTION>  When the guest resets: restart it, or exit [default: exit]
-              --dry-run            Print the machine as JSON and end: opens nothing, needs no KVM
-              --dump-dtb <FILE>    Write the guest's device tree to FILE, then go on
-                                   (with --dry-run end there, which does need KVM)
-              --version            Print the version
-          -h, --help               Print this help
+              --guest-abi <NAME|FILE>  What the guest is promised of its firmware and its CPU, for life:
+                                       a profile's name or file; see `kedge abi show` [default: arm64-v1]
+              --on-reset <ACTION>      When the guest resets: restart it, or exit [default: exit]
+              --dry-run                Print the machine as JSON and end: opens nothing, needs no KVM
+              --dump-dtb <FILE>        Write the guest's device tree to FILE, then go on
+                                       (with --dry-run end there, which does need KVM)
+              --version                Print the version
+          -h, --help                   Print this help
 
         Firecracker's other flags are refused by name until kedge has what they are for.
 
@@ -115,6 +195,34 @@ fn a_dry_run_prints_the_machine_with_firecrackers_defaults() {
           "cpus": 1,
           "memory": 134217728,
           "cpu_features": [],
+          "guest_abi": {
+            "format": 1,
+            "name": "arm64-v1",
+            "about": "PSCI 1.1 and the hypercalls of 2022: for hosts with Linux 5.19 or later.",
+            "firmware": {
+              "psci_version": "1.1",
+              "std_bmap": "trng",
+              "std_hyp_bmap": "pv-time",
+              "vendor_hyp_bmap": "func-feat,ptp",
+              "vendor_hyp_bmap_2": "none"
+            },
+            "levels": {},
+            "unknown_firmware": "neutralise",
+            "cpu": {
+              "implementation": "host"
+            },
+            "machine": {
+              "system_suspend": true,
+              "pv_time": true,
+              "gicd_revision": 3,
+              "timer_ppis": {
+                "virtual_timer": 27,
+                "physical_timer": 30
+              },
+              "pmu_ppi": 23,
+              "counter": "stop"
+            }
+          },
           "psci": null,
           "gic": null,
           "boot": {

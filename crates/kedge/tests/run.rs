@@ -21,6 +21,16 @@ fn without_devices(help: &str) -> String {
 }
 
 #[test]
+fn a_profile_that_is_none_is_a_usage_error() {
+    expect![[r#"
+        2
+        error: there is no profile `arm64-v7` in this release, and no file of that name
+          fix: write `arm64-v1`, or name a file that exists
+    "#]]
+    .assert_eq(&kedge(&["run", "--kernel", "Image", "--guest-abi", "arm64-v7"]));
+}
+
+#[test]
 fn a_dry_run_prints_the_machine() {
     expect_file!["golden/run.txt"].assert_eq(&kedge(&[
         "run",
@@ -53,6 +63,34 @@ fn what_is_not_said_has_a_default() {
           "cpus": 1,
           "memory": 536870912,
           "cpu_features": [],
+          "guest_abi": {
+            "format": 1,
+            "name": "arm64-v1",
+            "about": "PSCI 1.1 and the hypercalls of 2022: for hosts with Linux 5.19 or later.",
+            "firmware": {
+              "psci_version": "1.1",
+              "std_bmap": "trng",
+              "std_hyp_bmap": "pv-time",
+              "vendor_hyp_bmap": "func-feat,ptp",
+              "vendor_hyp_bmap_2": "none"
+            },
+            "levels": {},
+            "unknown_firmware": "neutralise",
+            "cpu": {
+              "implementation": "host"
+            },
+            "machine": {
+              "system_suspend": true,
+              "pv_time": true,
+              "gicd_revision": 3,
+              "timer_ppis": {
+                "virtual_timer": 27,
+                "physical_timer": 30
+              },
+              "pmu_ppi": 23,
+              "counter": "stop"
+            }
+          },
           "psci": null,
           "gic": null,
           "boot": {
@@ -92,8 +130,10 @@ fn the_help_shows_a_newcomer_the_way() {
               --memory <SIZE>               Memory: 512M, 2G, 1GiB; a bare number counts MiB [default: 512M]
               --rom <path=FILE,at=ADDRESS>  Read-only memory: a file's bytes at a multiple of 64 KiB
               --cpu-features <LIST>         Features to give the CPUs, of: pmu,sve,ptrauth
+              --guest-abi <NAME|FILE>       What the guest is promised of its firmware and its CPU, for life:
+                                            a profile's name or file; see `kedge abi show` [default: arm64-v1]
               --psci <VERSION>              PSCI version shown to the guest: 0.1, 0.2 or 1.0 to 1.3
-                                            [default: the host's newest]
+                                            [default: the profile's]
               --gic <VERSION>               Interrupt controller: v2 or v3 [default: the host's best]
               --on-reset <ACTION>           When the guest resets: restart it, or exit [default: restart]
 

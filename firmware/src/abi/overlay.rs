@@ -25,9 +25,10 @@ impl GuestAbi {
         abi
     }
 
-    /// Calls the profile, made from `base`, `base+suffix`; or, where that is too long,
+    /// Calls the profile, which is made from `base`, `base+suffix`; or, where that is too long,
     /// by a number that follows from what it promises.
     pub(super) fn rename(&mut self, base: &Self, suffix: &str) {
+        self.about = format!("{}, and more promised.", base.name);
         let name = format!("{}+{suffix}", base.name);
         self.name = if name.len() <= LONGEST_NAME {
             name

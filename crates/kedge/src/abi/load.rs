@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use kedge_diag::{Fix, nearest};
-use kedge_firmware::{BadDocument, GuestAbi, HostAbi, builtin, builtin_names};
+use kedge_firmware::{BadDocument, CpuConfig, GuestAbi, HostAbi, builtin, builtin_names};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -103,6 +103,19 @@ pub(crate) fn host(name: &str) -> Result<HostAbi, BadFile> {
     }
 }
 
+/// The CPU configuration in the file at `path`.
+///
+/// # Errors
+/// It cannot be read, or is no such document.
+pub(crate) fn cpu_config(path: &Path) -> Result<CpuConfig, BadFile> {
+    let bytes = read(path).map_err(|source| BadFile::Read { path: path.to_owned(), source })?;
+    CpuConfig::read(&bytes).map_err(|source| BadFile::Bad {
+        path: path.to_owned(),
+        what: "a CPU configuration",
+        source: Box::new(source),
+    })
+}
+
 /// The profile with this name, or else what is in the file with this name.
 ///
 /// # Errors
@@ -127,7 +140,7 @@ pub(crate) fn document(name: &str) -> Result<Document, BadFile> {
 }
 
 /// The bytes of a file of a sensible length.
-pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -5,6 +5,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Name, refused};
 use crate::flags::{Choices, dry_run, dump_dtb, file, help, on_reset, one_of, option, switch};
+use crate::guest_abi;
 
 /// Firecracker's names of levels, in any case.
 pub(super) const LEVELS: Choices<LevelFilter> = &[
@@ -43,7 +44,7 @@ pub(crate) fn command(name: Name) -> Command {
         .args(accepted())
         .args(refused::flags())
         .next_help_heading("kedge's own")
-        .args([on_reset("exit"), dry_run(), dump_dtb(), version(), help()])
+        .args([guest_abi::flag(), on_reset("exit"), dry_run(), dump_dtb(), version(), help()])
 }
 
 fn machine() -> [Arg; 3] {

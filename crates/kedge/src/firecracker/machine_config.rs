@@ -6,6 +6,10 @@ use serde::Deserialize;
 const MIB: u64 = 1 << 20;
 const MOST_VCPUS: u8 = 32;
 
+/// The one template that Firecracker has for arm64: it makes a Neoverse V1 look like a
+/// Neoverse N1.
+const V1N1: &str = "V1N1";
+
 /// The object, as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +51,9 @@ pub(super) enum BadMachine {
     /// Arm's processors have none.
     #[error("`smt` cannot be true on arm64")]
     Smt,
+    /// A profile does that, and every host has one.
+    #[error("kedge does not have the CPU template \"{0}\"")]
+    Template(String),
     /// kedge does not have it yet.
     #[error("`{key}` cannot be {value} yet")]
     NotYet {
@@ -65,6 +72,9 @@ impl Fix for BadMachine {
             Self::VcpuCount(_) => format!("write a number from 1 to {MOST_VCPUS}"),
             Self::Memory(_) => "write how many MiB of memory the guest gets, from 1".to_owned(),
             Self::Smt => "leave it out or write false".to_owned(),
+            Self::Template(_) => "make a profile that all your hosts can keep, with `kedge abi \
+                                  baseline`, and name its file: \"guest-abi\": \"FILE\""
+                .to_owned(),
             Self::NotYet { instead, .. } => format!("leave it out or write {instead}"),
         })
     }
@@ -88,6 +98,9 @@ impl MachineConfig {
         if *track_dirty_pages {
             let (key, value) = ("track_dirty_pages", "true".to_owned());
             return Err(BadMachine::NotYet { key, value, instead: "false" });
+        }
+        if cpu_template.as_deref() == Some(V1N1) {
+            return Err(BadMachine::Template(V1N1.to_owned()));
         }
         none_only("cpu_template", cpu_template.as_deref())?;
         none_only("huge_pages", huge_pages.as_deref())?;

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 
 use clap::ArgMatches;
 use kedge_diag::{Fix, one_line};
+use kedge_firmware::{GuestAbi, OverlayError};
 use kedge_hv::VcpuFeatures;
 use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec, OnPanic, SerialSpec};
 use tracing::level_filters::LevelFilter;
@@ -21,6 +22,7 @@ use tracing::{error, info};
 pub(crate) use command::command;
 
 use crate::flags::{chosen, on_reset_of, path, text};
+use crate::guest_abi;
 use crate::logging::{self, Destination, Form, Logging};
 use crate::machine::{self, MachineError, Outcome, Request};
 use crate::output;
@@ -102,7 +104,9 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
     if !is_id(id) {
         return Err(Failure::new(Status::BAD_ARGUMENTS, BadId(id.to_owned())));
     }
-    run(name, &flags)
+    let abi = guest_abi::from_flags(&flags)
+        .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
+    run(name, &flags, abi)
 }
 
 /// The command line with the other commands' names, for the help.
@@ -118,7 +122,7 @@ fn top(name: Name) -> clap::Command {
     }
 }
 
-fn run(name: Name, flags: &ArgMatches) -> Result<Status, Failure> {
+fn run(name: Name, flags: &ArgMatches, abi: Option<GuestAbi>) -> Result<Status, Failure> {
     // The command line requires the file with `--no-api`, and `refused` the latter.
     let file = path(flags, "config-file").unwrap_or_default();
     let config = config::read(&file);
@@ -126,12 +130,10 @@ fn run(name: Name, flags: &ArgMatches) -> Result<Status, Failure> {
     logging::start(log(flags, logger))?;
     let (program, version) = name.in_log();
     info!("Running {program} v{version}");
-    let outcome = config
-        .map_err(|error| {
-            error!("Configuration for VMM from one single json failed: {}", one_line(&error));
-            Failure::new(Status::BAD_CONFIGURATION, error)
-        })
-        .and_then(|config| machine::enter(request(config, flags)).map_err(failure));
+    let outcome = config.map_err(misconfigured).and_then(|config| {
+        let request = request(config, flags, abi).map_err(misconfigured)?;
+        machine::enter(request).map_err(failure)
+    });
     let status = match &outcome {
         Ok(outcome) => status(*outcome),
         Err(failure) => failure.status,
@@ -141,6 +143,11 @@ fn run(name: Name, flags: &ArgMatches) -> Result<Status, Failure> {
         Status(code) => error!("{program} exiting with error. exit_code={code}"),
     }
     outcome.map(|_| status)
+}
+
+fn misconfigured(error: impl Fix + Send + Sync + 'static) -> Failure {
+    error!("Configuration for VMM from one single json failed: {}", one_line(&error));
+    Failure::new(Status::BAD_CONFIGURATION, error)
 }
 
 /// A specification's shortcomings are the configuration's, a host's are not.
@@ -191,13 +198,25 @@ fn log(flags: &ArgMatches, logger: Option<&Logger>) -> Logging {
     }
 }
 
-fn request(config: Config, flags: &ArgMatches) -> Request {
-    let Config { boot, size, devices, logger: _ } = config;
+/// The machine that is configured; a profile on the command line replaces the one in the
+/// file.
+fn request(
+    config: Config,
+    flags: &ArgMatches,
+    abi: Option<GuestAbi>,
+) -> Result<Request, OverlayError> {
+    let Config { boot, size, devices, guest_abi, cpu_config, logger: _ } = config;
+    let abi = abi.or(guest_abi).unwrap_or_else(guest_abi::default);
+    let guest_abi = match cpu_config {
+        Some(cpu_config) => abi.overlay(&cpu_config)?,
+        None => abi,
+    };
     let cmdline = cmdline::compose(boot.boot_args.as_deref(), &devices);
     let spec = MachineSpec {
         cpus: size.cpus,
         memory: size.memory,
         cpu_features: VcpuFeatures::NONE,
+        guest_abi,
         psci: None,
         gic: None,
         boot: Boot {
@@ -213,7 +232,7 @@ fn request(config: Config, flags: &ArgMatches) -> Request {
         // A panic ends the machine when its command line says so: `panic=1`.
         on_panic: OnPanic::Continue,
     };
-    Request { spec, dry_run: flags.get_flag("dry-run"), dump_dtb: path(flags, "dump-dtb") }
+    Ok(Request { spec, dry_run: flags.get_flag("dry-run"), dump_dtb: path(flags, "dump-dtb") })
 }
 
 fn is_id(text: &str) -> bool {

@@ -8,6 +8,7 @@ use tracing::level_filters::LevelFilter;
 use super::rom;
 use crate::devices;
 use crate::flags::{Choices, dry_run, dump_dtb, file, help, on_reset, one_of, option};
+use crate::guest_abi;
 
 pub(super) const KERNEL_FORMATS: Choices<KernelFormat> =
     &[("auto", KernelFormat::Auto), ("flat", KernelFormat::Flat)];
@@ -92,7 +93,7 @@ fn boot() -> [Arg; 4] {
     ]
 }
 
-fn machine() -> [Arg; 7] {
+fn machine() -> [Arg; 8] {
     [
         option("cpus", "N").default_value("1").help("Virtual CPUs"),
         option("memory", "SIZE")
@@ -102,9 +103,10 @@ fn machine() -> [Arg; 7] {
         one_of("cpu-features", "LIST", FEATURES)
             .value_delimiter(',')
             .help("Features to give the CPUs, of: pmu,sve,ptrauth"),
+        guest_abi::flag(),
         one_of("psci", "VERSION", PSCI).help(
             "PSCI version shown to the guest: 0.1, 0.2 or 1.0 to 1.3\n\
-             [default: the host's newest]",
+             [default: the profile's]",
         ),
         one_of("gic", "VERSION", GICS)
             .help("Interrupt controller: v2 or v3 [default: the host's best]"),

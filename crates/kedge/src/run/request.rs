@@ -11,8 +11,10 @@ use tracing::level_filters::LevelFilter;
 
 use super::command::{FEATURES, GICS, KERNEL_FORMATS, LOG_LEVELS, PSCI};
 use super::rom;
+use crate::abi::load::BadFile;
 use crate::devices::{self, BadDevice};
 use crate::flags::{chosen, on_reset_of, path, text};
+use crate::guest_abi;
 use crate::machine::Request;
 use crate::size::{self, BadSize};
 
@@ -39,6 +41,9 @@ pub(super) enum BadFlag {
     /// Not a device.
     #[error(transparent)]
     Device(#[from] BadDevice),
+    /// Not a profile.
+    #[error(transparent)]
+    GuestAbi(#[from] BadFile),
 }
 
 impl Fix for BadFlag {
@@ -49,6 +54,7 @@ impl Fix for BadFlag {
             Self::Serial(_) => Some("write one of: stdio, file=PATH, none".to_owned()),
             Self::Rom(source) => source.fix(),
             Self::Device(source) => source.fix(),
+            Self::GuestAbi(source) => source.fix(),
         }
     }
 }
@@ -62,6 +68,7 @@ pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
         cpus: cpus(text(flags, "cpus"))?,
         memory: memory(text(flags, "memory"))?,
         cpu_features: features(flags),
+        guest_abi: guest_abi::from_flags(flags)?.unwrap_or_else(guest_abi::default),
         psci: chosen(flags, "psci", PSCI),
         gic: chosen(flags, "gic", GICS),
         boot: Boot {

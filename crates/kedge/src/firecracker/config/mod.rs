@@ -10,21 +10,23 @@ use std::{fmt, fs, io};
 
 use kedge_devices::virtio::catalog::{KINDS, Kind};
 use kedge_diag::{Fix, nearest};
+use kedge_firmware::{CpuConfig, GuestAbi};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 use tracing::level_filters::LevelFilter;
 
 use super::command::LEVELS;
 use super::machine_config::{BadMachine, MachineConfig, Size};
 use crate::devices::{self, BadDevice, Devices};
+use crate::guest_abi::{self, BadKey};
 
 /// What Firecracker knows besides and kedge does not have yet.
-const NOT_YET: [&str; 7] =
-    ["balloon", "cpu-config", "memory-hotplug", "metrics", "mmds-config", "pmem", "vsock"];
+const NOT_YET: [&str; 6] = ["balloon", "memory-hotplug", "metrics", "mmds-config", "pmem", "vsock"];
 /// Keys that hold no device.
-const PLAIN: [&str; 3] = ["boot-source", "machine-config", "logger"];
+const PLAIN: [&str; 5] = ["boot-source", "machine-config", "logger", "cpu-config", "guest-abi"];
 
 /// A configuration.
 #[derive(Debug, Default)]
@@ -33,6 +35,9 @@ pub(super) struct Config {
     pub(super) size: Size,
     pub(super) logger: Option<Logger>,
     pub(super) devices: Devices,
+    /// The profile, kedge's own key.
+    pub(super) guest_abi: Option<GuestAbi>,
+    pub(super) cpu_config: Option<CpuConfig>,
 }
 
 /// The `boot-source` object.
@@ -104,6 +109,9 @@ pub(super) enum BadConfig {
     /// A device that cannot be had.
     #[error(transparent)]
     Device(#[from] BadDevice),
+    /// A profile or a CPU configuration that is none.
+    #[error(transparent)]
+    GuestAbi(#[from] BadKey),
 }
 
 impl Fix for BadConfig {
@@ -122,6 +130,7 @@ impl Fix for BadConfig {
             Self::Twice(_) => Some("leave one of them out".to_owned()),
             Self::Machine(source) => source.fix(),
             Self::Device(source) => source.fix(),
+            Self::GuestAbi(source) => source.fix(),
         }
     }
 }
@@ -152,16 +161,20 @@ pub(super) fn parse(text: &str) -> Result<Config, BadConfig> {
         size: size.unwrap_or_default(),
         logger: document.logger,
         devices: devices::from_json(document.devices)?,
+        guest_abi: document.guest_abi.map(|raw| guest_abi::profile(text, raw)).transpose()?,
+        cpu_config: document.cpu_config.map(|raw| guest_abi::cpu_config(text, raw)).transpose()?,
     })
 }
 
 /// The top level as it is written.
 #[derive(Default)]
-struct Document {
+struct Document<'a> {
     boot: Option<BootSource>,
     machine: Option<MachineConfig>,
     logger: Option<Logger>,
     devices: Vec<(&'static Kind, Value)>,
+    guest_abi: Option<&'a RawValue>,
+    cpu_config: Option<&'a RawValue>,
     /// The first key that should not be there.
     wrong: Option<BadConfig>,
 }
@@ -170,13 +183,13 @@ struct Document {
 struct Keys;
 
 impl<'de> Visitor<'de> for Keys {
-    type Value = Document;
+    type Value = Document<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with a key `boot-source`")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document<'de>, A::Error> {
         let mut document = Document::default();
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
@@ -194,12 +207,14 @@ impl Keys {
         &self,
         key: &str,
         map: &mut A,
-        document: &mut Document,
+        document: &mut Document<'de>,
     ) -> Result<Option<BadConfig>, A::Error> {
         match key {
             "boot-source" => document.boot = map.next_value()?,
             "machine-config" => document.machine = map.next_value()?,
             "logger" => document.logger = map.next_value()?,
+            "guest-abi" => document.guest_abi = given(map.next_value()?),
+            "cpu-config" => document.cpu_config = given(map.next_value()?),
             _ => {
                 let value: Value = map.next_value()?;
                 return Ok(self.take_other(key, value, document));
@@ -208,7 +223,12 @@ impl Keys {
         Ok(None)
     }
 
-    fn take_other(&self, key: &str, value: Value, document: &mut Document) -> Option<BadConfig> {
+    fn take_other(
+        &self,
+        key: &str,
+        value: Value,
+        document: &mut Document<'_>,
+    ) -> Option<BadConfig> {
         // Firecracker's own examples list what they do not use as null.
         let is_absent = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
         let kind = KINDS.iter().find(|kind| kind.key == key);
@@ -231,6 +251,11 @@ impl Keys {
             known: known.collect::<Vec<_>>().join(", "),
         }
     }
+}
+
+/// A value that is there: Firecracker's own examples list what they do not use as null.
+fn given(raw: &RawValue) -> Option<&RawValue> {
+    (raw.get() != "null").then_some(raw)
 }
 
 /// A level of the log by Firecracker's name, in any case.

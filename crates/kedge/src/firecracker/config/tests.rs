@@ -185,8 +185,8 @@ fn features_kedge_lacks_are_refused_by_name() {
     wrong(
         &machine(r#""vcpu_count": 2, "mem_size_mib": 128, "cpu_template": "V1N1""#),
         &expect![[r#"
-            error: `cpu_template` cannot be "V1N1" yet
-              fix: leave it out or write "None""#]],
+            error: kedge does not have the CPU template "V1N1"
+              fix: make a profile that all your hosts can keep, with `kedge abi baseline`, and name its file: "guest-abi": "FILE""#]],
     );
     wrong(
         &machine(r#""vcpu_count": 2, "mem_size_mib": 128, "huge_pages": "2M""#),
@@ -199,6 +199,69 @@ fn features_kedge_lacks_are_refused_by_name() {
         &expect![[r#"
             error: `track_dirty_pages` cannot be true yet
               fix: leave it out or write false"#]],
+    );
+}
+
+/// A configuration with `key` too.
+fn with(key: &str, value: &str) -> String {
+    format!(
+        "{{\n  \"boot-source\": {{ \"kernel_image_path\": \"Image\" }},\n  \"{key}\": {value}\n}}"
+    )
+}
+
+#[test]
+fn a_profile_is_named_or_held() {
+    let profile = |value: &str| parse(&with("guest-abi", value)).unwrap().guest_abi;
+    assert_eq!(profile("\"arm64-v0\"").unwrap().name, "arm64-v0");
+    assert_eq!(profile("{ \"format\": 1, \"name\": \"mine\" }").unwrap().name, "mine");
+    assert_eq!(profile("null"), None);
+}
+
+#[test]
+fn what_is_wrong_in_a_profile_has_its_place_in_the_configuration() {
+    wrong(
+        &with("guest-abi", "{ \"format\": 1,\n    \"nmae\": \"mine\" }"),
+        &expect![[r#"
+        error: cannot use the value of `guest-abi`
+          because: line 4, column 5: there is no key `nmae`
+          fix: write `name`"#]],
+    );
+    wrong(
+        &with("guest-abi", "7"),
+        &expect![[r#"
+        error: cannot use the value of `guest-abi`
+          because: line 3, column 16: the document cannot be 7
+          fix: write an object, `{ ... }`"#]],
+    );
+    wrong(
+        &with("guest-abi", "\"arm64-v7\""),
+        &expect![[r#"
+        error: there is no profile `arm64-v7` in this release, and no file of that name
+          fix: write `arm64-v1`, or name a file that exists"#]],
+    );
+}
+
+#[test]
+fn a_cpu_configuration_is_held_or_in_a_file() {
+    let held = parse(&with("cpu-config", "{ \"kvm_capabilities\": [] }")).unwrap();
+    assert!(held.cpu_config.is_some());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "{ \"reg_modifiers\": null }").unwrap();
+    let path = serde_json::to_string(file.path()).unwrap();
+    assert!(parse(&with("cpu-config", &path)).unwrap().cpu_config.is_some());
+    wrong(
+        &with("cpu-config", "{ \"msr_modifiers\": [] }"),
+        &expect![[r#"
+        error: cannot use the value of `cpu-config`
+          because: line 3, column 19: there is no key `msr_modifiers`
+          fix: write `reg_modifiers`"#]],
+    );
+    wrong(
+        &with("cpu-config", "\"no/such/file\""),
+        &expect![[r#"
+        error: cannot read `no/such/file`
+          because: No such file or directory (os error 2)
+          fix: name a file that exists and can be read"#]],
     );
 }
 
