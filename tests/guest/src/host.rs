@@ -73,12 +73,10 @@ impl Host {
     /// Looks at the host. What cannot be found out is missed by the tests that need
     /// it.
     pub(crate) fn probe() -> Self {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
         let folder =
             |name, default: &str| PathBuf::from(env::var_os(name).unwrap_or(default.into()));
         Self {
-            kernel: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
+            kernel: kernel(),
             cpu: cpu(),
             gic: gic().unwrap_or_default(),
             guests: folder("KEDGE_GUESTS", "/kedge/guests"),
@@ -172,6 +170,13 @@ impl Host {
             .find(|guest| guest.join("Image").exists())
             .with_context(|| format!("there is no kernel in {}", self.guests.display()))
     }
+}
+
+/// The kernel's release, as numbers.
+pub(crate) fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// QEMU's `-cpu` without properties.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::evidence;
+use crate::{evidence, host};
 
 /// The longest that anything but a Linux guest may take.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -19,6 +19,10 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// A guest's output comes byte by byte: to be woken for each would cost a small
 /// host more than the guest does.
 const BETWEEN_READS: Duration = Duration::from_millis(3);
+
+const GUEST_ABI: &str = "--guest-abi";
+/// The first kernel that can give the default profile.
+const SINCE_ARM64_V1: (u32, u32) = (5, 19);
 
 /// A command line.
 pub(crate) struct Kedge(Command);
@@ -99,13 +103,20 @@ impl Kedge {
         self.finish_within(SOON)
     }
 
-    /// The command as it stands, for whoever starts it in a way of their own.
-    pub(crate) fn into_command(self) -> Command {
+    /// The command, for whoever starts it in a way of their own. Where the host cannot give
+    /// the default profile, and no other was asked for, it gets the one that every host
+    /// can give.
+    pub(crate) fn into_command(mut self) -> Command {
+        let asked = self.0.get_args().any(|word| word == GUEST_ABI);
+        let is_run = self.0.get_args().next().is_some_and(|word| word == "run");
+        if is_run && !asked && host::kernel() < SINCE_ARM64_V1 {
+            self.0.args([GUEST_ABI, "arm64-v0"]);
+        }
         self.0
     }
 
-    fn spawn(mut self) -> anyhow::Result<Running> {
-        let mut child = self.0.spawn().context("cannot start the program")?;
+    fn spawn(self) -> anyhow::Result<Running> {
+        let mut child = self.into_command().spawn().context("cannot start the program")?;
         let stdin = child.stdin.take();
         let stdout = Listener::new(child.stdout.take().context("stdout is a pipe")?);
         let stderr = Listener::new(child.stderr.take().context("stderr is a pipe")?);
