@@ -438,15 +438,15 @@ fn two_hosts_are_compared_side_by_side() {
         1
         older.json newer.json
         ID_PFR0_EL1 scope unchanging whole VM
-        ID_PFR0_EL1 3:0 takes - 0x0, 0x1
-        ID_PFR0_EL1 7:4 takes - 0x0, 0x1, 0x2, 0x3
-        ID_PFR0_EL1 11:8 takes - 0x0, 0x1
-        ID_PFR0_EL1 19:16 takes - 0x0, 0x1, 0x2
-        ID_PFR0_EL1 27:24 takes - 0x0, 0x1
+        ID_PFR0_EL1 State0 3:0 takes - 0x0, 0x1
+        ID_PFR0_EL1 State1 7:4 takes - 0x0, 0x1, 0x2, 0x3
+        ID_PFR0_EL1 State2 11:8 takes - 0x0, 0x1
+        ID_PFR0_EL1 CSV2 19:16 takes - 0x0, 0x1, 0x2
+        ID_PFR0_EL1 DIT 27:24 takes - 0x0, 0x1
         ID_PFR1_EL1 scope unchanging whole VM
-        ID_PFR1_EL1 3:0 takes - 0x0, 0x1
-        ID_PFR1_EL1 15:12 takes - 0x0, 0x1
-        ID_PFR1_EL1 19:16 takes - 0x0, 0x1"#]]
+        ID_PFR1_EL1 ProgMod 3:0 takes - 0x0, 0x1
+        ID_PFR1_EL1 Virtualization 15:12 takes - 0x0, 0x1
+        ID_PFR1_EL1 GenTimer 19:16 takes - 0x0, 0x1"#]]
     .assert_eq(&start.join("\n"));
     drop((older_folder, newer_folder));
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{CpuAbi, GuestAbi, IdPromise};
+use crate::fields::{self, Field};
 use crate::hex::Hex;
 use crate::host::{FoundFirmware, FoundIdReg, HostAbi};
 use crate::probe::identity;
@@ -56,7 +57,7 @@ pub(super) fn profiles(one: &GuestAbi, other: &GuestAbi) -> Vec<Difference> {
         push(&mut found, &firmware.to_string(), "", one, other);
     }
     for (id, [one, other]) in paired(promised(one), promised(other)) {
-        fields(&mut found, &identity::name(id), one, other);
+        promises(&mut found, id, one, other);
     }
     let varying = |abi: &GuestAbi| {
         let mut all = BTreeMap::new();
@@ -208,18 +209,19 @@ fn push(
 }
 
 /// Compares the promises (value and mask) of a register in fields of four bits.
-fn fields(
+fn promises(
     found: &mut Vec<Difference>,
-    register: &str,
+    id: RegId,
     one: Option<(u64, u64)>,
     other: Option<(u64, u64)>,
 ) {
+    let register = identity::name(id);
     let (Some(one), Some(other)) = (one, other) else {
         let whole = |(value, mask)| match mask {
             u64::MAX => Hex(value).to_string(),
             _ => format!("{value:#x} of {mask:#x}"),
         };
-        return push(found, register, "", one.map(whole), other.map(whole));
+        return push(found, &register, "", one.map(whole), other.map(whole));
     };
     for shift in (0..u64::BITS).step_by(4) {
         let text = |(value, mask): (u64, u64)| match (value >> shift & 0xf, mask >> shift & 0xf) {
@@ -227,12 +229,17 @@ fn fields(
             (value, 0xf) => Some(format!("{value:#x}")),
             (value, mask) => Some(format!("{value:#x} of {mask:#x}")),
         };
-        push(found, register, &bits(shift), text(one), text(other));
+        push(found, &register, &bits(id, shift), text(one), text(other));
     }
 }
 
-fn bits(shift: u32) -> String {
-    format!("{}:{shift}", shift + 3)
+/// Four bits of a register: the fields that they belong to, and where they are.
+fn bits(register: RegId, shift: u32) -> String {
+    let within = |field: &&Field| field.shift < shift + 4 && shift < field.shift + field.width;
+    let named = fields::of(register).iter().filter(within);
+    let names: Vec<_> = named.map(|field| field.name).filter(|name| !name.is_empty()).collect();
+    let space = if names.is_empty() { "" } else { " " };
+    format!("{}{space}{}:{shift}", names.join("/"), shift + 3)
 }
 
 /// Compares what two hosts have of a register in fields of four bits.
@@ -250,8 +257,9 @@ fn id_register(
     push(found, subject, "scope", scope(one), scope(other));
     for shift in (0..u64::BITS).step_by(4) {
         let value = |register: &FoundIdReg| Some(format!("{:#x}", register.value.0 >> shift & 0xf));
-        push(found, subject, &bits(shift), value(one), value(other));
-        let part = format!("{} takes", bits(shift));
+        let part = bits(one.id, shift);
+        push(found, subject, &part, value(one), value(other));
+        let part = format!("{part} takes");
         push(found, subject, &part, takes(one, shift), takes(other, shift));
     }
 }

@@ -131,8 +131,8 @@ fn differences_are_by_register_and_by_field() {
         std_bmap : trng | none
         vendor_hyp_bmap : func-feat,ptp | none
         MIDR_EL1 : - | 0x410fd0c0 of 0xffffffff
-        ID_AA64PFR0_EL1 7:4: 0x2 | 0x1
-        ID_AA64PFR0_EL1 11:8: 0x0 of 0x1 | -
+        ID_AA64PFR0_EL1 EL1 7:4: 0x2 | 0x1
+        ID_AA64PFR0_EL1 EL2 11:8: 0x0 of 0x1 | -
         ID_AA64PFR0_EL1 may vary in: - | 0xf00
         cpu.features : - | sve, pmu
         cpu.implementation : host | promised
