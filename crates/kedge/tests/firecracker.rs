@@ -43,7 +43,8 @@ fn refused(words: &[&str], outcome: &Expect) {
 /// The profile in what `--dry-run` printed.
 fn profile_in(outcome: &str) -> String {
     let lines = outcome.lines().skip_while(|line| *line != "  \"guest_abi\": {");
-    let lines: Vec<_> = lines.take_while(|line| *line != "  },").collect();
+    let lines = lines.take_while(|line| *line != "  },");
+    let lines: Vec<_> = lines.filter_map(|line| line.strip_prefix("  ")).collect();
     lines.join("\n")
 }
 
