@@ -4,16 +4,17 @@ use kedge_ids::RegId;
 
 use super::identity::Identity;
 use super::{Findings, Fleet};
-use crate::abi::{CpuAbi, IdPromise, Implementation};
+use crate::abi::{CpuAbi, IdPromise, Implementation, ImplementationIds, Promises};
 use crate::hex::Hex;
 use crate::host::HostAbi;
+use crate::register::{Firmware, FwReg};
 
 /// The features that a machine may have or not; all vCPUs have the others alike.
 const OPTIONAL: [&str; 3] = [PMU, SVE, "ptrauth"];
 const PMU: &str = "pmu";
 const SVE: &str = "sve";
 
-/// `MIDR_EL1`, `REVIDR_EL1` and `AIDR_EL1`.
+/// What tells one CPU from another.
 pub(super) const IMPLEMENTATION: [(RegId, &str); 3] = [
     (RegId::system(3, 0, 0, 0, 0), "MIDR_EL1"),
     (RegId::system(3, 0, 0, 0, 6), "REVIDR_EL1"),
@@ -21,7 +22,7 @@ pub(super) const IMPLEMENTATION: [(RegId, &str); 3] = [
 ];
 
 /// What all hosts have.
-pub(super) fn promises(fleet: &Fleet<'_>, found: &mut Findings) -> CpuAbi {
+pub(super) fn promises(fleet: &Fleet<'_>, firmware: &Promises, found: &mut Findings) -> CpuAbi {
     let mut features = features(fleet, found);
     let own = implementation(fleet, found);
     if own.is_some() {
@@ -55,15 +56,32 @@ pub(super) fn promises(fleet: &Fleet<'_>, found: &mut Findings) -> CpuAbi {
             Implementation::Promised
         }
     };
-    let sve_lengths = features.iter().any(|name| name == SVE).then_some(lengths);
     CpuAbi {
+        sve_lengths: features.iter().any(|name| name == SVE).then_some(lengths),
         features: Some(features),
         id_registers: promises,
         varying,
-        sve_lengths,
         implementation,
-        implementations: Vec::new(),
+        implementations: implementations(fleet, firmware),
     }
+}
+
+/// The CPUs that a guest is told it may find itself on, where they differ and it can be
+/// told.
+fn implementations(fleet: &Fleet<'_>, firmware: &Promises) -> Vec<ImplementationIds> {
+    let told = firmware.get(Firmware::Known(FwReg::VendorHypBmap2)).unwrap_or(0);
+    let mut all: Vec<_> = fleet.hosts().map(implementation_of).collect();
+    all.sort_unstable();
+    all.dedup();
+    if told == 0 || all.len() < 2 {
+        return Vec::new();
+    }
+    let ids = |[midr, revidr, aidr]: [u64; 3]| ImplementationIds {
+        midr: Hex(midr),
+        revidr: Hex(revidr),
+        aidr: Hex(aidr),
+    };
+    all.into_iter().map(ids).collect()
 }
 
 /// The features that all hosts have.
@@ -154,4 +172,37 @@ fn implementation(fleet: &Fleet<'_>, found: &mut Findings) -> Option<Vec<IdPromi
         mask: Hex(u64::MAX),
     };
     Some(IMPLEMENTATION.into_iter().zip(first).map(promise).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::HostLimits;
+    use crate::{FoundCpu, HostAbilities};
+
+    /// A host that has vectors of these lengths and nothing else.
+    fn host(lengths: &[u32]) -> (String, HostAbi) {
+        let limits = HostLimits { sve_lengths: lengths.to_vec(), ..HostLimits::default() };
+        let host = HostAbi {
+            format: HostAbi::FORMAT,
+            limits,
+            abilities: HostAbilities::default(),
+            firmware: Vec::new(),
+            cpus: vec![FoundCpu::default()],
+        };
+        (words(lengths), host)
+    }
+
+    fn common(all: &[&[u32]]) -> Vec<u32> {
+        let hosts: Vec<_> = all.iter().map(|lengths| host(lengths)).collect();
+        sve_lengths(&Fleet::new(&hosts), &mut Findings::default())
+    }
+
+    #[test]
+    fn vectors_are_as_long_as_all_hosts_have_the_same_lengths() {
+        assert_eq!(common(&[&[128, 256, 512], &[128, 256]]), [128, 256]);
+        assert_eq!(common(&[&[128, 256, 512], &[128, 384, 512]]), [128]);
+        assert_eq!(common(&[&[128, 256, 512], &[128, 512]]), [128]);
+        assert_eq!(common(&[&[256], &[128]]), [0; 0]);
+    }
 }

@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 
 use super::{Findings, Fleet};
 use crate::abi::Promises;
-use crate::hex::Hex;
 use crate::host::{HostAbi, Takes};
 use crate::register::{Domain, Firmware, FwReg, FwSpec};
 use crate::table::TABLE;
@@ -14,16 +13,21 @@ use crate::table::TABLE;
 pub(super) fn promises(fleet: &Fleet<'_>, found: &mut Findings) -> (Promises, Promises) {
     let (mut firmware, mut levels) = (Promises::default(), Promises::default());
     for spec in TABLE {
-        let Some(value) = chosen(fleet, spec) else {
-            found.conflict(fleet, spec.name, |host| has(host, spec));
-            continue;
+        let (promises, can_be_left_out) = match spec.domain {
+            Domain::Level(_) => (&mut levels, true),
+            Domain::Version(_) | Domain::Bits(_) => (&mut firmware, false),
         };
-        lost(fleet, spec, value, found);
-        let promises = match spec.domain {
-            Domain::Level(_) => &mut levels,
-            Domain::Version(_) | Domain::Bits(_) => &mut firmware,
-        };
-        promises.set(Firmware::Known(spec.reg), value);
+        match chosen(fleet, spec) {
+            Some(value) => {
+                lost(fleet, spec, value, found);
+                promises.set(Firmware::Known(spec.reg), value);
+            }
+            None if can_be_left_out => {
+                let lists = |host: &HostAbi| host.firmware(spec.reg).is_some();
+                found.lost(fleet, spec.name, lists, |host| has(host, spec));
+            }
+            None => found.conflict(fleet, spec.name, |host| has(host, spec)),
+        }
     }
     unknown(fleet, found);
     (firmware, levels)
@@ -34,8 +38,7 @@ fn gives(host: &HostAbi, reg: FwReg, value: u64) -> bool {
     let spec = reg.spec();
     let Some(register) = host.firmware(reg) else {
         let without = spec.absent.and_then(|absent| absent.means(host.abilities.ptp));
-        let asks_nothing = matches!(spec.domain, Domain::Level(_)) && value == 0;
-        return asks_nothing || without == Some(value);
+        return without == Some(value);
     };
     let taken = match &register.takes {
         Takes::Values(values) | Takes::Levels(values) => values.iter().any(|hex| hex.0 == value),
@@ -101,17 +104,11 @@ fn has(host: &HostAbi, spec: &FwSpec) -> String {
             None => "has no such register".to_owned(),
         };
     };
-    let words = |values: &[Hex]| {
-        let words: Vec<_> = values.iter().map(|value| spec.reg.format(value.0)).collect();
-        words.join(", ")
-    };
-    match &register.takes {
-        Takes::Values(values) => format!("takes {}", words(values)),
-        Takes::Levels(levels) => format!("is as good as {}", words(levels)),
-        Takes::Bits { bits, empty: true } => format!("takes any of {}", spec.reg.format(bits.0)),
-        Takes::Bits { bits, .. } => format!("takes one or more of {}", spec.reg.format(bits.0)),
-        Takes::Untried => format!("shows {}", register.default),
+    if let Takes::Levels(levels) = &register.takes {
+        let words: Vec<_> = levels.iter().map(|level| spec.reg.format(level.0)).collect();
+        return format!("is as good as {}", words.join(", "));
     }
+    format!("takes {}", register.takes.words(Firmware::Known(spec.reg)))
 }
 
 /// Registers of which this release does not know what they offer.

@@ -19,7 +19,7 @@ pub(super) fn promises(fleet: &Fleet<'_>, firmware: &Promises, found: &mut Findi
         pv_time: Some(pv_time(fleet, firmware, found)),
         gic,
         gicd_revision: gic.and_then(|version| revision(fleet, version, found)),
-        gicd_typer2: gic.and_then(|version| typer2(fleet, version)),
+        gicd_typer2: gic.and_then(|version| typer2(fleet, version, found)),
         ipa_bits: ipa_bits(fleet, found),
         ..MachineAbi::default()
     }
@@ -110,9 +110,16 @@ fn revision(fleet: &Fleet<'_>, version: GicVersion, found: &mut Findings) -> Opt
     chosen
 }
 
-/// The abilities that all have: each can be taken away, none can be given.
-fn typer2(fleet: &Fleet<'_>, version: GicVersion) -> Option<Hex> {
-    let mut all = fleet.hosts().map(|host| host.gic(version).and_then(|gic| gic.typer2));
-    let first = all.next().flatten()?;
-    all.try_fold(first, |common, one| Some(Hex(common.0 & one?.0)))
+/// It tells of the host's own interrupt controller, and no trial showed that it can tell
+/// of another.
+fn typer2(fleet: &Fleet<'_>, version: GicVersion, found: &mut Findings) -> Option<Hex> {
+    let of = |host: &HostAbi| host.gic(version).and_then(|gic| gic.typer2);
+    let first = fleet.hosts().next().and_then(of);
+    if fleet.all(|host| of(host) == first) {
+        return first;
+    }
+    found.conflict(fleet, "gicd_typer2", |host| {
+        of(host).map_or_else(|| "has none".to_owned(), |typer2| format!("takes only {typer2}"))
+    });
+    None
 }

@@ -53,7 +53,7 @@ pub fn baseline(hosts: &[(String, HostAbi)]) -> Result<Baseline, BaselineError> 
     let fleet = Fleet::new(hosts);
     let mut found = Findings::default();
     let (firmware, levels) = firmware::promises(&fleet, &mut found);
-    let cpu = cpu::promises(&fleet, &mut found);
+    let cpu = cpu::promises(&fleet, &firmware, &mut found);
     let machine = machine::promises(&fleet, &firmware, &mut found);
     let Findings { mut losses, conflicts } = found;
     if !conflicts.is_empty() {

@@ -1,5 +1,7 @@
 //! What `cargo xtask record` found on real kernels: `resources/hosts`.
 
+#![allow(dead_code, reason = "each test uses some of these")]
+
 use std::path::Path;
 
 use kedge_firmware::HostAbi;
@@ -16,7 +18,6 @@ pub(crate) fn host(name: &str) -> (String, HostAbi) {
     (name.to_owned(), serde_json::from_slice(&text).unwrap())
 }
 
-#[allow(dead_code, reason = "each test uses some of these")]
 /// Recordings of `cpu` on each of `kernels`.
 pub(crate) fn hosts(cpu: &str, kernels: &[&str]) -> Vec<(String, HostAbi)> {
     kernels.iter().map(|kernel| host(&format!("{cpu}-{kernel}"))).collect()
