@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use kedge_arch::regs;
 use kedge_firmware::{
-    Birth, Firmware, GuestAbi, Live, Manner, Plan, Planned, RegRow, RegValue, RegisterState,
-    Restored, Rules, SavedRegister, Source, builtin, capture, plan,
+    Birth, GuestAbi, Live, Manner, Newborn, Plan, Planned, RegRow, RegisterState, Restored, Rules,
+    Source, builtin, capture, plan, settle,
 };
-use kedge_hv::{Abilities, Exit, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig};
+use kedge_guest_memory::GuestAddress;
+use kedge_hv::{Exit, Gic, GicConfig, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig};
 use kedge_hv_model::{ModelHypervisor, Program, Release, Step, Width, psci};
 use kedge_ids::{RegId, VcpuId};
 
@@ -17,13 +18,21 @@ use crate::recorder::{Access, Log, Recorder};
 pub(crate) struct Machine {
     pub(crate) vcpus: Vec<Recorder>,
     pub(crate) features: VcpuFeatures,
-    pub(crate) abilities: Abilities,
+    pub(crate) hypervisor: ModelHypervisor,
     pub(crate) vm: Arc<dyn Vm>,
+    gic: Box<dyn Gic>,
     log: Log,
 }
 
 /// Where guest code tells the answers of its calls.
 const TELL: u64 = 0x900_0000;
+
+const GIC: GicConfig = GicConfig::V3 {
+    distributor: GuestAddress(0x800_0000),
+    redistributors: GuestAddress(0x80a_0000),
+    its: None,
+    spis: 32,
+};
 
 impl Machine {
     /// Two vCPUs without optional features.
@@ -32,7 +41,7 @@ impl Machine {
     }
 
     pub(crate) fn with(release: &Release, vcpus: u32, features: VcpuFeatures) -> Self {
-        Self::on(&ModelHypervisor::new(release).unwrap(), vcpus, features)
+        Self::on(ModelHypervisor::new(release).unwrap(), vcpus, features)
     }
 
     /// Two vCPUs, the first of which will make these calls: function, and arguments.
@@ -44,10 +53,10 @@ impl Machine {
         let off = Step::call(psci::SYSTEM_OFF, [0; 3]);
         let program = Program::new(calls.iter().copied().flat_map(one).chain(off));
         let hypervisor = ModelHypervisor::new(release).unwrap().with_program(VcpuId(0), program);
-        Self::on(&hypervisor, 2, VcpuFeatures::PSCI_0_2)
+        Self::on(hypervisor, 2, VcpuFeatures::PSCI_0_2)
     }
 
-    pub(crate) fn on(hypervisor: &dyn Hypervisor, vcpus: u32, features: VcpuFeatures) -> Self {
+    pub(crate) fn on(hypervisor: ModelHypervisor, vcpus: u32, features: VcpuFeatures) -> Self {
         let vm = hypervisor.create_vm(&VmConfig::new(40)).unwrap();
         let log = Log::default();
         let create = |id| {
@@ -61,7 +70,9 @@ impl Machine {
                 vcpu.finalize_sve().unwrap();
             }
         }
-        Self { vcpus, features, abilities: hypervisor.abilities(), vm, log }
+        let gic = vm.create_gic(&GIC).unwrap();
+        gic.init().unwrap();
+        Self { vcpus, features, hypervisor, vm, gic, log }
     }
 
     pub(crate) fn refs(&self) -> Vec<&dyn Vcpu> {
@@ -105,24 +116,20 @@ impl Machine {
         self.accesses().into_iter().filter_map(of).collect()
     }
 
-    /// Its guest is born with a profile: what the profile promises is written, as far
-    /// as the kernel lists it.
+    /// Its guest is born with a profile.
     pub(crate) fn born(&self, abi: &str) -> Birth {
-        self.born_with(builtin(abi).unwrap())
+        self.born_with(&builtin(abi).unwrap())
     }
 
-    pub(crate) fn born_with(&self, abi: GuestAbi) -> Birth {
-        let list = self.list();
-        for (firmware, value) in abi.firmware.iter().filter(|(f, _)| list.contains(&f.id())) {
-            self.write(0, firmware.id(), *value);
-        }
-        for promise in abi.cpu.id_registers.iter().filter(|promise| list.contains(&promise.id)) {
-            let now = self.read(0, promise.id);
-            self.write(0, promise.id, now & !promise.mask.0 | promise.value.0);
-        }
-        let firmware = list.into_iter().filter(|id| Firmware::of(*id).is_some());
-        let read = |id| SavedRegister { id, value: RegValue(self.vcpus[0].reg(id).unwrap()) };
-        Birth { abi, firmware: firmware.map(read).collect() }
+    pub(crate) fn born_with(&self, abi: &GuestAbi) -> Birth {
+        let vcpus = self.refs();
+        let newborn = Newborn {
+            hypervisor: &self.hypervisor,
+            vm: self.vm.as_ref(),
+            gic: Some(self.gic.as_ref()),
+            vcpus: &vcpus,
+        };
+        settle(&newborn, abi).unwrap().birth
     }
 
     /// Its registers.
@@ -135,7 +142,7 @@ impl Machine {
     }
 
     pub(crate) fn source(&self) -> Source {
-        Source { features: self.features, abilities: self.abilities }
+        Source { features: self.features, abilities: self.hypervisor.abilities() }
     }
 
     /// What becomes of `state` here.
@@ -144,7 +151,7 @@ impl Machine {
     }
 
     pub(crate) fn plan_by(&self, state: &RegisterState, rules: &Rules<'_>) -> Planned {
-        plan(state, &mut Live::new(&self.refs(), self.abilities), rules).unwrap()
+        plan(state, &mut Live::new(&self.refs(), self.hypervisor.abilities()), rules).unwrap()
     }
 
     /// Restores `state` here.

@@ -143,7 +143,7 @@ fn row_07_one_that_cannot_read_zero_is_refused() {
 fn row_08_what_is_no_bitmap_is_never_zeroed() {
     let old = Machine::new(&V7_2);
     assert!(old.vcpus[0].set_reg64(RegId::PSCI_VERSION, 0).is_err());
-    let state = old.save(old.born_with(with_unknown(UnknownFirmware::Neutralise)));
+    let state = old.save(old.born_with(&with_unknown(UnknownFirmware::Neutralise)));
     let new = Machine::new(&LEVEL_MORE);
     new.forget();
     let plan = new.plan(&state).plan;
@@ -195,7 +195,7 @@ fn row_10_a_kernel_without_bitmaps_saves_and_restores() {
 
 fn restored_with(policy: UnknownFirmware) -> u64 {
     let old = Machine::new(&V6_1);
-    let state = old.save(old.born_with(with_unknown(policy)));
+    let state = old.save(old.born_with(&with_unknown(policy)));
     let new = Machine::new(&ON_BY_DEFAULT);
     new.load(&state);
     new.read(0, NEXT_BMAP)
@@ -214,7 +214,7 @@ fn what_was_adopted_at_birth_survives_a_restore_by_a_build_that_does_not_know_it
     for (policy, value) in [(UnknownFirmware::Neutralise, 0), (UnknownFirmware::Adopt, 0xff)] {
         let old = Machine::new(&ON_BY_DEFAULT);
         old.write(0, NEXT_BMAP, value);
-        let state = old.save_by(old.born_with(with_unknown(policy)), &old_build);
+        let state = old.save_by(old.born_with(&with_unknown(policy)), &old_build);
         let new = Machine::new(&ON_BY_DEFAULT);
         new.load_by(&state, &old_build);
         assert_eq!(new.read(1, NEXT_BMAP), value);

@@ -28,7 +28,7 @@ fn matrix(abi: &GuestAbi, features: VcpuFeatures, rules: &Rules<'_>) -> String {
     let mut text = String::new();
     for source in RELEASES {
         let machine = Machine::with(source, 2, features);
-        let state = machine.save(machine.born_with(abi.clone()));
+        let state = machine.save(machine.born_with(abi));
         write!(text, "from {}:", source.name).unwrap();
         for destination in RELEASES {
             let machine = Machine::with(destination, 2, features);
@@ -138,7 +138,7 @@ const DFR0: RegId = RegId::system(3, 0, 0, 5, 0);
 fn row_24_a_guest_with_the_cpu_of_an_older_kernel_keeps_it_there_and_back() {
     let [old, new] = [&RELEASES[1], &RELEASES[3]];
     let machine = Machine::new(new);
-    let state = machine.save(machine.born_with(like(old, DFR0)));
+    let state = machine.save(machine.born_with(&like(old, DFR0)));
     let back = Machine::new(old);
     back.load(&state);
     assert_eq!(back.read(1, DFR0), machine.read(1, DFR0));
