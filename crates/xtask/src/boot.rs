@@ -31,6 +31,17 @@ pub(crate) struct Args {
     guest: Option<String>,
 }
 
+/// Runs kedge, `$0`, with the default profile or, on a kernel that cannot honour it, with the one that kedge names. A
+/// dry run that writes a device tree builds the machine, and judges the profile before it opens anything.
+const ON_ANY_KERNEL: &str = r#"
+profile=$("$0" "$@" --dry-run --dump-dtb /dev/null 2>&1 >/dev/null | sed -n 's/.*`--guest-abi \([^`]*\)`.*/\1/p')
+if [ -n "$profile" ]; then
+    echo "this kernel cannot honour the default profile: the guest gets $profile"
+    set -- "$@" --guest-abi "$profile"
+fi
+exec "$0" "$@"
+"#;
+
 /// What the guest does once it is up: a word of its init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
@@ -73,7 +84,8 @@ fn here(kedge: &Path, label: &str, then: Then) -> anyhow::Result<ExitCode> {
     let kernel = kernels::kernel(label, PageSize::K4)?;
     let initrd = images::initrd(&kernel)?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let mut command = Command::new(kedge);
+    let mut command = Command::new("sh");
+    command.args(["-c", ON_ANY_KERNEL]).arg(kedge);
     command.args(kedge_arguments(&text(&kernel.image()), &text(&initrd), then));
     let mut guest = Watched::default();
     if then == Then::PowerOff {
@@ -95,7 +107,7 @@ fn inside(args: &Args, kedge: PathBuf, label: &str, then: Then) -> anyhow::Resul
     let mut files = vec![Overlay::copy("/kedge/bin/kedge", kedge)];
     files.extend(host::guest_files(&guest)?);
     let file = |name: &str| format!("/kedge/guests/{label}/{name}");
-    let mut command = vec!["kedge".to_owned()];
+    let mut command = ["sh", "-c", ON_ANY_KERNEL, "kedge"].map(str::to_owned).to_vec();
     command.extend(kedge_arguments(&file("Image"), &file("initrd.gz"), then));
     let mut job = HostJob::new(command, files);
     (job.stdin, job.timeout) = match then {
