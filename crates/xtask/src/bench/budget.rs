@@ -32,6 +32,7 @@ pub(super) const BUDGETS: &[Budget] = &[
     Budget { subject: "null-guest", figure: "cpu_us",   name: "null guest, CPU time",    unit: Unit::Ms,      most: 4_500 },
     Budget { subject: "null-guest", figure: "wall_us",  name: "null guest, wall time",   unit: Unit::Ms,      most: 10_000 },
     Budget { subject: "null-guest", figure: "peak_kib", name: "null guest, peak memory", unit: Unit::MbOfKib, most: 4_500 },
+    Budget { subject: "profile",    figure: "cpu_us",   name: "of it for its profile",   unit: Unit::Ms,      most: 500 },
     Budget { subject: "binary",     figure: "bytes",    name: "kedge, stripped",         unit: Unit::Mb,      most: 4_000 },
 ];
 
@@ -53,6 +54,20 @@ impl Measured {
                 self.set(subject, figure, value);
             }
         }
+    }
+
+    /// Takes what the first of `subjects` costs more than the second; nothing, where it
+    /// costs less.
+    pub(super) fn difference(
+        &mut self,
+        name: &str,
+        figure: &str,
+        subjects: [&str; 2],
+    ) -> anyhow::Result<()> {
+        let [with, without] = subjects;
+        let more = self.get(with, figure)?.saturating_sub(self.get(without, figure)?);
+        self.set(name, figure, more);
+        Ok(())
     }
 
     /// What starting and ending a program costs by itself.
@@ -135,8 +150,21 @@ mod tests {
     }
 
     #[test]
+    fn a_difference_is_a_figure_of_its_own() {
+        let mut measured = measured();
+        measured.line("bench host-guest cpu_us=4400");
+        measured.difference("profile", "cpu_us", ["null-guest", "host-guest"]).unwrap();
+        let (text, within) = BUDGETS[3].compare(&measured).unwrap();
+        assert_eq!(text, "of it for its profile      0.100 ms  at most  0.500 ms  ok");
+        assert!(within);
+        measured.difference("profile", "cpu_us", ["host-guest", "null-guest"]).unwrap();
+        assert!(BUDGETS[3].compare(&measured).unwrap().0.contains(" 0.000 ms"));
+        assert!(measured.difference("none", "cpu_us", ["none", "null-guest"]).is_err());
+    }
+
+    #[test]
     fn memory_is_in_millions_of_bytes() {
-        let texts = [&BUDGETS[2], &BUDGETS[3]].map(|budget| budget.compare(&measured()).unwrap().0);
+        let texts = [&BUDGETS[2], &BUDGETS[4]].map(|budget| budget.compare(&measured()).unwrap().0);
         let expected = [
             "null guest, peak memory    4.404 MB  at most  4.500 MB  ok",
             "kedge, stripped            2.901 MB  at most  4.000 MB  ok",

@@ -19,6 +19,8 @@ const RUNS: &str = "5";
 const TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// A guest that powers off with its first instructions.
 const NULL_GUEST: &str = "kedge run --kernel /kedge/payloads/null.img";
+/// The same, promised nothing.
+const HOST_GUEST: &str = "kedge run --guest-abi host --kernel /kedge/payloads/null.img";
 /// Fork, exec and exit of a program that does nothing: what no program can undercut.
 const FLOOR: &str = "/bin/true";
 
@@ -44,6 +46,7 @@ pub(crate) fn main(_args: &Args) -> anyhow::Result<ExitCode> {
     for line in run(files)? {
         measured.line(&line);
     }
+    measured.difference("profile", "cpu_us", ["null-guest", "host-guest"])?;
     let mut all_within = true;
     for budget in BUDGETS {
         let (text, within) = budget.compare(&measured)?;
@@ -63,7 +66,10 @@ fn run(files: Vec<host::Overlay>) -> anyhow::Result<Vec<String>> {
         memory_mib: 2048,
         ..HostConfig::default()
     };
-    let script = format!("bench floor {RUNS} {FLOOR} && bench null-guest {RUNS} {NULL_GUEST}");
+    let script = format!(
+        "bench floor {RUNS} {FLOOR} && bench null-guest {RUNS} {NULL_GUEST} \
+                          && bench host-guest {RUNS} {HOST_GUEST}"
+    );
     let words = ["sh", "-c", &script].map(str::to_owned);
     let mut job = HostJob::new(words.to_vec(), files);
     job.timeout = TIMEOUT;
