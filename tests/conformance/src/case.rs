@@ -45,6 +45,8 @@ pub enum Need {
     Bitmaps,
     /// SYSTEM_SUSPEND, and power states to go with it.
     Suspend,
+    /// No SYSTEM_SUSPEND.
+    NoSuspend,
     /// PSCI 1.1.
     Psci1_1,
     /// PSCI 1.3.
@@ -125,6 +127,7 @@ impl Abilities {
             Need::TwoWidths => self.features.contains(VcpuFeatures::EL1_32BIT),
             Need::Bitmaps => self.bitmaps,
             Need::Suspend => self.suspend,
+            Need::NoSuspend => !self.suspend,
             Need::Psci1_1 => self.psci >= 0x1_0001,
             Need::Psci1_3 => self.psci >= 0x1_0003,
             Need::GicV2 => self.gics.contains(&GicVersion::V2),

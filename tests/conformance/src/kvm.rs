@@ -1,4 +1,5 @@
-//! The suite over `hv_kvm`.
+//! The suite over `hv_kvm`, and what it says of the model: that it is this kernel, and
+//! that it would not be with any of its rules flipped.
 
 use std::env;
 use std::process::ExitCode;
@@ -6,10 +7,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use kedge_conformance::backend::{GuestCode, Instructions};
-use kedge_conformance::{Abilities, Backend, Ctx, Model, facts, record, suite};
-use kedge_hv::Hypervisor;
+use kedge_conformance::facts::Holds;
+use kedge_conformance::mutations::{MUTATIONS, need_of, with_wrong_errno};
+use kedge_conformance::{Backend, Ctx, Known, Model, Need, facts, record, suite};
+use kedge_hv::{GicVersion, Hypervisor};
 use kedge_hv_kvm::Kvm;
-use kedge_hv_model::{ModelHypervisor, release};
+use kedge_hv_model::{ModelHypervisor, Recording, Refusal, Release, release};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// KVM, which runs instructions.
@@ -35,7 +38,8 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         return Ok(libtest_mimic::run(&arguments, names()).exit_code());
     }
     let host = Arc::new(Host(Kvm::open()?));
-    let abilities = Abilities::probe(&Ctx::new(host.as_ref()))?;
+    let known = Arc::new(Known::new(host.clone())?);
+    let abilities = known.abilities();
     let mut trials = Vec::new();
     for case in suite::cases() {
         let host = Arc::clone(&host);
@@ -43,7 +47,10 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
         trials.push(Trial::test(case.name, trial).with_ignored_flag(!abilities.meet(case.need)));
     }
     if let Ok(name) = env::var("KEDGE_HOST_KERNEL") {
-        trials.extend(comparisons(&host, &name)?);
+        let release =
+            release(&name).with_context(|| format!("KEDGE_HOST_KERNEL: no model of {name}"))?;
+        trials.extend(comparisons(&known, release)?);
+        trials.extend(flipped_rules(&known, release)?);
     }
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }
@@ -54,23 +61,45 @@ fn names() -> Vec<Trial> {
     suite::cases().map(|case| Trial::test(case.name, || Ok(()))).collect()
 }
 
-/// Compares this host with the model of the release called `name`.
-fn comparisons(host: &Arc<Host>, name: &str) -> anyhow::Result<Vec<Trial>> {
-    let release =
-        release(name).with_context(|| format!("KEDGE_HOST_KERNEL: no model of {name}"))?;
+/// Compares this host with the model of its release.
+fn comparisons(known: &Arc<Known>, release: &'static Release) -> anyhow::Result<Vec<Trial>> {
     let model = Arc::new(Model(ModelHypervisor::new(release)?));
     let mut trials = Vec::new();
     for group in facts::groups() {
-        let ctx = (Ctx::new(host.as_ref()), Ctx::new(model.as_ref()));
-        let comparable = facts::comparable(group.holds, &ctx.0, &ctx.1)?;
-        let (host, model) = (Arc::clone(host), Arc::clone(&model));
-        let trial = move || {
-            facts::compare(group, host.as_ref(), model.as_ref()).map_err(|error| failed(&error))
-        };
-        let title = format!("as the model of {name}: {}", group.name);
+        let comparable = known.is_like(model.as_ref(), group.holds)?;
+        let (known, model) = (Arc::clone(known), Arc::clone(&model));
+        let trial = move || known.compare(group, model.as_ref()).map_err(|error| failed(&error));
+        let title = format!("as the model of {}: {}", release.name, group.name);
         trials.push(Trial::test(title, trial).with_ignored_flag(!comparable));
     }
     Ok(trials)
+}
+
+/// Takes this host for what the model of its release would be with one rule flipped:
+/// something has to speak against it. Only where the model was recorded on such a
+/// host: elsewhere, what differs says nothing.
+fn flipped_rules(known: &Arc<Known>, release: &'static Release) -> anyhow::Result<Vec<Trial>> {
+    let like = known.is_like(&Model(ModelHypervisor::new(release)?), Holds::SameHost)?;
+    let trial = |name: String, need: Need, flipped: Release| {
+        let known = Arc::clone(known);
+        let shown = like && known.abilities().meet(need);
+        let trial = move || notices(&known, &flipped).map_err(|error| failed(&error));
+        Trial::test(format!("flipped: {name}"), trial).with_ignored_flag(!shown)
+    };
+    let rules = MUTATIONS.iter().filter(|flipped| flipped.of.name == release.name);
+    let rules =
+        rules.map(|flipped| trial(flipped.name.to_owned(), flipped.need, flipped.mutated()));
+    let errnos = Refusal::ALL.iter().map(|refusal| {
+        let flipped = with_wrong_errno(release, *refusal);
+        trial(format!("errno of {refusal:?}"), need_of(*refusal), flipped)
+    });
+    Ok(rules.chain(errnos).collect())
+}
+
+fn notices(known: &Known, flipped: &Release) -> anyhow::Result<()> {
+    let host = Recording::parse(flipped.recording)?;
+    let model = Model(ModelHypervisor::on(flipped, host, &[GicVersion::V3]));
+    known.first_failure(&model)?.context("nothing speaks against it").map(drop)
 }
 
 fn failed(error: &anyhow::Error) -> Failed {

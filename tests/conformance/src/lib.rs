@@ -13,9 +13,12 @@ pub mod cases;
 pub mod code;
 pub mod ctx;
 pub mod facts;
+pub mod known;
+pub mod mutations;
 pub mod record;
 pub mod suite;
 
 pub use backend::{Backend, Model};
 pub use case::{Abilities, Case, Need};
 pub use ctx::Ctx;
+pub use known::Known;
