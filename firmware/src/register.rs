@@ -183,7 +183,7 @@ pub struct Absent {
 impl Absent {
     /// The value that means the same on a kernel that has the register; `ptp` as in
     /// [`kedge_hv::Abilities::ptp`].
-    pub fn means(&self, ptp: bool) -> Option<u64> {
+    pub(crate) fn means(&self, ptp: bool) -> Option<u64> {
         let told = self.by_ptp.map(|told| if ptp { told.with } else { told.without });
         told.or(self.same_as)
     }

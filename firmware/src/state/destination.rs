@@ -12,7 +12,7 @@ pub trait Destination {
     /// How many vCPUs it has.
     fn vcpus(&self) -> usize;
 
-    /// Whether its kernel offers precise time (see [`crate::Absent::means`]).
+    /// Whether its kernel offers precise time (see [`crate::Absent`]).
     fn ptp(&self) -> bool;
 
     /// The registers that a vCPU has now. What it has depends on its ID registers.

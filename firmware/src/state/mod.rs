@@ -59,7 +59,7 @@ pub struct RegisterState {
     /// leaves a vCPU off.
     pub features: VcpuFeatures,
     /// Whether the kernel that it was saved on offers precise time, which tells what it
-    /// showed the guest where it had no bitmaps ([`crate::Absent::means`]).
+    /// showed the guest where it had no bitmaps ([`crate::Absent`]).
     pub ptp: bool,
     /// What the guest was born with.
     pub birth: Birth,
