@@ -106,10 +106,9 @@ impl Machine {
         surroundings: Surroundings,
     ) -> Result<Self, BuildError> {
         catalog::arrange(&mut spec.devices)?;
-        let infant = bear(&spec, hypervisor.as_ref(), &surroundings, None)?;
+        let (infant, born) = bear(&spec, hypervisor.as_ref(), &surroundings, None)?;
         let events = mpsc::channel();
         let console = Console::open(&spec, &surroundings, &events.0)?;
-        let born = infant.born.clone();
         let mut machine =
             Self { spec, hypervisor, surroundings, console, events, born, built: None };
         machine.assemble(infant)?;
@@ -176,13 +175,14 @@ impl Machine {
             self.stopper().stop();
         }
         let hypervisor = self.hypervisor.as_ref();
-        let infant = bear(&self.spec, hypervisor, &self.surroundings, Some(&self.born))?;
+        let (infant, _) = bear(&self.spec, hypervisor, &self.surroundings, Some(&self.born))?;
         self.assemble(infant)
     }
 
     fn assemble(&mut self, infant: Infant) -> Result<(), BuildError> {
         let parts = Parts {
             spec: &self.spec,
+            born: &self.born,
             surroundings: &self.surroundings,
             console: &self.console,
             events: &self.events.0,

@@ -2,6 +2,7 @@
 //! machine is built. The command line, the configuration file and embedders all
 //! produce the same value.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -66,12 +67,13 @@ impl MachineSpec {
     }
 
     /// The profile with what the machine asks for beside it.
-    pub(crate) fn effective_abi(&self) -> GuestAbi {
+    pub(crate) fn effective_abi(&self) -> Cow<'_, GuestAbi> {
         match self.psci {
             Some(version) => {
-                self.guest_abi.with(Firmware::Known(FwReg::PsciVersion), version.register())
+                let psci = Firmware::Known(FwReg::PsciVersion);
+                Cow::Owned(self.guest_abi.with(psci, version.register()))
             }
-            None => self.guest_abi.clone(),
+            None => Cow::Borrowed(&self.guest_abi),
         }
     }
 }

@@ -22,7 +22,7 @@ pub use vm_registers::{Outcome, VmRegisters, Written};
 
 use crate::abi::GuestAbi;
 use crate::host::{FoundCpu, HostAbi, HostAbilities};
-use crate::plan::{Plan, check};
+use crate::plan::{Plan, check, deviations};
 use crate::register::Firmware;
 use crate::state::Birth;
 
@@ -135,8 +135,10 @@ pub fn settle(newborn: &Newborn<'_>, abi: &GuestAbi) -> Result<Born, BirthError>
         firmware: settled.found,
         cpus: vec![FoundCpu { id_registers, ..FoundCpu::default() }],
     };
-    let plan = check(abi, &offer);
+    let plan = deviations(abi, &offer);
     if plan.is_refused() {
+        // All of it, and with the cures.
+        let plan = check(abi, &offer);
         return Err(NotHonoured { profile: abi.name.clone(), plan }.into());
     }
     settled.warnings.extend(plan.adaptations().map(ToString::to_string));

@@ -1,5 +1,6 @@
 //! Whether a host can honour a profile.
 
+use super::lines::Lines;
 use super::{Plan, Verdict, firmware, identity, parts};
 use crate::abi::{GuestAbi, HOST, builtin, builtin_names};
 use crate::host::HostAbi;
@@ -17,11 +18,21 @@ pub fn check(abi: &GuestAbi, host: &HostAbi) -> Plan {
     plan
 }
 
+/// The same without the lines of what is kept: nothing is put into words that nobody
+/// reads. Refusals have no cure yet.
+pub(crate) fn deviations(abi: &GuestAbi, host: &HostAbi) -> Plan {
+    made(Lines::of_deviations(), abi, host)
+}
+
 fn judge(abi: &GuestAbi, host: &HostAbi) -> Plan {
-    let mut lines = firmware::lines(abi, host);
-    lines.extend(identity::lines(abi, host));
-    lines.extend(parts::lines(abi, host));
-    Plan { lines }
+    made(Lines::of_everything(), abi, host)
+}
+
+fn made(mut lines: Lines, abi: &GuestAbi, host: &HostAbi) -> Plan {
+    firmware::judge(&mut lines, abi, host);
+    identity::judge(&mut lines, abi, host);
+    parts::judge(&mut lines, abi, host);
+    lines.into_plan()
 }
 
 /// What every host can do.

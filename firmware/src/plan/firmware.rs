@@ -1,6 +1,7 @@
 //! Promises of firmware registers.
 
-use super::{PlanLine, Subject, Verdict};
+use super::lines::Lines;
+use super::{Subject, Verdict};
 use crate::abi::{GuestAbi, UnknownFirmware};
 use crate::hex::Hex;
 use crate::host::{FoundFirmware, HostAbi, Takes};
@@ -14,33 +15,34 @@ const PSCI_0_1: u64 = 0x1;
 const ANY: &str = "any";
 
 /// A line for each promise, and for each register of the host that is not promised.
-pub(super) fn lines(abi: &GuestAbi, host: &HostAbi) -> Vec<PlanLine> {
-    let promised = abi.firmware.iter().map(|(firmware, wanted)| value(*firmware, *wanted, host));
-    let levels = abi.levels.iter().map(|(firmware, wanted)| level(*firmware, *wanted, host));
-    let named = |found: &&FoundFirmware| {
+pub(super) fn judge(lines: &mut Lines, abi: &GuestAbi, host: &HostAbi) {
+    abi.firmware.iter().for_each(|(firmware, wanted)| value(lines, *firmware, *wanted, host));
+    abi.levels.iter().for_each(|(firmware, wanted)| level(lines, *firmware, *wanted, host));
+    for found in &host.firmware {
         let firmware = found.firmware();
-        abi.firmware.get(firmware).or(abi.levels.get(firmware)).is_some()
-    };
-    let others = host.firmware.iter().filter(|found| !named(found));
-    let others = others.map(|found| not_promised(abi.unknown_firmware, found));
-    promised.chain(levels).chain(others).collect()
+        if abi.firmware.get(firmware).or(abi.levels.get(firmware)).is_none() {
+            not_promised(lines, abi.unknown_firmware, found);
+        }
+    }
 }
 
 /// A promised version or bitmap.
-fn value(firmware: Firmware, wanted: u64, host: &HostAbi) -> PlanLine {
+fn value(lines: &mut Lines, firmware: Firmware, wanted: u64, host: &HostAbi) {
     let found = host.firmware.iter().find(|found| found.id == firmware.id());
-    let (offered, verdict) = match found {
+    let subject = Subject::Firmware(firmware);
+    match found {
         _ if firmware == Firmware::Known(FwReg::PsciVersion) && wanted == PSCI_0_1 => {
-            (firmware.format(wanted), Verdict::Keep)
+            lines
+                .add(Verdict::Keep, || (subject, firmware.format(wanted), firmware.format(wanted)));
         }
-        Some(found) => (offered(found), of_found(found, wanted)),
-        None => of_absent(firmware, wanted, host.abilities.ptp),
-    };
-    PlanLine {
-        subject: Subject::Firmware(firmware),
-        wanted: firmware.format(wanted),
-        offered,
-        verdict,
+        Some(found) => lines
+            .add(of_found(found, wanted), || (subject, firmware.format(wanted), offered(found))),
+        None => {
+            let means = meaning(firmware, host.abilities.ptp);
+            lines.add(of_absent(firmware, wanted, means), || {
+                (subject, firmware.format(wanted), absent(firmware, means))
+            });
+        }
     }
 }
 
@@ -108,32 +110,35 @@ fn no_such_value(firmware: Firmware, found: &FoundFirmware) -> Verdict {
     }
 }
 
-/// A promise of a register that the kernel does not have: it holds where the kernel
-/// does by itself just that.
-fn of_absent(firmware: Firmware, wanted: u64, ptp: bool) -> (String, Verdict) {
-    let spec = firmware.spec();
-    let means = match spec {
+/// What the absence of a register means: the value with which a kernel that has it does
+/// the same.
+fn meaning(firmware: Firmware, ptp: bool) -> Option<u64> {
+    match firmware.spec() {
         Some(spec) => spec.absent.and_then(|absent| absent.means(ptp)),
         // What a kernel does not know it does not offer.
         None if firmware.is_bitmap() => Some(0),
         None => None,
-    };
-    let Some(means) = means else {
-        let why = "the kernel has no such register";
-        return ("nothing".to_owned(), Verdict::refuse(why, newer(firmware)));
-    };
+    }
+}
+
+fn absent(firmware: Firmware, means: Option<u64>) -> String {
+    means.map_or_else(|| "nothing".to_owned(), |means| firmware.format(means))
+}
+
+/// A promise of a register that the kernel does not have: it holds where the kernel
+/// does by itself just that.
+fn of_absent(firmware: Firmware, wanted: u64, means: Option<u64>) -> Verdict {
+    const NO_SUCH: &str = "the kernel has no such register";
+    let Some(means) = means else { return Verdict::refuse(NO_SUCH, newer(firmware)) };
     let (missing, surplus) = (wanted & !means, means & !wanted);
     let why = if wanted == means {
-        return (firmware.format(means), Verdict::Keep);
+        return Verdict::Keep;
     } else if missing != 0 {
-        format!("the kernel has no such register, and no {}", firmware.format(missing))
+        format!("{NO_SUCH}, and no {}", firmware.format(missing))
     } else {
-        format!(
-            "the kernel has no such register: it cannot switch off {}",
-            firmware.format(surplus)
-        )
+        format!("{NO_SUCH}: it cannot switch off {}", firmware.format(surplus))
     };
-    (firmware.format(means), Verdict::refuse(why, newer(firmware)))
+    Verdict::refuse(why, newer(firmware))
 }
 
 fn newer(firmware: Firmware) -> String {
@@ -144,26 +149,24 @@ fn newer(firmware: Firmware) -> String {
 }
 
 /// A level that the host must have at least.
-fn level(firmware: Firmware, wanted: u64, host: &HostAbi) -> PlanLine {
+fn level(lines: &mut Lines, firmware: Firmware, wanted: u64, host: &HostAbi) {
     let found = host.firmware.iter().find(|found| found.id == firmware.id());
-    let (offered, has) = match found {
-        Some(found) => {
-            let reached = match &found.takes {
-                Takes::Levels(levels) => levels.contains(&Hex(wanted)),
-                Takes::Values(_) | Takes::Bits { .. } | Takes::Untried => false,
-            };
-            (default(found), reached || found.default.as_u64() == Some(wanted))
+    let means = meaning(firmware, host.abilities.ptp);
+    let has = match found {
+        Some(FoundFirmware { takes: Takes::Levels(levels), .. })
+            if levels.contains(&Hex(wanted)) =>
+        {
+            true
         }
-        None => {
-            let absent = firmware.spec().and_then(|spec| spec.absent);
-            let means = absent.and_then(|absent| absent.means(host.abilities.ptp));
-            let offered = means.map_or("nothing".to_owned(), |means| firmware.format(means));
-            (offered, means == Some(wanted))
-        }
+        Some(found) => found.default.as_u64() == Some(wanted),
+        None => means == Some(wanted),
     };
     let verdict = if has { Verdict::Keep } else { unmitigated() };
-    let wanted = format!("{} or better", firmware.format(wanted));
-    PlanLine { subject: Subject::Firmware(firmware), wanted, offered, verdict }
+    lines.add(verdict, || {
+        let offered = found.map_or_else(|| absent(firmware, means), default);
+        let wanted = format!("{} or better", firmware.format(wanted));
+        (Subject::Firmware(firmware), wanted, offered)
+    });
 }
 
 pub(crate) fn unmitigated() -> Verdict {
@@ -174,22 +177,24 @@ pub(crate) fn unmitigated() -> Verdict {
 }
 
 /// A register that the profile does not name.
-fn not_promised(policy: UnknownFirmware, found: &FoundFirmware) -> PlanLine {
+fn not_promised(lines: &mut Lines, policy: UnknownFirmware, found: &FoundFirmware) {
     let firmware = found.firmware();
-    let (wanted, verdict) = match (policy, firmware.neutral()) {
-        (UnknownFirmware::Adopt, _) => (ANY.to_owned(), Verdict::Keep),
-        (UnknownFirmware::Neutralise, None) => (ANY.to_owned(), left(firmware)),
-        (UnknownFirmware::Neutralise, Some(neutral)) => {
-            let verdict = match &found.takes {
-                Takes::Bits { empty: false, .. } if found.default.as_u64() != Some(neutral) => {
-                    not_emptied()
-                }
-                _ => Verdict::Keep,
-            };
-            (firmware.format(neutral), verdict)
-        }
+    let neutral = match policy {
+        UnknownFirmware::Adopt => None,
+        UnknownFirmware::Neutralise => firmware.neutral(),
     };
-    PlanLine { subject: Subject::Firmware(firmware), wanted, offered: default(found), verdict }
+    let verdict = match (policy, neutral, &found.takes) {
+        (UnknownFirmware::Adopt, ..) => Verdict::Keep,
+        (UnknownFirmware::Neutralise, None, _) => left(firmware),
+        (_, Some(_), Takes::Bits { empty: false, .. }) if found.default.as_u64() != neutral => {
+            not_emptied()
+        }
+        (_, Some(_), _) => Verdict::Keep,
+    };
+    lines.add(verdict, || {
+        let wanted = neutral.map_or_else(|| ANY.to_owned(), |neutral| firmware.format(neutral));
+        (Subject::Firmware(firmware), wanted, default(found))
+    });
 }
 
 /// What is neither promised nor can be neutralised. What KVM tells of the host's

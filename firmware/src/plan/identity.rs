@@ -2,7 +2,8 @@
 
 use kedge_ids::RegId;
 
-use super::{PlanLine, Subject, Verdict};
+use super::lines::Lines;
+use super::{Subject, Verdict};
 use crate::abi::{GuestAbi, IdPromise, Implementation};
 use crate::fields;
 use crate::hex::Hex;
@@ -19,22 +20,20 @@ pub(crate) fn is_implementation(id: RegId) -> bool {
 }
 
 /// A line for each register that is promised, and for each whose fields may vary.
-pub(super) fn lines(abi: &GuestAbi, host: &HostAbi) -> Vec<PlanLine> {
+pub(super) fn judge(lines: &mut Lines, abi: &GuestAbi, host: &HostAbi) {
+    if abi.cpu.id_registers.is_empty() && abi.cpu.varying.is_empty() {
+        return;
+    }
     let cpu = host.cpu_with(abi.cpu.features.as_deref().unwrap_or_default());
     let chosen =
         abi.cpu.implementation == Implementation::Promised && host.abilities.writable_imp_ids;
-    let promises = abi.cpu.id_registers.iter();
-    let mut lines: Vec<_> = promises.map(|promise| line(promise, &cpu, chosen)).collect();
-    lines.extend(abi.cpu.varying.iter().map(|varying| {
-        let found = cpu.id_register(varying.id);
-        PlanLine {
-            subject: subject(varying.id),
-            wanted: format!("any in {}", varying.mask),
-            offered: offered(found),
-            verdict: Verdict::Keep,
-        }
-    }));
-    lines
+    abi.cpu.id_registers.iter().for_each(|promise| promised(lines, promise, &cpu, chosen));
+    for varying in &abi.cpu.varying {
+        lines.add(Verdict::Keep, || {
+            let wanted = format!("any in {}", varying.mask);
+            (subject(varying.id), wanted, offered(cpu.id_register(varying.id)))
+        });
+    }
 }
 
 fn subject(id: RegId) -> Subject {
@@ -45,7 +44,7 @@ fn offered(found: Option<&FoundIdReg>) -> String {
     found.map_or_else(|| "nothing".to_owned(), |found| found.value.to_string())
 }
 
-fn line(promise: &IdPromise, cpu: &FoundCpu, chosen: bool) -> PlanLine {
+fn promised(lines: &mut Lines, promise: &IdPromise, cpu: &FoundCpu, chosen: bool) {
     let IdPromise { id, value, mask, .. } = promise;
     let found = cpu.id_register(*id);
     let verdict = match found {
@@ -58,12 +57,7 @@ fn line(promise: &IdPromise, cpu: &FoundCpu, chosen: bool) -> PlanLine {
         None if value.0 & mask.0 == 0 => Verdict::Keep,
         None => Verdict::refuse("the vCPU has no such register", NARROWER),
     };
-    PlanLine {
-        subject: subject(*id),
-        wanted: wanted(*value, *mask),
-        offered: offered(found),
-        verdict,
-    }
+    lines.add(verdict, || (subject(*id), wanted(*value, *mask), offered(found)));
 }
 
 /// The refusal to be another CPU than the host's.

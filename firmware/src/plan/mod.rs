@@ -7,6 +7,7 @@
 mod check;
 pub(crate) mod firmware;
 pub(crate) mod identity;
+mod lines;
 mod parts;
 
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::register::Firmware;
 
 pub use check::check;
+pub(crate) use check::deviations;
 
 /// What becomes of everything that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]

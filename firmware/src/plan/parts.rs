@@ -3,51 +3,44 @@
 use kedge_hv::GicVersion;
 use kedge_ids::Ppi;
 
-use super::{PlanLine, Subject, Verdict};
+use super::lines::Lines;
+use super::{Subject, Verdict};
 use crate::abi::{CounterPolicy, FilterAction, FilterRange, GuestAbi, Implementation, MachineAbi};
+use crate::hex::Hex;
 use crate::host::{FoundGic, HostAbi};
 
 /// A line for each of them.
-pub(super) fn lines(abi: &GuestAbi, host: &HostAbi) -> Vec<PlanLine> {
-    let mut lines = Vec::new();
-    lines.extend(abi.cpu.features.as_ref().map(|features| self::features(features, host)));
-    lines.extend(abi.cpu.sve_lengths.as_ref().map(|lengths| sve_lengths(lengths, host)));
-    lines.extend(implementation(abi, host));
-    lines.extend(can(
-        "system_suspend",
-        abi.machine.system_suspend,
-        host.limits.system_suspend,
-        "5.19",
-    ));
-    lines.extend(can(
-        "pv_time",
-        abi.machine.pv_time,
-        host.abilities.pv_time,
-        "5.10 with schedstats",
-    ));
-    lines.extend(abi.machine.smccc_filter.iter().map(|range| filter(range, host)));
-    lines.extend(interrupts(&abi.machine, host));
-    lines.push(ppis(abi));
-    lines.push(counter(abi.machine.counter, host));
-    lines.extend(abi.machine.ipa_bits.map(|bits| ipa_bits(bits, host)));
-    lines
-}
-
-fn line(
-    name: impl Into<std::borrow::Cow<'static, str>>,
-    wanted: impl Into<String>,
-    offered: impl Into<String>,
-    verdict: Verdict,
-) -> PlanLine {
-    let (wanted, offered) = (wanted.into(), offered.into());
-    PlanLine { subject: Subject::part(name), wanted, offered, verdict }
+pub(super) fn judge(lines: &mut Lines, abi: &GuestAbi, host: &HostAbi) {
+    let machine = &abi.machine;
+    if let Some(wanted) = &abi.cpu.features {
+        features(lines, wanted, host);
+    }
+    if let Some(wanted) = &abi.cpu.sve_lengths {
+        sve_lengths(lines, wanted, host);
+    }
+    if abi.cpu.implementation == Implementation::Promised {
+        implementation(lines, host);
+    }
+    if let Some(wanted) = machine.system_suspend {
+        can(lines, "system_suspend", (wanted, host.limits.system_suspend), "5.19");
+    }
+    if let Some(wanted) = machine.pv_time {
+        can(lines, "pv_time", (wanted, host.abilities.pv_time), "5.10 with schedstats");
+    }
+    machine.smccc_filter.iter().for_each(|range| filter(lines, range, host));
+    interrupts(lines, machine, host);
+    ppis(lines, machine);
+    counter(lines, machine.counter, host);
+    if let Some(bits) = machine.ipa_bits {
+        ipa_bits(lines, bits, host);
+    }
 }
 
 fn words(words: &[String]) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
-fn features(wanted: &[String], host: &HostAbi) -> PlanLine {
+fn features(lines: &mut Lines, wanted: &[String], host: &HostAbi) {
     let lacks = |name: &&String| !host.limits.features.contains(name);
     let lacking: Vec<_> = wanted.iter().filter(lacks).cloned().collect();
     let verdict = match lacking.as_slice() {
@@ -57,11 +50,11 @@ fn features(wanted: &[String], host: &HostAbi) -> PlanLine {
             "run the guest on a host that has them, or with a profile without them",
         ),
     };
-    line("features", words(wanted), words(&host.limits.features), verdict)
+    lines.add_part("features", verdict, || (words(wanted), words(&host.limits.features)));
 }
 
 /// A host cannot hide a length below the greatest that it gives.
-fn sve_lengths(wanted: &[u32], host: &HostAbi) -> PlanLine {
+fn sve_lengths(lines: &mut Lines, wanted: &[u32], host: &HostAbi) {
     let texts = |lengths: &[u32]| words(&lengths.iter().map(u32::to_string).collect::<Vec<_>>());
     let has = &host.limits.sve_lengths;
     let greatest = wanted.iter().max().copied().unwrap_or(0);
@@ -74,30 +67,27 @@ fn sve_lengths(wanted: &[u32], host: &HostAbi) -> PlanLine {
             "promise the lengths that all hosts have in common, up to the first that one lacks",
         )
     };
-    line("sve_lengths", texts(wanted), texts(has), verdict)
+    lines.add_part("sve_lengths", verdict, || (texts(wanted), texts(has)));
 }
 
-fn implementation(abi: &GuestAbi, host: &HostAbi) -> Option<PlanLine> {
-    (abi.cpu.implementation == Implementation::Promised).then(|| {
-        let can = host.abilities.writable_imp_ids;
-        let verdict = if can {
-            Verdict::Keep
-        } else {
-            // Not a refusal by itself: the host's own may be those promised.
-            Verdict::adapt("the host can give only its own; each register is compared")
-        };
-        let offered = if can { "any" } else { "the host's" };
-        line("implementation", "promised", offered, verdict)
-    })
+fn implementation(lines: &mut Lines, host: &HostAbi) {
+    let can = host.abilities.writable_imp_ids;
+    let verdict = if can {
+        Verdict::Keep
+    } else {
+        // Not a refusal by itself: the host's own may be those promised.
+        Verdict::adapt("the host can give only its own; each register is compared")
+    };
+    let offered = if can { "any" } else { "the host's" };
+    lines.add_part("implementation", verdict, || ("promised".to_owned(), offered.to_owned()));
 }
 
-fn yes(yes: bool) -> &'static str {
-    if yes { "yes" } else { "no" }
+fn yes(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
 }
 
 /// Something that the host has or has not.
-fn can(name: &'static str, wanted: Option<bool>, has: bool, since: &str) -> Option<PlanLine> {
-    let wanted = wanted?;
+fn can(lines: &mut Lines, name: &'static str, (wanted, has): (bool, bool), since: &str) {
     let verdict = if has || !wanted {
         Verdict::Keep
     } else {
@@ -106,13 +96,13 @@ fn can(name: &'static str, wanted: Option<bool>, has: bool, since: &str) -> Opti
             format!("run the guest on Linux {since} or later, or with a profile without it"),
         )
     };
-    Some(line(name, yes(wanted), yes(has), verdict))
+    lines.add_part(name, verdict, || (yes(wanted), yes(has)));
 }
 
 /// The architecture's own calls, which KVM lets nobody filter.
 const RESERVED: [(u64, u64); 2] = [(0x8000_0000, 0x8000_ffff), (0xc000_0000, 0xc000_ffff)];
 
-fn filter(range: &FilterRange, host: &HostAbi) -> PlanLine {
+fn filter(lines: &mut Lines, range: &FilterRange, host: &HostAbi) {
     let FilterRange { base, count, action } = range;
     let last = base.0 + u64::from(*count).saturating_sub(1);
     let wanted = match action {
@@ -136,18 +126,19 @@ fn filter(range: &FilterRange, host: &HostAbi) -> PlanLine {
         )
     };
     let offered = if host.abilities.smccc_filter { "any" } else { "none" };
-    line(format!("smccc_filter {base}+{count}"), wanted, offered, verdict)
+    lines.add(verdict, || {
+        let subject = Subject::part(format!("smccc_filter {base}+{count}"));
+        (subject, wanted.to_owned(), offered.to_owned())
+    });
 }
 
-fn interrupts(machine: &MachineAbi, host: &HostAbi) -> Vec<PlanLine> {
+fn interrupts(lines: &mut Lines, machine: &MachineAbi, host: &HostAbi) {
     let gics = &host.limits.gics;
     let chosen = match machine.gic {
         Some(version) => host.gic(version),
         None => gics.iter().max_by_key(|gic| gic.version),
     };
-    let mut lines = Vec::new();
-    lines.extend(machine.gic.map(|version| {
-        let names: Vec<_> = gics.iter().map(|gic| name(gic.version).to_owned()).collect();
+    if let Some(version) = machine.gic {
         let verdict = match chosen {
             Some(_) => Verdict::Keep,
             None => Verdict::refuse(
@@ -155,26 +146,36 @@ fn interrupts(machine: &MachineAbi, host: &HostAbi) -> Vec<PlanLine> {
                 "run the guest on a host that has one",
             ),
         };
-        line("gic", name(version), words(&names), verdict)
-    }));
-    if machine.gic.is_some() && chosen.is_none() {
-        return lines;
+        lines.add_part("gic", verdict, || {
+            let names: Vec<_> = gics.iter().map(|gic| name(gic.version).to_owned()).collect();
+            (name(version).to_owned(), words(&names))
+        });
+        // Of one that is not there nothing else is said.
+        if chosen.is_none() {
+            return;
+        }
     }
-    lines.extend(machine.gicd_revision.map(|wanted| gicd_revision(wanted, chosen)));
-    lines.extend(machine.gicd_typer2.map(|wanted| {
-        let has = chosen.and_then(|gic| gic.typer2);
-        let offered = has.map_or("none".to_owned(), |has| has.to_string());
-        let verdict = if has == Some(wanted) {
-            Verdict::Keep
-        } else {
-            Verdict::refuse(
-                "the host's interrupt controller is another",
-                "run the guest on a host like those of the profile",
-            )
-        };
-        line("gicd_typer2", wanted.to_string(), offered, verdict)
-    }));
-    lines
+    if let Some(wanted) = machine.gicd_revision {
+        gicd_revision(lines, wanted, chosen);
+    }
+    if let Some(wanted) = machine.gicd_typer2 {
+        gicd_typer2(lines, wanted, chosen);
+    }
+}
+
+fn gicd_typer2(lines: &mut Lines, wanted: Hex, gic: Option<&FoundGic>) {
+    let has = gic.and_then(|gic| gic.typer2);
+    let verdict = if has == Some(wanted) {
+        Verdict::Keep
+    } else {
+        Verdict::refuse(
+            "the host's interrupt controller is another",
+            "run the guest on a host like those of the profile",
+        )
+    };
+    lines.add_part("gicd_typer2", verdict, || {
+        (wanted.to_string(), has.map_or("none".to_owned(), |has| has.to_string()))
+    });
 }
 
 const fn name(version: GicVersion) -> &'static str {
@@ -184,9 +185,9 @@ const fn name(version: GicVersion) -> &'static str {
     }
 }
 
-fn gicd_revision(wanted: u32, gic: Option<&FoundGic>) -> PlanLine {
-    let has = gic.map(|gic| gic.revisions.clone()).unwrap_or_default();
-    let verdict = if has.contains(&wanted) || gic.is_some_and(|gic| gic.revision == wanted) {
+fn gicd_revision(lines: &mut Lines, wanted: u32, gic: Option<&FoundGic>) {
+    let has = gic.is_some_and(|gic| gic.revision == wanted || gic.revisions.contains(&wanted));
+    let verdict = if has {
         Verdict::Keep
     } else {
         Verdict::refuse(
@@ -194,14 +195,17 @@ fn gicd_revision(wanted: u32, gic: Option<&FoundGic>) -> PlanLine {
             "run the guest on Linux 5.19 or later, or promise a revision that is offered",
         )
     };
-    let has: Vec<_> = has.iter().map(u32::to_string).collect();
-    line("gicd_revision", wanted.to_string(), words(&has), verdict)
+    lines.add_part("gicd_revision", verdict, || {
+        let offered = gic.map(|gic| gic.revisions.as_slice()).unwrap_or_default();
+        let offered: Vec<_> = offered.iter().map(u32::to_string).collect();
+        (wanted.to_string(), words(&offered))
+    });
 }
 
 /// Every host takes any private interrupts, as long as no two are one.
-fn ppis(abi: &GuestAbi) -> PlanLine {
-    let timers = abi.machine.timer_ppis;
-    let all = [timers.virtual_timer, timers.physical_timer, abi.machine.pmu_ppi];
+fn ppis(lines: &mut Lines, machine: &MachineAbi) {
+    let timers = machine.timer_ppis;
+    let all = [timers.virtual_timer, timers.physical_timer, machine.pmu_ppi];
     let private = all.iter().all(|intid| Ppi::try_from(*intid).is_ok());
     let [virtual_timer, physical_timer, pmu] = all;
     let distinct = virtual_timer != physical_timer && virtual_timer != pmu && physical_timer != pmu;
@@ -213,18 +217,17 @@ fn ppis(abi: &GuestAbi) -> PlanLine {
             "give each of them an INTID of its own from 16 to 31",
         )
     };
-    let wanted = format!("virtual {virtual_timer}, physical {physical_timer}, pmu {pmu}");
-    line("timer_ppis, pmu_ppi", wanted, "any", verdict)
+    lines.add_part("timer_ppis, pmu_ppi", verdict, || {
+        let wanted = format!("virtual {virtual_timer}, physical {physical_timer}, pmu {pmu}");
+        (wanted, "any".to_owned())
+    });
 }
 
-fn counter(policy: CounterPolicy, host: &HostAbi) -> PlanLine {
-    match policy {
-        CounterPolicy::Advance => line("counter", "advance", "advance", Verdict::Keep),
-        CounterPolicy::Stop if host.abilities.counter_offset => {
-            line("counter", "stop", "stop", Verdict::Keep)
-        }
-        CounterPolicy::Stop => line(
-            "counter",
+fn counter(lines: &mut Lines, policy: CounterPolicy, host: &HostAbi) {
+    let (wanted, offered, verdict) = match policy {
+        CounterPolicy::Advance => ("advance", "advance", Verdict::Keep),
+        CounterPolicy::Stop if host.abilities.counter_offset => ("stop", "stop", Verdict::Keep),
+        CounterPolicy::Stop => (
             "stop",
             "stop, the virtual one",
             Verdict::adapt(
@@ -232,10 +235,11 @@ fn counter(policy: CounterPolicy, host: &HostAbi) -> PlanLine {
                  live by the virtual one",
             ),
         ),
-    }
+    };
+    lines.add_part("counter", verdict, || (wanted.to_owned(), offered.to_owned()));
 }
 
-fn ipa_bits(wanted: u8, host: &HostAbi) -> PlanLine {
+fn ipa_bits(lines: &mut Lines, wanted: u8, host: &HostAbi) {
     let has = host.limits.ipa_bits;
     let verdict = if wanted <= has {
         Verdict::Keep
@@ -245,5 +249,5 @@ fn ipa_bits(wanted: u8, host: &HostAbi) -> PlanLine {
             format!("promise {has} bits, or run the guest on a host with more"),
         )
     };
-    line("ipa_bits", wanted.to_string(), has.to_string(), verdict)
+    lines.add_part("ipa_bits", verdict, || (wanted.to_string(), has.to_string()));
 }

@@ -27,7 +27,6 @@ pub(crate) struct Infant {
     pub(super) cpus: Cpus,
     pub(super) gic: Box<dyn Gic>,
     pub(super) dispatcher: Dispatcher,
-    pub(crate) born: Born,
 }
 
 /// A machine and its guest's profile want different things.
@@ -58,7 +57,7 @@ pub(crate) fn bear(
     hypervisor: &dyn Hypervisor,
     surroundings: &Surroundings,
     born: Option<&Born>,
-) -> Result<Infant, BuildError> {
+) -> Result<(Infant, Born), BuildError> {
     let limits = hypervisor.limits();
     features::check(spec.cpu_features, &limits)?;
     cmdline::check(&spec.boot.cmdline)?;
@@ -81,9 +80,9 @@ pub(crate) fn bear(
         None => settle(&newborn, &abi)?,
     };
     born.warnings.iter().for_each(|warning| warn!("{warning}"));
-    let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &born.exact(), surroundings)?;
+    let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &born.birth.abi, surroundings)?;
     cpus.finish(&born)?;
-    Ok(Infant { limits, vm, layout, cpus, gic, dispatcher, born })
+    Ok((Infant { limits, vm, layout, cpus, gic, dispatcher }, born))
 }
 
 fn vm_config(abi: &GuestAbi, hypervisor: &dyn Hypervisor, limits: &Limits) -> VmConfig {

@@ -25,6 +25,7 @@ use kedge_arch::Layout;
 use kedge_arch::image::{self, Loaded};
 use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::transport::MmioTransport;
+use kedge_firmware::Born;
 use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
 use kedge_hv::{Access, Gic, Vm};
 
@@ -41,6 +42,7 @@ use crate::surroundings::Surroundings;
 /// What a machine is built from.
 pub(crate) struct Parts<'a> {
     pub(crate) spec: &'a MachineSpec,
+    pub(crate) born: &'a Born,
     pub(crate) surroundings: &'a Surroundings,
     pub(crate) console: &'a Console,
     pub(crate) events: &'a Sender<Event>,
@@ -72,20 +74,22 @@ impl Drop for Transports {
 /// # Errors
 /// See [`BuildError`].
 pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, BuildError> {
-    let Parts { spec, .. } = *parts;
-    let Infant { limits, vm, layout, cpus, gic, dispatcher, born } = infant;
+    let Parts { spec, born, .. } = *parts;
+    let Infant { limits, vm, layout, cpus, gic, dispatcher } = infant;
     let files = BootFiles::open(&spec.boot)?;
     let memory = map_anonymous(layout.ram())?;
     let (kernel, initrd) = load(&spec.boot, &files, &layout, &memory)?;
     let roms = rom::load(&spec.rom, &layout, &limits)?;
     let opened = devices::open(spec)?;
     map_into(vm.as_ref(), &memory, &roms)?;
-    services::place_pv_time(cpus.all(), &layout, &born.exact())?;
+    if born.pv_time {
+        services::place_pv_time(cpus.all(), &layout, &born.birth.abi)?;
+    }
 
     let loop_thread = LoopThread::new();
     let site = devices::Site { vm: vm.as_ref(), layout: &layout, memory: &memory };
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
-    let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus, born: &born };
+    let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus, born };
     let device_tree = tree.write(&placed, parts.surroundings, &memory)?;
     cpus::set_entry(&cpus, &kernel, &layout)?;
 
