@@ -97,6 +97,8 @@ fn entropy(host: &Host) -> Outcome {
 fn processors(host: &Host) -> Outcome {
     let tell = |abi: &mut Value| {
         abi["firmware"]["vendor_hyp_bmap_2"] = json!("impl-version,impl-cpus");
+        abi["machine"]["smccc_filter"] =
+            json!([{ "base": "0xc6000040", "count": 2, "action": "forward" }]);
         abi["cpu"]["implementations"] = json!([{ "midr": "0x413fd0c1" }, { "midr": "0x410fd4f0", "revidr": "0x2", "aidr": "0x3" }]);
     };
     let made = "86000000 c6000040 c6000041,0 c6000041,1 c6000041,2 c6000042";
