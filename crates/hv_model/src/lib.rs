@@ -3,8 +3,8 @@
 //! A [`Release`] is data: the rules of its registers, its errnos, its firmware.
 //! A [`Recording`] is data too: what a host under that release listed and
 //! accepted. A small engine makes both into the traits of `kedge-hv`. What guest
-//! code would do is a [`Program`], a script that a test hands in. Invented kernels
-//! and hosts are made by changing the data.
+//! code would do is a [`Program`], a script that a test hands in. Kernels
+//! that there are not are made by changing the data: [`invented`] has some.
 //!
 //! The conformance suite (`tests/conformance`) runs over this model and over real
 //! kernels: where they differ, the kernel is right.
@@ -27,6 +27,7 @@
 
 mod firmware;
 mod hypervisor;
+pub mod invented;
 mod machine;
 mod program;
 mod recording;
@@ -41,6 +42,7 @@ mod vcpu;
 mod vm;
 
 pub use hypervisor::ModelHypervisor;
+pub use invented::{Invented, register};
 pub use program::{Program, Step, Width, psci};
 pub use recording::{Accepted, BadRecording, Recording};
 pub use refusal::Refusal;

@@ -42,6 +42,7 @@ pub(crate) fn at_reset(
         };
         registers.insert(id, padded(value, length));
     }
+    registers.retain(|id, _| release.lists(*id));
     registers
 }
 
@@ -69,8 +70,16 @@ impl Registers<'_> {
             _ if self.vm.dead => self.refuse(Refusal::Dead),
             (None, _) => self.refuse(Refusal::NotInitialised),
             (_, Sve::Choosing) => self.refuse(Refusal::SveUnfinished),
-            _ => Ok(self.vcpu().regs.keys().copied().collect()),
+            _ => Ok(self.vcpu().regs.keys().copied().filter(|id| !self.is_hidden(*id)).collect()),
         }
+    }
+
+    /// Whether an ID register says that there is no such register.
+    fn is_hidden(&self, id: RegId) -> bool {
+        self.release.hidden.iter().any(|(ids, by, shift)| {
+            let field = || number(&self.stored(self.release.row(*by), *by)) >> shift & 0xf;
+            ids.contains(id) && field() == 0
+        })
     }
 
     /// The row of a register that there is.
@@ -84,7 +93,7 @@ impl Registers<'_> {
         if id.0 & !SIZE & !LOW_HALF != ARM64 {
             return self.refuse(Refusal::OtherArch);
         }
-        if self.vcpu().regs.contains_key(&id) {
+        if self.vcpu().regs.contains_key(&id) && !self.is_hidden(id) {
             return Ok(self.release.row(id));
         }
         let hidden = id.coprocessor() == CORE && self.host.has_plain(id);

@@ -20,6 +20,11 @@ pub struct Release {
     /// The rules of its registers, in groups. The first row that names a
     /// register counts; one that no row names is plain state of its vCPU.
     pub rows: &'static [&'static [Row]],
+    /// Registers that it does not list, whatever the recorded host has.
+    pub unlisted: &'static [Ids],
+    /// Registers that are there only while a field of an ID register is not zero: the
+    /// ID register, and the lowest bit of the field.
+    pub hidden: &'static [(Ids, RegId, u32)],
     /// The PSCI versions it speaks, the newest last. A machine that asks for
     /// none gets the newest.
     pub psci: &'static [u64],
@@ -100,6 +105,11 @@ impl Release {
             Ids::One(id) if std::ptr::eq(self.row(id), row) => Some((id, row)),
             _ => None,
         })
+    }
+
+    /// Whether it lists this register at all.
+    pub fn lists(&self, id: RegId) -> bool {
+        !self.unlisted.iter().any(|ids| ids.contains(id))
     }
 
     /// The errno with which it refuses.
