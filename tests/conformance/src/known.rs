@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use kedge_hv::{GicVersion, VcpuFeatures};
 
 use crate::facts::{self, Group, Holds};
-use crate::{Abilities, Backend, Ctx, suite};
+use crate::{Abilities, Backend, Case, Ctx, suite};
 
 /// A back end that others are compared with.
 #[expect(missing_debug_implementations, reason = "a back end is whatever it is")]
@@ -45,6 +45,20 @@ impl Host {
             Holds::SameHost => same,
             Holds::SameHostWithSve => same && self.sve && other.sve,
         }
+    }
+}
+
+/// What can speak for a rule.
+enum Clue {
+    Facts(&'static Group),
+    Case(&'static Case),
+}
+
+impl Clue {
+    fn find(name: &str) -> anyhow::Result<Self> {
+        let facts = facts::groups().find(|group| group.name == name).map(Self::Facts);
+        let case = || suite::cases().find(|case| case.name == name).map(Self::Case);
+        facts.or_else(case).with_context(|| format!("no case and no facts are called {name}"))
     }
 }
 
@@ -100,6 +114,29 @@ impl Known {
             bail!("{}: {} facts differ\n{}", group.name, lines.len(), lines.join("\n"));
         }
         Ok(())
+    }
+
+    /// Whether a case, or a group of facts, has something to say of this back end.
+    ///
+    /// # Errors
+    /// There is neither of that name.
+    pub fn hears(&self, clue: &str, model: &dyn Backend) -> anyhow::Result<bool> {
+        match Clue::find(clue)? {
+            Clue::Facts(group) => self.is_like(model, group.holds),
+            Clue::Case(case) => Ok(self.abilities.meet(case.need)),
+        }
+    }
+
+    /// Whether a clue says of a model that it is not this back end's: the facts differ,
+    /// or the case, which holds here, fails there.
+    ///
+    /// # Errors
+    /// There is no such clue.
+    pub fn notices(&self, clue: &str, model: &dyn Backend) -> anyhow::Result<bool> {
+        Ok(match Clue::find(clue)? {
+            Clue::Facts(group) => self.compare(group, model).is_err(),
+            Clue::Case(case) => suite::run(case, model).is_err(),
+        })
     }
 
     /// The first thing that says of a model that it is not this back end's: a group of
