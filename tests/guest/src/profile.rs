@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::io::Write;
 
 use anyhow::Context;
-use kedge_firmware::{GuestAbi, builtin};
+use kedge_firmware::{
+    ARM64_V1, FilterAction, FilterRange, Firmware, FwReg, GuestAbi, Hex, builtin,
+};
 use tempfile::NamedTempFile;
 
 use crate::kedge::Kedge;
@@ -22,6 +24,25 @@ impl Profile {
         "a-test".clone_into(&mut abi.name);
         change(&mut abi);
         Self::of(&serde_json::to_string_pretty(&abi)?)
+    }
+
+    /// The default one with these services in a bitmap. Of some services KVM only tells a
+    /// guest; kedge answers these.
+    ///
+    /// # Errors
+    /// There is no room for the file.
+    pub(crate) fn offering(reg: FwReg, services: u64) -> anyhow::Result<Self> {
+        let on = reg.spec().domain.symbols().iter().filter(|bit| services & bit.value != 0);
+        let told = on.filter(|_| reg == FwReg::VendorHypBmap2);
+        let forward = |function: &u32| FilterRange {
+            base: Hex((*function).into()),
+            count: 1,
+            action: FilterAction::Forward,
+        };
+        Self::like(ARM64_V1, |abi| {
+            abi.firmware.set(Firmware::Known(reg), services);
+            abi.machine.smccc_filter = told.flat_map(|bit| bit.opens).map(forward).collect();
+        })
     }
 
     /// A file of this text.

@@ -59,6 +59,7 @@ impl Fingerprint {
     /// The guest does not call it.
     pub(crate) fn answer(&self, function: u32) -> anyhow::Result<&str> {
         let answer = after(&self.0, &format!("firmware call {function:#010x} "))?;
+        let answer = answer.strip_suffix(" per-cpu").unwrap_or(answer);
         Ok(answer.split_once(' ').context("an answer follows the argument")?.1)
     }
 

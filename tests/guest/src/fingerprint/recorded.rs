@@ -5,17 +5,11 @@
 //! that host has must not matter:
 //! `cargo xtask host --cpu neoverse-n1 -- guest-tests --record neoverse-n1.arm64-v1`.
 
-use std::fs;
-use std::path::PathBuf;
-
 use anyhow::{Context, ensure};
-use kedge_firmware::{ARM64_V0, ARM64_V1, GuestAbi, Varying};
-use kedge_ids::RegId;
-use tempfile::TempDir;
+use kedge_firmware::{ARM64_V0, ARM64_V1};
 
 use super::{Fingerprint, differences};
 use crate::host::{Host, Need};
-use crate::kedge::Kedge;
 use crate::suite::{Outcome, Suite};
 
 /// What is recorded.
@@ -27,17 +21,9 @@ struct Recording {
     test: &'static str,
     /// On which hosts it holds.
     needs: &'static [Need],
-    profile: Promised,
+    /// The profile.
+    profile: &'static str,
     text: &'static str,
-}
-
-/// What the guest is promised.
-#[derive(Clone, Copy)]
-enum Promised {
-    /// Its firmware, by a profile of this name.
-    Firmware(&'static str),
-    /// All that it can see, by the baseline of these hosts: name and probe of each.
-    Everything(&'static [(&'static str, &'static str)]),
 }
 
 const N1: Need = Need::Cpu("neoverse-n1");
@@ -49,69 +35,29 @@ macro_rules! recorded {
     };
 }
 
-macro_rules! hosts {
-    ($($name:literal),*) => {
-        &[$(($name, include_str!(concat!("../../../../resources/hosts/", $name, ".json")))),*]
-    };
-}
-
-const RECORDINGS: [Recording; 6] = [
+const RECORDINGS: [Recording; 3] = [
     Recording {
         name: "neoverse-n1.arm64-v1",
         test: "row_30_arm64_v1_is_the_same_firmware_on_every_kernel",
         needs: &[N1, Need::GicV3, Need::Kernel(5, 19)],
-        profile: Promised::Firmware(ARM64_V1),
+        profile: ARM64_V1,
         text: recorded!("neoverse-n1.arm64-v1"),
     },
     Recording {
         name: "max.arm64-v1",
         test: "row_30_arm64_v1_is_the_same_firmware_on_every_kernel_of_max",
         needs: &[MAX, Need::GicV3, Need::Kernel(5, 19)],
-        profile: Promised::Firmware(ARM64_V1),
+        profile: ARM64_V1,
         text: recorded!("max.arm64-v1"),
     },
     Recording {
         name: "neoverse-n1.arm64-v0",
         test: "row_43_arm64_v0_is_the_same_firmware_on_every_kernel",
         needs: &[N1, Need::GicV3],
-        profile: Promised::Firmware(ARM64_V0),
+        profile: ARM64_V0,
         text: recorded!("neoverse-n1.arm64-v0"),
     },
-    Recording {
-        name: "neoverse-n1.from-6.1",
-        test: "row_24_a_baseline_is_the_same_machine_on_every_kernel",
-        needs: &[N1, Need::GicV3, Need::Kernel(6, 1)],
-        profile: Promised::Everything(hosts!(
-            "neoverse-n1-6.1",
-            "neoverse-n1-6.12",
-            "neoverse-n1-7.2"
-        )),
-        text: recorded!("neoverse-n1.from-6.1"),
-    },
-    Recording {
-        name: "max.from-6.1",
-        test: "row_24_a_baseline_is_the_same_machine_on_every_kernel_of_max",
-        needs: &[MAX, Need::GicV3, Need::Kernel(6, 1)],
-        profile: Promised::Everything(hosts!("max-6.1", "max-6.12", "max-7.2")),
-        text: recorded!("max.from-6.1"),
-    },
-    Recording {
-        name: "neoverse-n1.from-5.10",
-        test: "row_24_a_baseline_with_linux_5_10_is_the_same_machine_but_for_two_fields",
-        needs: &[N1, Need::GicV3],
-        profile: Promised::Everything(hosts!(
-            "neoverse-n1-5.10",
-            "neoverse-n1-6.1",
-            "neoverse-n1-6.12",
-            "neoverse-n1-7.2"
-        )),
-        text: recorded!("neoverse-n1.from-5.10"),
-    },
 ];
-
-/// All that a profile may leave to each host: `PMUVer` and `DebugVer` of
-/// `ID_AA64DFR0_EL1`.
-const MAY_VARY: (RegId, u64) = (RegId::system(3, 0, 0, 5, 0), 0xf0f);
 
 pub(super) fn tests(suite: &mut Suite) {
     for recording in RECORDINGS {
@@ -126,80 +72,21 @@ pub(super) fn tests(suite: &mut Suite) {
 /// There is no such recording, or it cannot be made here.
 pub(crate) fn record(host: &Host, name: &str) -> anyhow::Result<String> {
     let recording = RECORDINGS.into_iter().find(|recording| recording.name == name);
-    recording.with_context(|| format!("no recording is called `{name}`"))?.profile.seen(host)
+    recording.with_context(|| format!("no recording is called `{name}`"))?.seen(host)
 }
 
 fn matches(host: &Host, recording: Recording) -> Outcome {
-    let found = recording.profile.seen(host)?;
+    let found = recording.seen(host)?;
     let wrong = differences(recording.text, &found);
     let file = recording.name;
     ensure!(wrong.is_empty(), "{file}: recorded (-) and found (+):\n{}", wrong.join("\n"));
     Ok(())
 }
 
-impl Promised {
+impl Recording {
     /// What a guest sees of what it is promised.
     fn seen(self, host: &Host) -> anyhow::Result<String> {
-        match self {
-            Self::Firmware(name) => {
-                let guest = Fingerprint::take(host, &format!("--guest-abi {name}"))?;
-                Ok(guest.part("firmware"))
-            }
-            Self::Everything(hosts) => {
-                let folder = TempDir::new()?;
-                let profile = baseline(&folder, hosts)?;
-                let abi: GuestAbi = serde_json::from_slice(&fs::read(&profile)?)?;
-                for varying in &abi.cpu.varying {
-                    let (id, mask) = MAY_VARY;
-                    ensure!(
-                        varying.id == id && varying.mask.0 & !mask == 0,
-                        "{}, {:?} may not vary: {}",
-                        varying.name,
-                        varying.mask,
-                        varying.reason
-                    );
-                }
-                let kedge =
-                    Fingerprint::guest(host).with(["--guest-abi".as_ref(), profile.as_os_str()]);
-                Ok(promised(&Fingerprint::of(kedge)?, &abi.cpu.varying))
-            }
-        }
+        let guest = Fingerprint::take(host, &format!("--guest-abi {}", self.profile))?;
+        Ok(guest.part("firmware"))
     }
-}
-
-/// The greatest profile of these hosts, in a file.
-fn baseline(folder: &TempDir, hosts: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
-    let mut kedge = Kedge::new(["abi", "baseline"]);
-    for (name, probe) in hosts {
-        let file = folder.path().join(name).with_extension("json");
-        fs::write(&file, probe)?;
-        kedge = kedge.with([file]);
-    }
-    let profile = folder.path().join("fleet.json");
-    kedge.with(["--output".as_ref(), profile.as_os_str()]).finish()?.with_status(0)?;
-    Ok(profile)
-}
-
-/// All that a guest found, without the bits of which nothing is promised.
-fn promised(found: &Fingerprint, varying: &[Varying]) -> String {
-    let line = |line: &str| {
-        let [id, encoding, name, value] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
-        let id = (id == "id").then(|| register(encoding))??;
-        let mask = varying.iter().filter(|varying| varying.id == id);
-        let mask = mask.fold(0, |mask, varying| mask | varying.mask.0);
-        let value = u64::from_str_radix(value.strip_prefix("0x")?, 16).ok()?;
-        Some(format!("id {encoding} {name} {:#x}\n", value & !mask))
-    };
-    let lines = found.whole().lines();
-    lines.map(|text| line(text).unwrap_or_else(|| format!("{text}\n"))).collect()
-}
-
-/// The register `S3_0_C0_C5_0`.
-fn register(encoding: &str) -> Option<RegId> {
-    let mut parts = encoding
-        .strip_prefix('S')?
-        .split('_')
-        .map(|part| part.trim_start_matches('C').parse().ok());
-    let mut part = || parts.next()?;
-    Some(RegId::system(part()?, part()?, part()?, part()?, part()?))
 }

@@ -146,9 +146,7 @@ fn nothing_written(host: &Host) -> Outcome {
 }
 
 fn refused_by_name(host: &Host) -> Outcome {
-    let profile = Profile::like(ARM64_V1, |abi| {
-        abi.firmware.set(Firmware::Known(FwReg::VendorHypBmap2), 3);
-    })?;
+    let profile = Profile::offering(FwReg::VendorHypBmap2, 0x3)?;
     let ended = profile.given_to(null(host)).finish()?.with_status(1)?;
     ensure!(ended.stdout.is_empty(), "the guest ran:\n{}", ended.stdout);
     ensure_contains(&ended.stderr, &["vendor_hyp_bmap_2", "impl-version", "impl-cpus"])

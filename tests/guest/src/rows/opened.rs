@@ -2,7 +2,7 @@
 //! it, and the guest loses nothing else.
 
 use anyhow::ensure;
-use kedge_firmware::{ARM64_V1, Domain, Firmware, FwReg, GuestAbi, Symbol, TABLE};
+use kedge_firmware::{Domain, FwReg, Symbol, TABLE};
 
 use super::BITMAPS;
 use crate::fingerprint::{Fingerprint, differences};
@@ -39,20 +39,10 @@ fn needs(reg: FwReg) -> &'static [Need] {
     }
 }
 
-/// Everything on that this kind of test is about.
-fn full(abi: &mut GuestAbi, reg: FwReg) {
-    if reg == FwReg::VendorHypBmap2 {
-        abi.firmware.set(Firmware::Known(reg), reg.spec().domain.mask());
-    }
-}
-
-fn lacks(host: &Host, reg: FwReg, bit: &'static Symbol) -> Outcome {
-    let with = Profile::like(ARM64_V1, |abi| full(abi, reg))?;
-    let without = Profile::like(ARM64_V1, |abi| {
-        full(abi, reg);
-        let value = abi.firmware.get(Firmware::Known(reg)).unwrap_or_default();
-        abi.firmware.set(Firmware::Known(reg), value & !bit.value);
-    })?;
+fn lacks(host: &Host, reg: FwReg, bit: &Symbol) -> Outcome {
+    let all = reg.spec().domain.mask();
+    let with = Profile::offering(reg, all)?;
+    let without = Profile::offering(reg, all & !bit.value)?;
     let with = Fingerprint::of(with.given_to(Fingerprint::guest(host)))?;
     let without = Fingerprint::of(without.given_to(Fingerprint::guest(host)))?;
     for function in bit.opens {

@@ -99,7 +99,8 @@ impl Tracer {
     /// A thread is about to ask something; whether its answer matters.
     fn begun(&mut self, thread: i32) -> anyhow::Result<bool> {
         let [vcpu, request, argument, ..] = registers(thread)?;
-        let event = match u32::try_from(request)? {
+        // The C library may extend its sign.
+        let event = match u32::try_from(request & 0xffff_ffff)? {
             KVM_RUN => Event::Run,
             KVM_SET_USER_MEMORY_REGION => Event::Memory,
             KVM_GET_REG_LIST => Event::List,

@@ -65,8 +65,8 @@ const QUERIES: &[(u32, u64)] = &[
     // Architecture.
     (SMCCC_VERSION, 0), (0x8000_0002, 0), (0x8000_0002, 1), (0xc000_0002, 2), (0x8000_0003, 0),
     (0x8000_3fff, 0), (0x8000_7fff, 1), (0x8000_8000, 0),
-    // TRNG: VERSION, UUID, and more random bits than there are.
-    (0x8400_0050, 0), (0x8400_0052, 0), (TRNG_RND32, 97), (TRNG_RND64, 193),
+    // TRNG: VERSION, FEATURES, UUID, and more random bits than there are.
+    (0x8400_0050, 0), (TRNG_FEATURES, 0x8400_0053), (0x8400_0052, 0), (TRNG_RND32, 97), (TRNG_RND64, 193),
     // Stolen time.
     (PV_TIME_FEATURES, 0xc500_0020), (PV_TIME_FEATURES, 0xc500_0021), (PV_TIME_FEATURES, 0xc500_0022),
     (0x8500_0020, 0xc500_0020), (0xc500_0022, 0),
