@@ -45,8 +45,8 @@ pub use register::{
 };
 pub use state::{
     Birth, CaptureError, Destination, Deviation, Live, Manner, PendingSError, PlanError, Planned,
-    Power, Quirk, RegRow, RegisterState, RestoreError, Restored, Rules, SavedRegister, Source,
-    VcpuRegisters, When, Writes, capture, plan,
+    Power, Quirk, Recorded, RegRow, RegisterState, RestoreError, Restored, Rules, SavedRegister,
+    Source, VcpuRegisters, When, Writes, capture, plan,
 };
 pub use symbols::BadFwValue;
 pub use table::TABLE;

@@ -21,6 +21,11 @@ pub trait Destination {
     /// There is no telling.
     fn list(&self, vcpu: usize) -> Result<BTreeSet<RegId>, HvError>;
 
+    /// Whether it is known what a listed register reads. It is not, as long as nothing was
+    /// offered, of most registers of a host that is only a recording; such a register
+    /// takes any value.
+    fn knows(&self, vcpu: usize, id: RegId) -> bool;
+
     /// What a listed register reads.
     ///
     /// # Errors
@@ -61,6 +66,10 @@ impl Destination for Live<'_> {
 
     fn list(&self, vcpu: usize) -> Result<BTreeSet<RegId>, HvError> {
         Ok(self.vcpus[vcpu].reg_list()?.into_iter().collect())
+    }
+
+    fn knows(&self, _: usize, _: RegId) -> bool {
+        true
     }
 
     fn read(&self, vcpu: usize, id: RegId) -> Result<RegValue, HvError> {

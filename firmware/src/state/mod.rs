@@ -13,6 +13,7 @@ mod class;
 mod destination;
 mod firmware;
 mod plan;
+mod recorded;
 mod restore;
 mod rules;
 mod settle;
@@ -28,6 +29,7 @@ use crate::hex::{Hex, RegValue, id};
 pub use capture::{CaptureError, Source, capture};
 pub use destination::{Destination, Live};
 pub use plan::{PlanError, Planned, plan};
+pub use recorded::Recorded;
 pub use restore::{Deviation, Manner, RestoreError, Restored, Writes};
 pub use rules::{Quirk, RegRow, Rules, When};
 

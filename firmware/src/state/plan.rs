@@ -56,6 +56,9 @@ impl Fix for PlanError {
     }
 }
 
+/// What is offered of a register that a recording says nothing of.
+pub(super) const UNKNOWN: &str = "not recorded";
+
 /// A plan, and what is left to do once it is accepted.
 #[derive(Clone, Debug)]
 pub struct Planned {
@@ -139,6 +142,14 @@ impl Planner<'_> {
     ) -> Result<Settled, PlanError> {
         let settled = settle(self.destination, (vcpu, id), wanted, how);
         settled.map_err(|source| PlanError::Read { vcpu, register: self.rules.name(id), source })
+    }
+
+    /// What a register reads, for a reader.
+    pub(super) fn offered(&self, vcpu: usize, id: RegId) -> Result<String, PlanError> {
+        match self.destination.knows(vcpu, id) {
+            true => self.read(vcpu, id).map(|value| value.to_string()),
+            false => Ok(UNKNOWN.to_owned()),
+        }
     }
 
     /// Settles a register of the whole machine: once, through the first vCPU. Only
@@ -275,8 +286,12 @@ impl Planner<'_> {
             };
             Verdict::refuse(why, cure(self.rules, id))
         });
-        let offered = if matches!(settled.fate, Fate::Kept) { &settled.now } else { &settled.born };
-        self.line(id, (wanted.to_string(), offered.to_string()), verdict)
+        let offered = match settled.fate {
+            Fate::Kept => settled.now.to_string(),
+            Fate::Presumed => UNKNOWN.to_owned(),
+            Fate::Adapted(_) | Fate::Altered | Fate::Refused(_) => settled.born.to_string(),
+        };
+        self.line(id, (wanted.to_string(), offered), verdict)
     }
 
     pub(super) fn line(&self, id: RegId, words: (String, String), verdict: Verdict) -> PlanLine {

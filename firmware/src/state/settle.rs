@@ -62,6 +62,8 @@ pub(super) struct Settled {
 pub(super) enum Fate {
     /// It is what the register reads.
     Kept,
+    /// Nobody knows what the register reads: it is taken to be settable.
+    Presumed,
     /// These bits are otherwise, and a guest can live with it.
     Adapted(String),
     /// The register took the value and reads otherwise.
@@ -78,6 +80,11 @@ pub(super) fn settle(
     wanted: &RegValue,
     (parts, tolerance): (Parts, &Tolerance),
 ) -> Result<Settled, HvError> {
+    if !destination.knows(vcpu, id) {
+        destination.offer(vcpu, id, wanted)?;
+        let now = destination.read(vcpu, id)?;
+        return Ok(Settled { born: now.clone(), now, fate: Fate::Presumed });
+    }
     let born = destination.read(vcpu, id)?;
     if born == *wanted {
         return Ok(Settled { now: born.clone(), born, fate: Fate::Kept });
@@ -166,7 +173,7 @@ impl Fate {
     /// where the register altered the value.
     pub(super) fn verdict(&self, refusal: impl FnOnce(Refusal) -> Verdict) -> Verdict {
         match self {
-            Self::Kept => Verdict::Keep,
+            Self::Kept | Self::Presumed => Verdict::Keep,
             Self::Adapted(why) => Verdict::adapt(why),
             Self::Altered => refusal(Refusal::Altered),
             Self::Refused(bits) => refusal(Refusal::Bits(*bits)),

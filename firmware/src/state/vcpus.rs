@@ -137,8 +137,7 @@ impl Planner<'_> {
 
     fn only_destination(&mut self, vcpu: usize, id: RegId) -> Result<(), PlanError> {
         let why = self.quirk(vcpu, id, Quirk::OnlyDestination).unwrap_or(RESET);
-        let offered = self.read(vcpu, id)?;
-        let words = ("nothing".to_owned(), offered.to_string());
+        let words = ("nothing".to_owned(), self.offered(vcpu, id)?);
         let line = self.line(id, words, Verdict::adapt(why));
         self.note(Some(vcpu), id, line);
         Ok(())
