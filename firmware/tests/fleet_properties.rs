@@ -5,11 +5,11 @@ mod recorded;
 
 use kedge_firmware::fields::{self, Field, Rule};
 use kedge_firmware::{
-    Baseline, Firmware, FoundField, GuestAbi, HOST, Hex, HostAbi, IdPromise, Takes, baseline,
-    builtin, check,
+    Baseline, Firmware, GuestAbi, HOST, Hex, HostAbi, IdPromise, baseline, builtin, check,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use recorded::changes::{Change, apply, change};
 use recorded::{CPUS, KERNELS, host};
 
 fn all_recorded() -> Vec<(String, HostAbi)> {
@@ -19,118 +19,6 @@ fn all_recorded() -> Vec<(String, HostAbi)> {
     let cpus = all.iter_mut().flat_map(|(_, host)| &mut host.cpus);
     cpus.for_each(|cpu| cpu.registers.clear());
     all
-}
-
-/// A way to make a host another.
-#[derive(Clone, Debug)]
-enum Change {
-    /// A field takes these values, too.
-    Takes { cpu: Index, register: Index, shift: u32, takes: u16 },
-    /// A field takes its own value only.
-    Fixed { cpu: Index, register: Index, shift: u32 },
-    /// A field has another value, among those it takes.
-    Value { cpu: Index, register: Index, shift: u32, value: u8 },
-    /// Its vCPUs do not have an ID register.
-    NoIdRegister(Index),
-    /// It does not have a firmware register.
-    NoFirmware(Index),
-    /// A firmware register takes fewer of its bits or values.
-    FewerValues { firmware: Index, keep: u8 },
-    /// It does not have a feature.
-    NoFeature(Index),
-    /// It has other lengths of SVE vectors.
-    OtherVectors(u8),
-    /// Its guests' addresses are shorter.
-    ShorterAddresses(u8),
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    let place = || (any::<Index>(), any::<Index>(), (0..16_u32).prop_map(|group| group * 4));
-    prop_oneof![
-        8 => (place(), any::<u16>()).prop_map(|((cpu, register, shift), takes)| {
-            Change::Takes { cpu, register, shift, takes }
-        }),
-        2 => place().prop_map(|(cpu, register, shift)| Change::Fixed { cpu, register, shift }),
-        2 => (place(), 0..16_u8).prop_map(|((cpu, register, shift), value)| {
-            Change::Value { cpu, register, shift, value }
-        }),
-        1 => any::<Index>().prop_map(Change::NoIdRegister),
-        1 => any::<Index>().prop_map(Change::NoFirmware),
-        3 => (any::<Index>(), any::<u8>())
-            .prop_map(|(firmware, keep)| Change::FewerValues { firmware, keep }),
-        1 => any::<Index>().prop_map(Change::NoFeature),
-        2 => (0..8_u8).prop_map(Change::OtherVectors),
-        1 => (36..52_u8).prop_map(Change::ShorterAddresses),
-    ]
-}
-
-fn field(
-    host: &mut HostAbi,
-    cpu: Index,
-    register: Index,
-    shift: u32,
-) -> (&mut Hex, &mut FoundField) {
-    let cpu = cpu.index(host.cpus.len());
-    let registers = &mut host.cpus[cpu].id_registers;
-    let register = register.index(registers.len());
-    let register = &mut registers[register];
-    let takes = Hex(register.takes(shift));
-    register.fields.retain(|field| field.shift != shift);
-    register.fields.push(FoundField { shift, takes, drops: Hex(0) });
-    (&mut register.value, register.fields.last_mut().unwrap())
-}
-
-fn apply(host: &mut HostAbi, change: &Change) {
-    match change.clone() {
-        Change::Takes { cpu, register, shift, takes } => {
-            field(host, cpu, register, shift).1.takes.0 |= u64::from(takes);
-        }
-        Change::Fixed { cpu, register, shift } => {
-            let (value, field) = field(host, cpu, register, shift);
-            field.takes.0 = 1 << (value.0 >> shift & 0xf);
-        }
-        Change::Value { cpu, register, shift, value } => {
-            let (whole, field) = field(host, cpu, register, shift);
-            whole.0 = whole.0 & !(0xf << shift) | u64::from(value) << shift;
-            field.takes.0 |= 1 << value;
-        }
-        Change::NoIdRegister(which) => {
-            let all = &host.cpus[0].id_registers;
-            let id = all[which.index(all.len())].id;
-            host.cpus.iter_mut().for_each(|cpu| cpu.id_registers.retain(|found| found.id != id));
-        }
-        Change::NoFirmware(which) if host.firmware.len() > 1 => {
-            host.firmware.remove(1 + which.index(host.firmware.len() - 1));
-        }
-        Change::NoFirmware(_) => {}
-        Change::FewerValues { firmware, keep } => {
-            let which = firmware.index(host.firmware.len());
-            fewer(&mut host.firmware[which].takes, keep);
-        }
-        Change::NoFeature(which) => {
-            let which = which.index(host.limits.features.len());
-            let name = host.limits.features.remove(which);
-            host.cpus.retain(|cpu| !cpu.features.contains(&name));
-        }
-        Change::OtherVectors(which) if !host.limits.sve_lengths.is_empty() => {
-            let more =
-                [256, 384, 512].into_iter().zip(0..).filter(|(_, bit)| which >> bit & 1 != 0);
-            host.limits.sve_lengths = [128].into_iter().chain(more.map(|more| more.0)).collect();
-        }
-        Change::OtherVectors(_) => {}
-        Change::ShorterAddresses(bits) => host.limits.ipa_bits = bits,
-    }
-}
-
-fn fewer(takes: &mut Takes, keep: u8) {
-    match takes {
-        Takes::Values(values) | Takes::Levels(values) => {
-            let mut keep = (0..u8::BITS).cycle().map(|bit| keep >> bit & 1 != 0);
-            values.retain(|_| keep.next().unwrap());
-        }
-        Takes::Bits { bits, .. } => bits.0 &= u64::from(keep),
-        Takes::Untried => {}
-    }
 }
 
 /// One to four hosts, mostly of one CPU.

@@ -1,6 +1,8 @@
 //! What becomes of firmware registers: those both sides have, those only one has, and
 //! those that contradict the profile.
 
+use std::collections::BTreeSet;
+
 use kedge_ids::RegId;
 
 use super::plan::Planner;
@@ -189,6 +191,34 @@ impl Planner<'_> {
             }),
         };
         Ok(rules.line(id, (wanted, offered), verdict))
+    }
+
+    /// Notes the registers that neither side has, where the kernels do not mean the same
+    /// by that.
+    pub(super) fn firmware_nowhere(&mut self, list: &BTreeSet<RegId>) {
+        let ptp = self.destination.ptp();
+        let nowhere = |spec: &&FwSpec| !list.contains(&spec.id) && !self.state.has(spec.id);
+        let both = |spec: &FwSpec| {
+            let before = shown_without(spec, self.state.ptp)?;
+            let now = shown_without(spec, ptp)?;
+            (before != now).then_some((spec.id, before, now))
+        };
+        let differ: Vec<_> = self.rules.table.iter().filter(nowhere).filter_map(both).collect();
+        for (id, before, now) in differ {
+            let rules = FirmwareRules { state: self.state, rules: self.rules };
+            let verdict = if self.rules.allow.contains(&id) {
+                Verdict::adapt("the operator allows it")
+            } else {
+                Verdict::refuse(
+                    "neither kernel has the register, and each shows a guest its own, for good",
+                    cure(self.rules, id),
+                )
+            };
+            let words = [before, now].map(|value| rules.format(id, &RegValue::from(value)));
+            let [wanted, offered] = words;
+            let line = rules.line(id, (wanted, offered), verdict);
+            self.note(None, id, line);
+        }
     }
 
     /// The lines of promises that the saved registers do not keep.

@@ -29,7 +29,7 @@ use crate::hex::{Hex, RegValue, id};
 pub use capture::{CaptureError, Source, capture};
 pub use destination::{Destination, Live};
 pub use plan::{PlanError, Planned, plan};
-pub use recorded::Recorded;
+pub use recorded::{MissingFeatures, Recorded};
 pub use restore::{Deviation, Manner, RestoreError, Restored, Writes};
 pub use rules::{Quirk, RegRow, Rules, When};
 

@@ -223,6 +223,7 @@ impl Planner<'_> {
             let line = self.firmware_only_here(id)?;
             self.note(None, id, line);
         }
+        self.firmware_nowhere(&list);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kedge_diag::Fix;
 use kedge_hv::{HvError, VcpuFeatures};
 use kedge_ids::RegId;
 
@@ -19,6 +20,20 @@ use crate::register::{Firmware, FwReg};
 const PSCI_0_1: u64 = 0x1;
 /// `KVM_REG_SIZE_U512` bytes of vector lengths: bit n for the length of (n + 1) * 128.
 const VECTORS: usize = 64;
+
+/// A recorded host cannot make the machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this host has vCPUs without {}", missing.join(", "))]
+pub struct MissingFeatures {
+    /// The names of the features that it does not have.
+    pub missing: Vec<String>,
+}
+
+impl Fix for MissingFeatures {
+    fn fix(&self) -> Option<String> {
+        Some("restore it on a host that has them".to_owned())
+    }
+}
 
 /// A machine of a recorded host, as it is before anything was written to it.
 ///
@@ -46,14 +61,28 @@ pub struct Recorded<'a> {
 
 impl<'a> Recorded<'a> {
     /// A machine for a guest of this profile, of so many vCPUs with these features.
-    pub fn new(host: &'a HostAbi, abi: &GuestAbi, features: VcpuFeatures, vcpus: usize) -> Self {
-        let cpu = host.cpu_with(&names(features));
+    ///
+    /// # Errors
+    /// The host does not have all of the features.
+    pub fn new(
+        host: &'a HostAbi,
+        abi: &GuestAbi,
+        features: VcpuFeatures,
+        vcpus: usize,
+    ) -> Result<Self, MissingFeatures> {
+        let names = names(features);
+        let has = |name: &&String| host.limits.features.contains(name);
+        let missing: Vec<_> = names.iter().filter(|name| !has(name)).cloned().collect();
+        if !missing.is_empty() {
+            return Err(MissingFeatures { missing });
+        }
+        let cpu = host.cpu_with(&names);
         let others = cpu.registers.iter().filter(|id| Firmware::of(**id).is_none());
         let firmware = host.firmware.iter().map(|found| found.id);
         let identity = cpu.id_registers.iter().map(|found| found.id);
         let list = others.copied().chain(firmware).chain(identity).collect();
         let chosen = abi.cpu.implementation == Implementation::Promised;
-        Self {
+        Ok(Self {
             chosen: chosen && host.abilities.writable_imp_ids,
             has_psci_0_2: features.contains(VcpuFeatures::PSCI_0_2),
             host,
@@ -61,11 +90,14 @@ impl<'a> Recorded<'a> {
             list,
             machine: BTreeMap::new(),
             vcpus: vec![BTreeMap::new(); vcpus],
-        }
+        })
     }
 
     /// A machine for the guest that `state` was saved of.
-    pub fn for_state(host: &'a HostAbi, state: &RegisterState) -> Self {
+    ///
+    /// # Errors
+    /// As [`Recorded::new`].
+    pub fn for_state(host: &'a HostAbi, state: &RegisterState) -> Result<Self, MissingFeatures> {
         Self::new(host, &state.birth.abi, state.features, state.vcpus.len())
     }
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses some of these")]
 
+pub(crate) mod changes;
+
 use std::path::Path;
 
 use kedge_firmware::HostAbi;
