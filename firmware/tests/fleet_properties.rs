@@ -113,6 +113,14 @@ proptest! {
     }
 
     #[test]
+    fn a_baseline_is_a_profile_that_can_be_read(hosts in fleet()) {
+        if let Ok(Baseline { abi, .. }) = baseline(&hosts) {
+            let read = GuestAbi::read(abi.to_json().as_bytes());
+            prop_assert_eq!(read.map_err(|error| error.to_string()), Ok(abi));
+        }
+    }
+
+    #[test]
     fn a_baseline_does_not_depend_on_the_order(hosts in fleet().prop_shuffle()) {
         let mut sorted = hosts.clone();
         sorted.sort_by(|one, other| one.0.cmp(&other.0));

@@ -40,6 +40,10 @@ fn gives(host: &HostAbi, reg: FwReg, value: u64) -> bool {
         let without = spec.absent.and_then(|absent| absent.means(host.abilities.ptp));
         return without == Some(value);
     };
+    // The kernel only tells of these, and their calls reach whom it leaves them to by a filter.
+    if reg == FwReg::VendorHypBmap2 && value != 0 && !host.abilities.smccc_filter {
+        return false;
+    }
     let taken = match &register.takes {
         Takes::Values(values) | Takes::Levels(values) => values.iter().any(|hex| hex.0 == value),
         Takes::Bits { bits, empty } => value & !bits.0 == 0 && (value != 0 || *empty),

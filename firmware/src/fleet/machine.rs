@@ -4,7 +4,7 @@ use kedge_hv::GicVersion;
 
 use super::error::takes;
 use super::{Findings, Fleet};
-use crate::abi::{MachineAbi, Promises};
+use crate::abi::{FilterAction, FilterRange, MachineAbi, Promises};
 use crate::hex::Hex;
 use crate::host::HostAbi;
 use crate::register::{Firmware, FwReg};
@@ -17,6 +17,7 @@ pub(super) fn promises(fleet: &Fleet<'_>, firmware: &Promises, found: &mut Findi
     MachineAbi {
         system_suspend: Some(offered(fleet, "system_suspend", suspends, found)),
         pv_time: Some(pv_time(fleet, firmware, found)),
+        smccc_filter: answered(firmware),
         gic,
         gicd_revision: gic.and_then(|version| revision(fleet, version, found)),
         gicd_typer2: gic.and_then(|version| typer2(fleet, version, found)),
@@ -41,6 +42,19 @@ fn offered(
 fn pv_time(fleet: &Fleet<'_>, firmware: &Promises, found: &mut Findings) -> bool {
     let calls = firmware.get(Firmware::Known(FwReg::StdHypBmap)).unwrap_or(0);
     offered(fleet, "pv_time", |host| host.abilities.pv_time, found) && calls & 1 != 0
+}
+
+/// The functions that a guest is told of and the kernel leaves to its user.
+fn answered(firmware: &Promises) -> Vec<FilterRange> {
+    let told = firmware.get(Firmware::Known(FwReg::VendorHypBmap2)).unwrap_or(0);
+    let bits = FwReg::VendorHypBmap2.spec().domain.symbols().iter();
+    let functions = bits.filter(|bit| told & bit.value != 0).flat_map(|bit| bit.opens);
+    let range = |base: &u32| FilterRange {
+        base: Hex(u64::from(*base)),
+        count: 1,
+        action: FilterAction::Forward,
+    };
+    functions.map(range).collect()
 }
 
 /// Guests read how fast their counter ticks, and nothing can change it.
