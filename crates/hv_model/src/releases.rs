@@ -85,9 +85,6 @@ pub const COMMON: &[Row] = &[
     one(id::WORKAROUND_2, Rule::SsbdLevel),
     one(id::WORKAROUND_3, Rule::Level(0xf)),
     Row { birth: Birth::Identity, ..one(RegId::MPIDR_EL1, Rule::Stored) },
-    one(MIDR_EL1, Rule::ImpId(0xffff_ffff)).whole_vm().frozen_by_run(),
-    one(REVIDR_EL1, Rule::ImpId(u64::MAX)).whole_vm().frozen_by_run(),
-    one(AIDR_EL1, Rule::ImpId(u64::MAX)).whole_vm().frozen_by_run(),
     one(OSLSR_EL1, Rule::Masked(1 << 1)),
     one(id::TIMER_CNT, Rule::Counter(AtVcpuCreation::Restarts)).whole_vm(),
     one(id::PTIMER_CNT, Rule::Counter(AtVcpuCreation::FollowsHost)).whole_vm(),
@@ -106,6 +103,14 @@ const TIMERS: &[Row] = &[
 const TIMERS_7: &[Row] = &[
     one(id::TIMER_CTL, Rule::TimerControl(Istatus::Hidden)),
     one(id::PTIMER_CTL, Rule::TimerControl(Istatus::Hidden)),
+];
+
+/// The main ID registers: the host's, and the machine's where its user could say so
+/// (Linux 6.15) and did.
+const IMP_IDS: &[Row] = &[
+    one(MIDR_EL1, Rule::ImpId(0xffff_ffff)).whole_vm().frozen_by_run(),
+    one(REVIDR_EL1, Rule::ImpId(u64::MAX)).whole_vm().frozen_by_run(),
+    one(AIDR_EL1, Rule::ImpId(u64::MAX)).whole_vm().frozen_by_run(),
 ];
 
 /// Identification before Linux 6.3: all of the host's, but for two fields.
@@ -181,7 +186,7 @@ const SERVICES: &[Service] = &[
 pub const V5_10: Release = Release {
     name: "5.10",
     recording: include_str!("../recordings/max-5.10.host"),
-    rows: &[COMMON, TIMERS, IDENTITY],
+    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY],
     unlisted: &[],
     hidden: &[],
     psci: &[0x2, 0x1_0000],
@@ -218,7 +223,7 @@ pub const V5_10: Release = Release {
 pub const V6_1: Release = Release {
     name: "6.1",
     recording: include_str!("../recordings/max-6.1.host"),
-    rows: &[COMMON, TIMERS, IDENTITY, BITMAPS],
+    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY, BITMAPS],
     psci: &[0x2, 0x1_0000, 0x1_0001],
     services: SERVICES,
     mp_states: &[MpState::Runnable, MpState::Stopped, MpState::Suspended],
@@ -235,7 +240,7 @@ pub const V6_1: Release = Release {
 pub const V6_12: Release = Release {
     name: "6.12",
     recording: include_str!("../recordings/max-6.12.host"),
-    rows: &[COMMON, TIMERS, IDENTITY_WRITABLE, BITMAPS],
+    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY_WRITABLE, BITMAPS],
     feature_scope: Scope::Vm,
     power_off: PowerOff::Ephemeral,
     smccc_filter: Ability::Present,
@@ -252,7 +257,7 @@ pub const V6_12: Release = Release {
 pub const V7_2: Release = Release {
     name: "7.2",
     recording: include_str!("../recordings/max-7.2.host"),
-    rows: &[COMMON, TIMERS_7, IDENTITY_WRITABLE, BITMAPS, BITMAPS_2],
+    rows: &[COMMON, TIMERS_7, IMP_IDS, IDENTITY_WRITABLE, BITMAPS, BITMAPS_2],
     psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003],
     features: 0x1ff,
     writable_imp_ids: Ability::Present,
