@@ -133,6 +133,9 @@ impl Vcpu for FakeVcpu {
     fn set_serror(&self, _: SError) -> Result<(), HvError> {
         Err(absent())
     }
+    fn has_run(&self) -> bool {
+        false
+    }
     fn complete_access(&mut self) -> Result<(), HvError> {
         Err(absent())
     }

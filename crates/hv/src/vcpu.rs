@@ -165,6 +165,11 @@ pub trait Vcpu: Send {
     /// `ENOEXEC` before `init`.
     fn set_serror(&self, serror: SError) -> Result<(), HvError>;
 
+    /// Whether any vCPU of the machine was ever entered, to run or to complete an access:
+    /// what a guest may have seen is not to change any more. Kernels freeze most of it
+    /// by themselves, and not the PSCI version.
+    fn has_run(&self) -> bool;
+
     /// Completes the access of the last exit without running guest code.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 #![expect(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kedge_guest_memory::{Address, GuestMemoryRegion, RamRegion};
@@ -29,12 +30,26 @@ pub(crate) struct Machine {
     ram: Mutex<BTreeMap<u32, Arc<RamRegion>>>,
     /// Shared peripheral interrupts of the controller, once there is one.
     pub(crate) spis: OnceLock<u32>,
+    ran: AtomicBool,
 }
 
 impl Machine {
     /// A machine with no memory yet.
     pub(crate) fn new(fd: VmFd) -> Self {
-        Self { fd, ram: Mutex::default(), spis: OnceLock::new() }
+        Self { fd, ram: Mutex::default(), spis: OnceLock::new(), ran: AtomicBool::new(false) }
+    }
+
+    /// Notes that a vCPU is about to be entered.
+    pub(crate) fn runs(&self) {
+        // vCPUs come here at every entry: the line that they share stays unwritten.
+        if !self.has_run() {
+            self.ran.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a vCPU was ever entered.
+    pub(crate) fn has_run(&self) -> bool {
+        self.ran.load(Ordering::Relaxed)
     }
 
     /// Gives `region` to the guest as memory slot `slot`, for good.

@@ -188,7 +188,12 @@ impl Vcpu for KvmVcpu {
         self.fd.set_vcpu_events(&events).map_err(refused("make an SError pending"))
     }
 
+    fn has_run(&self) -> bool {
+        self.machine.has_run()
+    }
+
     fn complete_access(&mut self) -> Result<(), HvError> {
+        self.machine.runs();
         self.fd.set_kvm_immediate_exit(1);
         let result = self.fd.run().map(drop);
         self.fd.set_kvm_immediate_exit(0);
@@ -205,6 +210,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn run(&mut self) -> Result<Exit<'_>, HvError> {
+        self.machine.runs();
         match self.fd.run() {
             // The one exit that comes with an errno, which kvm-ioctls drops.
             Ok(VcpuExit::MemoryFault { .. }) => Err(HvError::new(RUN, EFAULT)),

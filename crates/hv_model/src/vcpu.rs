@@ -325,6 +325,10 @@ impl Vcpu for ModelVcpu {
         Ok(())
     }
 
+    fn has_run(&self) -> bool {
+        self.machine.lock().vcpus.values().any(|vcpu| vcpu.ran)
+    }
+
     fn complete_access(&mut self) -> Result<(), HvError> {
         self.enter(Entry::Complete)
     }

@@ -63,6 +63,10 @@ pub enum BirthError {
     /// There is nothing to write through.
     #[error("a machine without vCPUs has no registers")]
     NoVcpu,
+    /// A guest may have seen what would be changed. No kernel says so of the PSCI
+    /// version, which it lets change at any time.
+    #[error("the machine has run: its firmware is its guest's")]
+    HasRun,
     /// A register that is listed cannot be read.
     #[error("cannot read `{register}`, which this host lists")]
     Read {
@@ -80,7 +84,7 @@ impl Fix for BirthError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::NotHonoured(source) => source.fix(),
-            Self::NoVcpu => None,
+            Self::NoVcpu | Self::HasRun => None,
             Self::Read { source, .. } | Self::Hypervisor(source) => source.fix(),
         }
     }
@@ -115,10 +119,13 @@ impl Fix for NotHonoured {
 /// filter of calls, is judged here and set up by the machine's builder.
 ///
 /// # Errors
-/// The host cannot honour the profile: the machine is of no use then. All that stands in
+/// The machine has run, or the host cannot honour the profile: the machine is of no use then. All that stands in
 /// the way is named.
 pub fn settle(newborn: &Newborn<'_>, abi: &GuestAbi) -> Result<Born, BirthError> {
     let first = newborn.first()?;
+    if newborn.vcpus.iter().any(|vcpu| vcpu.has_run()) {
+        return Err(BirthError::HasRun);
+    }
     let id_registers = identity::settle(newborn, abi)?;
     // After the ID registers: what is listed depends on them.
     let mut listed = first.reg_list()?;

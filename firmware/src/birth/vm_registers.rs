@@ -72,8 +72,12 @@ impl VmRegisters {
     /// that one is given the value, too.
     ///
     /// # Errors
-    /// A register that was written cannot be read.
+    /// A register that was written cannot be read; `EBUSY`: the machine has run.
     pub fn write(self, newborn: &Newborn<'_>) -> Result<Vec<Written>, HvError> {
+        const EBUSY: i32 = 16;
+        if newborn.vcpus.iter().any(|vcpu| vcpu.has_run()) {
+            return Err(HvError::new("write registers of a machine that has run", EBUSY));
+        }
         let Some((first, others)) = newborn.vcpus.split_first() else { return Ok(Vec::new()) };
         let write = |(id, value): (RegId, RegValue)| {
             let outcome = write_one(*first, others, id, &value)?;

@@ -12,6 +12,9 @@ pub trait Destination {
     /// How many vCPUs it has.
     fn vcpus(&self) -> usize;
 
+    /// Whether anything has run in it: then it is too late.
+    fn has_run(&self) -> bool;
+
     /// Whether its kernel offers precise time (see [`crate::Absent`]).
     fn ptp(&self) -> bool;
 
@@ -58,6 +61,10 @@ impl<'a> Live<'a> {
 impl Destination for Live<'_> {
     fn vcpus(&self) -> usize {
         self.vcpus.len()
+    }
+
+    fn has_run(&self) -> bool {
+        self.vcpus.iter().any(|vcpu| vcpu.has_run())
     }
 
     fn ptp(&self) -> bool {

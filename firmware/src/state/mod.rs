@@ -21,7 +21,8 @@ mod vcpus;
 
 use kedge_hv::{MpState, SError, VcpuFeatures};
 use kedge_ids::RegId;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::abi::GuestAbi;
 use crate::hex::{Hex, RegValue, id};
@@ -49,9 +50,22 @@ pub struct SavedRegister {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Birth {
     /// Its profile, as it was given.
+    #[serde(deserialize_with = "profile")]
     pub abi: GuestAbi,
     /// Every firmware register that was listed at its birth, with its value.
     pub firmware: Vec<SavedRegister>,
+}
+
+/// Names the profile that cannot be read: it is what fleets are upgraded by.
+fn profile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GuestAbi, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    GuestAbi::deserialize(&value).map_err(|error| {
+        let name = value.get("name").and_then(serde_json::Value::as_str).unwrap_or("without name");
+        D::Error::custom(format!(
+            "the guest was born with the profile `{name}`, which this release cannot honour: \
+             {error}"
+        ))
+    })
 }
 
 /// All registers of a machine, and what the hypervisor holds of its vCPUs beside them.

@@ -27,6 +27,9 @@ pub enum PlanError {
         /// Those here.
         here: usize,
     },
+    /// A guest may have seen what would be changed.
+    #[error("the machine has run: its registers are its guest's")]
+    HasRun,
     /// The hypervisor does not say which registers there are.
     #[error("cannot list the registers of vCPU {vcpu}")]
     List {
@@ -50,6 +53,7 @@ pub enum PlanError {
 impl Fix for PlanError {
     fn fix(&self) -> Option<String> {
         match self {
+            Self::HasRun => Some("restore into a new machine".to_owned()),
             Self::Vcpus { saved, .. } => Some(format!("give the machine {saved} vCPUs")),
             Self::List { source, .. } | Self::Read { source, .. } => source.fix(),
         }
@@ -83,7 +87,7 @@ pub struct Planned {
 /// each other, each of the whole machine once and through the first vCPU.
 ///
 /// # Errors
-/// The destination has other vCPUs, or cannot be read. Registers that it does not take
+/// The destination has other vCPUs, has run, or cannot be read. Registers that it does not take
 /// are no error but lines of the plan, all of them.
 pub fn plan(
     state: &RegisterState,
@@ -93,6 +97,9 @@ pub fn plan(
     let (saved, here) = (state.vcpus.len(), destination.vcpus());
     if saved != here || here == 0 {
         return Err(PlanError::Vcpus { saved, here });
+    }
+    if destination.has_run() {
+        return Err(PlanError::HasRun);
     }
     let mut planner = Planner {
         state,

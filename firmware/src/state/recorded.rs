@@ -227,6 +227,10 @@ impl Destination for Recorded<'_> {
         self.vcpus.len()
     }
 
+    fn has_run(&self) -> bool {
+        false
+    }
+
     fn ptp(&self) -> bool {
         self.host.abilities.ptp
     }

@@ -48,6 +48,9 @@ pub enum RestoreError {
         /// These.
         here: usize,
     },
+    /// A guest may have seen what would be changed.
+    #[error("the machine has run: its registers are its guest's")]
+    HasRun,
     /// A register was not taken.
     #[error("cannot write `{register}` of vCPU {vcpu}")]
     Write {
@@ -120,6 +123,7 @@ impl Fix for RestoreError {
             }
             Self::Write { source, .. } | Self::Read { source, .. } => source.fix(),
             Self::SError { source, .. } | Self::Power { source, .. } => source.fix(),
+            Self::HasRun => Some("restore into a new machine".to_owned()),
             Self::Differs(_) | Self::Vcpus { .. } => None,
         }
     }
@@ -164,12 +168,15 @@ impl Planned {
     /// ([`Vcpu::init_pmu`]).
     ///
     /// # Errors
-    /// The plan is refused; a register is not taken or reads otherwise.
+    /// The plan is refused; the machine has run; a register is not taken or reads otherwise.
     pub fn restore(self, vcpus: &[&dyn Vcpu], manner: &Manner) -> Result<Restored, RestoreError> {
         if self.plan.is_refused() {
             return Err(RestoreError::Refused(self.plan));
         }
         same_number(self.pending.len(), vcpus.len())?;
+        if vcpus.iter().any(|vcpu| vcpu.has_run()) {
+            return Err(RestoreError::HasRun);
+        }
         let before = |saved: &&SavedRegister| Class::of(saved.id) < Class::Counters;
         if manner.writes == Writes::EveryVcpu {
             self.repeat(vcpus)?;

@@ -122,14 +122,12 @@ impl Machine {
     }
 
     pub(crate) fn born_with(&self, abi: &GuestAbi) -> Birth {
-        let vcpus = self.refs();
-        let newborn = Newborn {
-            hypervisor: &self.hypervisor,
-            vm: self.vm.as_ref(),
-            gic: Some(self.gic.as_ref()),
-            vcpus: &vcpus,
-        };
-        settle(&newborn, abi).unwrap().birth
+        settle(&self.newborn(&self.refs()), abi).unwrap().birth
+    }
+
+    pub(crate) fn newborn<'a>(&'a self, vcpus: &'a [&'a dyn Vcpu]) -> Newborn<'a> {
+        let gic = Some(self.gic.as_ref());
+        Newborn { hypervisor: &self.hypervisor, vm: self.vm.as_ref(), gic, vcpus }
     }
 
     /// Its registers.

@@ -6,12 +6,12 @@ use std::time::Instant;
 use expect_test::expect;
 use kedge_diag::report;
 use kedge_firmware::{
-    ARM64_V1, FoundScope, FwReg, HOST, Manner, RegValue, RegisterState, Rules, SavedRegister,
-    TABLE, Writes, probe,
+    ARM64_V1, FoundScope, FwReg, HOST, Live, Manner, RegValue, RegisterState, Rules, SavedRegister,
+    TABLE, VmRegisters, Writes, builtin, plan, probe, settle,
 };
-use kedge_hv::{Vcpu, VcpuFeatures};
-use kedge_hv_model::{ModelHypervisor, V5_10, V6_1, V6_12, V7_2, id};
-use kedge_ids::RegId;
+use kedge_hv::{Hypervisor, Vcpu, VcpuFeatures, VmConfig};
+use kedge_hv_model::{ModelHypervisor, Release, V5_10, V6_1, V6_12, V7_2, id};
+use kedge_ids::{RegId, VcpuId};
 
 use crate::kernels::{BANK_MORE, NEXT_BANK, PSCI_PER_VCPU};
 use crate::machine::{Machine, lines, refusals, rows};
@@ -22,11 +22,25 @@ const X5: RegId = RegId::x(5);
 
 #[test]
 fn row_12_vcpus_of_one_machine_have_the_same_features() {
-    let mut machine = Machine::new(&V6_12);
-    let error = machine.vcpus[1].init(VcpuFeatures::PSCI_0_2 | VcpuFeatures::PMU_V3);
-    assert_eq!(error.unwrap_err().errno(), 22);
+    let machine = Machine::new(&V6_12);
     let state = machine.save(machine.born(HOST));
     assert_eq!(state.features, VcpuFeatures::PSCI_0_2);
+}
+
+/// What becomes of a second vCPU that is to have a feature more than the first.
+fn otherwise(release: &Release) -> Result<(), i32> {
+    let vm = ModelHypervisor::new(release).unwrap().create_vm(&VmConfig::new(40)).unwrap();
+    let [mut first, mut second] = [0, 1].map(|id| vm.create_vcpu(VcpuId(id)).unwrap());
+    first.init(VcpuFeatures::PSCI_0_2).unwrap();
+    let more = second.init(VcpuFeatures::PSCI_0_2 | VcpuFeatures::PMU_V3);
+    more.map_err(|error| error.errno())
+}
+
+#[test]
+fn row_12_kernels_from_6_5_on_refuse_other_features_and_older_ones_do_not_care() {
+    const EINVAL: i32 = 22;
+    assert_eq!([otherwise(&V5_10), otherwise(&V6_1)], [Ok(()); 2]);
+    assert_eq!([otherwise(&V6_12), otherwise(&V7_2)], [Err(EINVAL); 2]);
 }
 
 #[test]
@@ -114,13 +128,38 @@ fn row_16_what_the_whole_machine_holds_is_written_once() {
 #[test]
 fn row_17_what_the_whole_machine_holds_cannot_be_set_after_its_start() {
     let old = Machine::new(&V7_2);
-    old.write(0, id::STD_BMAP, 0);
-    let state = old.save(old.born(HOST));
+    let state = old.save(old.born(ARM64_V1));
+    let rows = rows();
     let mut new = Machine::calling(&V7_2, &[]);
+    let planned = new.plan(&state);
     new.answers();
-    let plan = new.plan(&state).plan;
-    assert!(refusals(&plan).iter().any(|line| line.starts_with("std_bmap: none wanted")));
-    assert_eq!(new.read(0, id::STD_BMAP), 1);
+    new.forget();
+    let vcpus = new.refs();
+    let mut live = Live::new(&vcpus, new.hypervisor.abilities());
+    let error = plan(&state, &mut live, &Rules::new(&rows)).unwrap_err();
+    expect![[r#"
+        error: the machine has run: its registers are its guest's
+          fix: restore into a new machine"#]]
+    .assert_eq(&report(&error));
+    let error = planned.restore(&new.refs(), &Manner::default()).unwrap_err();
+    assert_eq!(error.to_string(), "the machine has run: its registers are its guest's");
+    assert_eq!(new.written(), []);
+}
+
+#[test]
+fn row_17_no_profile_is_put_into_effect_after_the_start() {
+    let mut machine = Machine::calling(&V7_2, &[]);
+    machine.answers();
+    machine.forget();
+    let vcpus = machine.refs();
+    let newborn = machine.newborn(&vcpus);
+    let error = settle(&newborn, &builtin(ARM64_V1).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "the machine has run: its firmware is its guest's");
+    let mut registers = VmRegisters::new();
+    registers.set(RegId::PSCI_VERSION, 0x1_0000);
+    assert_eq!(registers.write(&newborn).unwrap_err().errno(), 16);
+    assert_eq!(machine.written(), []);
+    assert_eq!(machine.read(0, RegId::PSCI_VERSION), 0x1_0003);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Rows 50 to 52: registers of a machine instead of a vCPU (February 2022).
 
+use expect_test::expect;
 use kedge_firmware::{ARM64_V1, Firmware, RegisterState};
 use kedge_hv_model::{RELEASES, V6_1, V7_2, id};
 use kedge_ids::VcpuId;
@@ -39,7 +40,9 @@ fn row_51_a_state_without_the_machines_registers_offers_nothing_unknown() {
 fn row_52_a_profile_of_a_later_release_is_refused_and_nothing_is_restored() {
     let machine = Machine::new(&V7_2);
     let mut json = serde_json::to_value(machine.save(machine.born(ARM64_V1))).unwrap();
+    json["birth"]["abi"]["name"] = "arm64-v9".into();
     json["birth"]["abi"]["firmware"]["sme_bmap"] = "0x1".into();
     let error = serde_json::from_value::<RegisterState>(json).unwrap_err();
-    assert_eq!(error.to_string(), "there is no firmware register `sme_bmap`");
+    expect![[r#"the guest was born with the profile `arm64-v9`, which this release cannot honour: there is no firmware register `sme_bmap`"#]]
+        .assert_eq(&error.to_string());
 }

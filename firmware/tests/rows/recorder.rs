@@ -104,6 +104,9 @@ impl Vcpu for Recorder {
     fn set_serror(&self, serror: SError) -> Result<(), HvError> {
         self.vcpu.set_serror(serror)
     }
+    fn has_run(&self) -> bool {
+        self.vcpu.has_run()
+    }
     fn complete_access(&mut self) -> Result<(), HvError> {
         self.vcpu.complete_access()
     }

@@ -194,6 +194,9 @@ impl Vcpu for WatchedVcpu {
     fn set_serror(&self, serror: SError) -> Result<(), HvError> {
         self.vcpu.set_serror(serror)
     }
+    fn has_run(&self) -> bool {
+        self.vcpu.has_run()
+    }
     fn complete_access(&mut self) -> Result<(), HvError> {
         self.notes.add("a vCPU was entered".to_owned());
         self.vcpu.complete_access()

@@ -9,6 +9,7 @@ mod life;
 mod panic;
 mod profile;
 mod rom;
+mod rows;
 mod serial;
 mod services;
 mod suspend;

@@ -256,6 +256,9 @@ impl Vcpu for FaultyVcpu {
         self.vcpu.set_serror(serror)
     }
 
+    fn has_run(&self) -> bool {
+        self.vcpu.has_run()
+    }
     fn complete_access(&mut self) -> Result<(), HvError> {
         self.vcpu.complete_access()
     }
