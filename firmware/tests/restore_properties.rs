@@ -215,8 +215,53 @@ impl<'a> Moved<'a> {
     }
 }
 
+#[test]
+fn kernels_that_mean_different_things_by_a_lack_are_told_apart() {
+    let bitmap = kedge_firmware::FwReg::StdBmap.spec().id;
+    let lacking = |name| {
+        let (_, mut host) = host(name);
+        host.firmware.retain(|found| found.id != bitmap);
+        host
+    };
+    let (source, destination) = (lacking("max-6.1"), lacking("max-5.10"));
+    let abi = builtin(HOST).unwrap();
+    let state = guest(&source, &abi, VcpuFeatures::PSCI_0_2).unwrap();
+    let moved = Moved::to(&destination, state).unwrap();
+    let told: Vec<_> =
+        other_than_kept(&moved.plan, bitmap).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["std_bmap: trng wanted, none offered: neither kernel has the register, and each shows a \
+          guest its own, for good"]
+    );
+}
+
+#[test]
+fn a_host_without_a_feature_is_no_destination() {
+    let (_, host) = host("max-7.2");
+    let abi = builtin(HOST).unwrap();
+    let missing = Recorded::new(&host, &abi, VcpuFeatures::SVE, VCPUS).map(drop);
+    assert_eq!(missing.unwrap_err().to_string(), "this host has vCPUs without sve");
+}
+
+#[test]
+fn vectors_of_a_recorded_host_have_all_its_lengths_up_to_the_longest() {
+    let (_, host) = host("a64fx-7.2");
+    let abi = builtin(HOST).unwrap();
+    let features = VcpuFeatures::PSCI_0_2 | VcpuFeatures::SVE;
+    let mut machine = Recorded::new(&host, &abi, features, VCPUS).unwrap();
+    let mut takes = |bits: u8| {
+        let mut value = RegValue(vec![0; 64]);
+        value.0[0] = bits;
+        machine.offer(0, RegId::SVE_VLS, &value).is_ok()
+    };
+    // 128, 256 and 512 bits.
+    assert!(takes(0b1011) && takes(0b11) && takes(0b1));
+    assert!(!takes(0b10) && !takes(0b111) && !takes(0));
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_kept_a_guest_reads_as_before_and_all_else_is_told(

@@ -94,6 +94,13 @@ fn row_27_a_build_that_does_not_know_a_bitmap_can_still_empty_it() {
     let old = Machine::calling(&V6_1, &[KVM_FEATURES]);
     let state = old.save_by(old.born(ARM64_V1), &old_build);
     let mut new = Machine::calling(&BMAP_2_ON, &[KVM_FEATURES]);
+    let plan = Machine::new(&BMAP_2_ON).plan_by(&state, &old_build).plan;
+    expect![[r#"
+        [
+            "adapt: 0x6030000000160003: 0x0 wanted, 0x3 offered: the guest was born without it: it is made 0x0",
+        ]
+    "#]]
+    .assert_debug_eq(&lines(&plan, &id::VENDOR_HYP_BMAP_2.to_string()));
     new.load_by(&state, &old_build);
     assert_eq!(new.answers(), [[0x3, 0, 0, 0]]);
 }
@@ -266,5 +273,22 @@ fn row_38_fields_of_id_registers_are_lowered_and_stay_so_behind_the_first_run() 
     let restored = new.load(&state);
     new.vcpus[0].complete_access().unwrap();
     assert_eq!(new.read(1, ISAR0) >> 60, 0);
+    restored.compare_identity(&new.refs()).unwrap();
+}
+
+#[test]
+fn row_38_what_the_kernel_calls_writable_is_cleared_written_back_and_moves() {
+    const INSTRUCTIONS: [RegId; 2] = [RegId::system(3, 0, 0, 6, 0), RegId::system(3, 0, 0, 6, 1)];
+    let machine = Machine::new(&V7_2);
+    let masks = machine.vm.writable_id_masks().unwrap().unwrap();
+    let hidden = INSTRUCTIONS.map(|id| machine.read(0, id) & !masks.mask(id));
+    let offered = INSTRUCTIONS.map(|id| machine.read(0, id));
+    INSTRUCTIONS.iter().zip(hidden).for_each(|(id, value)| machine.write(0, *id, value));
+    let state = machine.save(machine.born(HOST));
+    let mut new = Machine::new(&V7_2);
+    let restored = new.load(&state);
+    new.vcpus[1].complete_access().unwrap();
+    assert_eq!(INSTRUCTIONS.map(|id| new.read(0, id)), hidden);
+    assert_ne!(hidden, offered);
     restored.compare_identity(&new.refs()).unwrap();
 }
