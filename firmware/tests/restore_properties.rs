@@ -201,8 +201,13 @@ impl<'a> Moved<'a> {
         let refused = lines.iter().any(|line| matches!(line.verdict, Verdict::Refuse { .. }));
         let told = match Firmware::of(id) {
             Some(firmware) => {
+                let adopted = before.is_none()
+                    && self.state.birth.abi.unknown_firmware == UnknownFirmware::Adopt;
+                let is_level = |spec: &FwSpec| matches!(spec.domain, Domain::Level(_));
+                let may_differ = adopted || firmware.spec().is_some_and(is_level);
                 let before = shown(firmware, before, self.state.ptp);
-                before == shown(firmware, now, self.here.ptp()) || !lines.is_empty()
+                let same = before == shown(firmware, now, self.here.ptp());
+                same || refused || (may_differ && !lines.is_empty())
             }
             None => {
                 let differs = before.unwrap_or(0) ^ now.unwrap_or(0);
