@@ -120,7 +120,8 @@ pub trait Gic: Send + Sync {
     ///
     /// # Errors
     /// `ENXIO`: the controller has no such register; `EINVAL`: no such vCPU;
-    /// `EBUSY`: before [`Gic::init`], or a vCPU runs.
+    /// `EBUSY`: a vCPU runs, or a GICv3 before [`Gic::init`]; of that, Linux 7.2 gives
+    /// `GICD_IIDR` away earlier. A GICv2 is made ready by the call.
     fn reg(&self, reg: GicReg) -> Result<u64, HvError>;
 
     /// Writes a register, while no vCPU runs.

@@ -64,8 +64,8 @@ pub struct Release {
     pub first_run: FirstRun,
     /// What a filter's range says that starts at 0 and holds nothing.
     pub empty_range: EmptyRange,
-    /// Whether the revision of the distributor's behaviour can be reached before the
-    /// controller is initialised.
+    /// Whether the revision of a GICv3's behaviour can be reached before it is
+    /// initialised.
     pub early_revision: Ability,
     /// Fields of ID registers that say what controller there is: from its creation on,
     /// with this value for a GICv3 and 0 for a GICv2.

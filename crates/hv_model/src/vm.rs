@@ -252,8 +252,8 @@ struct ModelGic {
 
 impl ModelGic {
     /// Whether there is this register, and it can be reached.
-    fn check(&self, vm: &VmState, reg: GicReg) -> Result<(), HvError> {
-        let Some(gic) = &vm.gic else { return self.machine.refuse(Refusal::NoGicRegister) };
+    fn check(&self, vm: &mut VmState, reg: GicReg) -> Result<(), HvError> {
+        let Some(gic) = &mut vm.gic else { return self.machine.refuse(Refusal::NoGicRegister) };
         let version = gic.config.version();
         let known = match reg {
             GicReg::Distributor { offset } => version == GicVersion::V3 && offset == GICD_IIDR,
@@ -262,6 +262,8 @@ impl ModelGic {
             }
             _ => false,
         };
+        // Reaching for a register of a GICv2 makes it ready.
+        gic.ready |= known && version == GicVersion::V2;
         let ready = gic.ready || self.machine.shared.release.early_revision == Ability::Present;
         match (known, ready) {
             (false, _) => self.machine.refuse(Refusal::NoGicRegister),
@@ -283,15 +285,15 @@ impl Gic for ModelGic {
     }
 
     fn reg(&self, reg: GicReg) -> Result<u64, HvError> {
-        let vm = self.machine.lock();
-        self.check(&vm, reg)?;
+        let mut vm = self.machine.lock();
+        self.check(&mut vm, reg)?;
         let revision = vm.gic.as_ref().map_or(0, |gic| gic.revision);
         Ok(PRODUCT | u64::from(revision) << REVISION_SHIFT)
     }
 
     fn set_reg(&self, reg: GicReg, value: u64) -> Result<(), HvError> {
         let mut vm = self.machine.lock();
-        self.check(&vm, reg)?;
+        self.check(&mut vm, reg)?;
         let revisions = self.machine.shared.release.gic_revisions.iter();
         let mut values = revisions.map(|r| (*r, PRODUCT | u64::from(*r) << REVISION_SHIFT));
         let chosen = values.find(|(_, iidr)| *iidr == value & 0xffff_ffff);

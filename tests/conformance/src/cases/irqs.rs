@@ -2,7 +2,8 @@
 //! revision of the controller's behaviour.
 
 use anyhow::ensure;
-use kedge_hv::{Gic, GicReg, GicVersion, Timer, VcpuFeatures};
+use kedge_guest_memory::GuestAddress;
+use kedge_hv::{Gic, GicConfig, GicReg, GicVersion, Timer, VcpuFeatures};
 use kedge_ids::{Ppi, VcpuId};
 use libc::{EBUSY, EINVAL, ENXIO};
 
@@ -23,6 +24,7 @@ cases![
     GicV3 a_gicv3_has_no_registers_of_a_gicv2,
     GicV3 a_controller_without_a_translation_service_has_none_of_its_registers,
     GicV2 a_gicv2_has_no_registers_of_a_gicv3,
+    GicV2 reaching_for_a_register_makes_a_gicv2_ready,
 ];
 
 fn machine_with_gic(
@@ -149,4 +151,16 @@ fn a_controller_without_a_translation_service_has_none_of_its_registers(
 fn a_gicv2_has_no_registers_of_a_gicv3(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let (_machine, gic) = machine_with_gic(ctx, PLAIN)?;
     refused(gic.reg(GicReg::Distributor { offset: 8 }), ENXIO)
+}
+
+fn reaching_for_a_register_makes_a_gicv2_ready(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    let machine = ctx.machine(1)?;
+    let v2 = GicConfig::V2 {
+        distributor: GuestAddress(0x800_0000),
+        cpu_interface: GuestAddress(0x801_0000),
+        spis: 64,
+    };
+    let gic = machine.vm.create_gic(&v2)?;
+    gic.distributor_revision()?;
+    refused(machine.vm.create_vcpu(VcpuId(1)), EBUSY)
 }

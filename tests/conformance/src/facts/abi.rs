@@ -12,7 +12,7 @@ pub(super) const GROUPS: &[Group] = &[
     of_release("abilities", abilities),
     of_release("calls by smc", calls_by_smc),
     of_release("ranges of a filter", filter_ranges),
-    of_release("revisions of the distributor", revisions),
+    of_host("revisions of the distributor", revisions),
     of_release("interrupts of timers", timer_interrupts),
     of_release("vcpus before initialisation", before_initialisation),
     of_host("serrors", serrors),
