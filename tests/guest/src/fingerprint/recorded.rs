@@ -5,11 +5,17 @@
 //! that host has must not matter:
 //! `cargo xtask host --cpu neoverse-n1 -- guest-tests --record neoverse-n1.arm64-v1`.
 
+use std::fs;
+use std::path::PathBuf;
+
 use anyhow::{Context, ensure};
-use kedge_firmware::{ARM64_V0, ARM64_V1};
+use kedge_firmware::{ARM64_V0, ARM64_V1, GuestAbi, Varying};
+use kedge_ids::RegId;
+use tempfile::TempDir;
 
 use super::{Fingerprint, differences};
 use crate::host::{Host, Need};
+use crate::kedge::Kedge;
 use crate::suite::{Outcome, Suite};
 
 /// What is recorded.
@@ -21,11 +27,23 @@ struct Recording {
     test: &'static str,
     /// On which hosts it holds.
     needs: &'static [Need],
-    /// The profile.
-    profile: &'static str,
+    profile: Promised,
+    /// The bits that no kernel of some host of the baseline can set as others have them.
+    may_vary: &'static [(RegId, u64)],
     text: &'static str,
 }
 
+/// What the guest is promised.
+#[derive(Clone, Copy)]
+enum Promised {
+    /// Its firmware, by a profile of this name.
+    Firmware(&'static str),
+    /// All that it can see, by the baseline of these hosts: name and probe of each.
+    Everything(&'static [(&'static str, &'static str)]),
+}
+
+const ID_AA64DFR0_EL1: RegId = RegId::system(3, 0, 0, 5, 0);
+const ID_AA64MMFR1_EL1: RegId = RegId::system(3, 0, 0, 7, 1);
 const N1: Need = Need::Cpu("neoverse-n1");
 const MAX: Need = Need::Cpu("max");
 
@@ -35,27 +53,71 @@ macro_rules! recorded {
     };
 }
 
-const RECORDINGS: [Recording; 3] = [
+macro_rules! hosts {
+    ($($name:literal),*) => {
+        &[$(($name, include_str!(concat!("../../../../resources/hosts/", $name, ".json")))),*]
+    };
+}
+
+const RECORDINGS: [Recording; 6] = [
     Recording {
         name: "neoverse-n1.arm64-v1",
         test: "row_30_arm64_v1_is_the_same_firmware_on_every_kernel",
         needs: &[N1, Need::GicV3, Need::Kernel(5, 19)],
-        profile: ARM64_V1,
+        profile: Promised::Firmware(ARM64_V1),
+        may_vary: &[],
         text: recorded!("neoverse-n1.arm64-v1"),
     },
     Recording {
         name: "max.arm64-v1",
         test: "row_30_arm64_v1_is_the_same_firmware_on_every_kernel_of_max",
         needs: &[MAX, Need::GicV3, Need::Kernel(5, 19)],
-        profile: ARM64_V1,
+        profile: Promised::Firmware(ARM64_V1),
+        may_vary: &[],
         text: recorded!("max.arm64-v1"),
     },
     Recording {
         name: "neoverse-n1.arm64-v0",
         test: "row_43_arm64_v0_is_the_same_firmware_on_every_kernel",
         needs: &[N1, Need::GicV3],
-        profile: ARM64_V0,
+        profile: Promised::Firmware(ARM64_V0),
+        may_vary: &[],
         text: recorded!("neoverse-n1.arm64-v0"),
+    },
+    Recording {
+        name: "neoverse-n1.from-6.1",
+        test: "row_24_a_baseline_is_the_same_machine_on_every_kernel",
+        needs: &[N1, Need::GicV3, Need::Kernel(6, 1)],
+        profile: Promised::Everything(hosts!(
+            "neoverse-n1-6.1",
+            "neoverse-n1-6.12",
+            "neoverse-n1-7.2"
+        )),
+        may_vary: &[],
+        text: recorded!("neoverse-n1.from-6.1"),
+    },
+    Recording {
+        name: "max.from-6.1",
+        test: "row_24_a_baseline_is_the_same_machine_on_every_kernel_of_max",
+        needs: &[MAX, Need::GicV3, Need::Kernel(6, 1)],
+        profile: Promised::Everything(hosts!("max-6.1", "max-6.12", "max-7.2")),
+        // Linux 6.1 hides HCX, and none before 6.18 lets it be hidden.
+        may_vary: &[(ID_AA64MMFR1_EL1, 0xf << 40)],
+        text: recorded!("max.from-6.1"),
+    },
+    Recording {
+        name: "neoverse-n1.from-5.10",
+        test: "row_24_a_baseline_with_linux_5_10_is_the_same_machine_but_for_two_fields",
+        needs: &[N1, Need::GicV3],
+        profile: Promised::Everything(hosts!(
+            "neoverse-n1-5.10",
+            "neoverse-n1-6.1",
+            "neoverse-n1-6.12",
+            "neoverse-n1-7.2"
+        )),
+        // PMUVer and DebugVer: Linux 5.10 neither sets nor hides them.
+        may_vary: &[(ID_AA64DFR0_EL1, 0xf0f)],
+        text: recorded!("neoverse-n1.from-5.10"),
     },
 ];
 
@@ -86,7 +148,58 @@ fn matches(host: &Host, recording: Recording) -> Outcome {
 impl Recording {
     /// What a guest sees of what it is promised.
     fn seen(self, host: &Host) -> anyhow::Result<String> {
-        let guest = Fingerprint::take(host, &format!("--guest-abi {}", self.profile))?;
-        Ok(guest.part("firmware"))
+        let hosts = match self.profile {
+            Promised::Firmware(name) => {
+                let guest = Fingerprint::take(host, &format!("--guest-abi {name}"))?;
+                return Ok(guest.part("firmware"));
+            }
+            Promised::Everything(hosts) => hosts,
+        };
+        let folder = TempDir::new()?;
+        let profile = baseline(&folder, hosts)?;
+        let abi: GuestAbi = serde_json::from_slice(&fs::read(&profile)?)?;
+        for Varying { id, name, mask, reason } in &abi.cpu.varying {
+            let may = self.may_vary.iter().any(|(of, bits)| of == id && mask.0 & !bits == 0);
+            ensure!(may, "{name}, {mask:?} may not vary: {reason}");
+        }
+        let kedge = Fingerprint::guest(host).with(["--guest-abi".as_ref(), profile.as_os_str()]);
+        Ok(promised(&Fingerprint::of(kedge)?, &abi.cpu.varying))
     }
+}
+
+/// The greatest profile of these hosts, in a file.
+fn baseline(folder: &TempDir, hosts: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
+    let mut kedge = Kedge::new(["abi", "baseline"]);
+    for (name, probe) in hosts {
+        let file = folder.path().join(format!("{name}.json"));
+        fs::write(&file, probe)?;
+        kedge = kedge.with([file]);
+    }
+    let profile = folder.path().join("fleet.json");
+    kedge.with(["--output".as_ref(), profile.as_os_str()]).finish()?.with_status(0)?;
+    Ok(profile)
+}
+
+/// All that a guest found, without the bits of which nothing is promised.
+fn promised(found: &Fingerprint, varying: &[Varying]) -> String {
+    let line = |line: &str| {
+        let [id, encoding, name, value] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        let id = (id == "id").then(|| register(encoding))??;
+        let mask = varying.iter().filter(|varying| varying.id == id);
+        let mask = mask.fold(0, |mask, varying| mask | varying.mask.0);
+        let value = u64::from_str_radix(value.strip_prefix("0x")?, 16).ok()?;
+        Some(format!("id {encoding} {name} {:#x}\n", value & !mask))
+    };
+    let lines = found.whole().lines();
+    lines.map(|text| line(text).unwrap_or_else(|| format!("{text}\n"))).collect()
+}
+
+/// The register `S3_0_C0_C5_0`.
+fn register(encoding: &str) -> Option<RegId> {
+    let mut parts = encoding
+        .strip_prefix('S')?
+        .split('_')
+        .map(|part| part.trim_start_matches('C').parse().ok());
+    let mut part = || parts.next()?;
+    Some(RegId::system(part()?, part()?, part()?, part()?, part()?))
 }
