@@ -46,6 +46,7 @@ const V9_0: Release = Release {
         V7_2.rows[2],
         V7_2.rows[3],
         V7_2.rows[4],
+        V7_2.rows[5],
     ],
     psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003, 0x2_0000],
     ..V7_2
@@ -358,6 +359,7 @@ fn a_bitmap_that_cannot_be_emptied_is_refused_by_id() {
             V7_2.rows[2],
             V7_2.rows[3],
             V7_2.rows[4],
+            V7_2.rows[5],
         ],
         ..V7_2
     };
@@ -428,6 +430,7 @@ const PER_VCPU: Release = Release {
         V7_2.rows[2],
         V7_2.rows[3],
         V7_2.rows[4],
+        V7_2.rows[5],
     ],
     ..V7_2
 };

@@ -195,7 +195,15 @@ fn next_kernel() -> HostAbi {
     ];
     const NEXT: Release = Release {
         name: "9.0",
-        rows: &[ROWS, V7_2.rows[0], V7_2.rows[1], V7_2.rows[2], V7_2.rows[3], V7_2.rows[4]],
+        rows: &[
+            ROWS,
+            V7_2.rows[0],
+            V7_2.rows[1],
+            V7_2.rows[2],
+            V7_2.rows[3],
+            V7_2.rows[4],
+            V7_2.rows[5],
+        ],
         ..V7_2
     };
     probed(&NEXT)

@@ -36,6 +36,7 @@ const V9_0: Release = Release {
         V7_2.rows[2],
         V7_2.rows[3],
         V7_2.rows[4],
+        V7_2.rows[5],
     ],
     psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003, 0x1_0004],
     ..V7_2

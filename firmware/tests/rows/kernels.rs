@@ -53,6 +53,7 @@ pub(crate) const ON_BY_DEFAULT: Release = Release {
         V7_2.rows[2],
         V7_2.rows[3],
         V7_2.rows[4],
+        V7_2.rows[5],
     ],
     ..V7_2
 };
@@ -67,6 +68,7 @@ pub(crate) const LEVEL_MORE: Release = Release {
         V7_2.rows[2],
         V7_2.rows[3],
         V7_2.rows[4],
+        V7_2.rows[5],
     ],
     ..V7_2
 };
@@ -74,7 +76,15 @@ pub(crate) const LEVEL_MORE: Release = Release {
 /// Linux 7.2 with a bank more.
 pub(crate) const BANK_MORE: Release = Release {
     name: "with a bank more",
-    rows: &[BANK, V7_2.rows[0], V7_2.rows[1], V7_2.rows[2], V7_2.rows[3], V7_2.rows[4]],
+    rows: &[
+        BANK,
+        V7_2.rows[0],
+        V7_2.rows[1],
+        V7_2.rows[2],
+        V7_2.rows[3],
+        V7_2.rows[4],
+        V7_2.rows[5],
+    ],
     ..V7_2
 };
 
@@ -88,6 +98,7 @@ pub(crate) const PSCI_PER_VCPU: Release = Release {
         V7_2.rows[2],
         V7_2.rows[3],
         V7_2.rows[4],
+        V7_2.rows[5],
     ],
     ..V7_2
 };
