@@ -15,42 +15,29 @@ use kedge_firmware::{
 };
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::{Gic, GicConfig, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig};
+use kedge_hv_model::invented::NEXT_BITMAP;
 use kedge_hv_model::{
-    BitmapOrder, Ids, RELEASES, Release, Row, Rule, V5_10, V6_1, V6_12, V7_2, id,
+    Ids, Invented, RELEASES, Release, Row, Rule, Scope, V5_10, V6_1, V6_12, V7_2, id, register,
 };
 use kedge_ids::{RegId, VcpuId};
 use watched::Watched;
 
 const DFR0: RegId = RegId::system(3, 0, 0, 5, 0);
 const MIDR: RegId = RegId::system(3, 0, 0, 0, 0);
-/// A bitmap to come, with services that are on by default.
-const NEXT_BMAP: RegId = RegId(0x6030_0000_0016_0009);
 /// One of 128 bits.
-const WIDE_BMAP: RegId = RegId(0x6040_0000_0016_000a);
+const WIDE_BMAP: RegId = register(0x16, 0xa, 16);
 /// A firmware register to come, of which nothing is known.
-const NEXT_FW: RegId = RegId(0x6030_0000_0014_0007);
-
-const BITMAP: Rule = Rule::Bitmap { known: 0xff, order: BitmapOrder::UnknownFirst };
+const NEXT_FW: RegId = register(0x14, 7, 8);
 
 /// A kernel that is not there yet.
-const V9_0: Release = Release {
-    name: "9.0",
-    rows: &[
-        &[
-            Row::of(Ids::One(NEXT_BMAP), BITMAP).whole_vm().frozen_by_run().born(&[0xff]),
-            Row::of(Ids::One(WIDE_BMAP), Rule::Stored).whole_vm().born(&[0x7]),
-            Row::of(Ids::One(NEXT_FW), Rule::Stored).whole_vm().born(&[0x2]),
-        ],
-        V7_2.rows[0],
-        V7_2.rows[1],
-        V7_2.rows[2],
-        V7_2.rows[3],
-        V7_2.rows[4],
-        V7_2.rows[5],
-    ],
-    psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003, 0x2_0000],
-    ..V7_2
-};
+fn v9_0() -> Release {
+    Invented::after(&V7_2, "9.0")
+        .with_bitmap(9, 0xff, &[0xff])
+        .with_shared_state(WIDE_BMAP, &[0x7])
+        .with_shared_state(NEXT_FW, &[0x2])
+        .with_psci(&[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003, 0x2_0000])
+        .release()
+}
 
 /// A machine of which nothing has run.
 struct Nursery {
@@ -301,7 +288,7 @@ fn a_level_is_asked_for_and_not_set() {
 
 #[test]
 fn unknown_firmware_is_switched_off_and_what_cannot_be_is_said() {
-    let born = Nursery::new(&V9_0, 2).settle(&abi(ARM64_V1)).unwrap();
+    let born = Nursery::new(&v9_0(), 2).settle(&abi(ARM64_V1)).unwrap();
     assert_firmware(
         &born,
         &expect![[r#"
@@ -326,7 +313,7 @@ fn unknown_firmware_is_switched_off_and_what_cannot_be_is_said() {
 #[test]
 fn unknown_firmware_is_adopted_on_demand() {
     let adopting = v1_with(|abi| abi.unknown_firmware = UnknownFirmware::Adopt);
-    let nursery = Nursery::new(&V9_0, 2);
+    let nursery = Nursery::new(&v9_0(), 2);
     let born = nursery.settle(&adopting).unwrap();
     assert_firmware(
         &born,
@@ -351,19 +338,9 @@ fn unknown_firmware_is_adopted_on_demand() {
 
 #[test]
 fn a_bitmap_that_cannot_be_emptied_is_refused_by_id() {
-    const STUBBORN: Release = Release {
-        rows: &[
-            &[Row::of(Ids::One(NEXT_BMAP), Rule::Fixed).whole_vm().born(&[0xff])],
-            V7_2.rows[0],
-            V7_2.rows[1],
-            V7_2.rows[2],
-            V7_2.rows[3],
-            V7_2.rows[4],
-            V7_2.rows[5],
-        ],
-        ..V7_2
-    };
-    let nursery = Nursery::new(&STUBBORN, 1);
+    let stays = Row::of(Ids::One(NEXT_BITMAP), Rule::Fixed).whole_vm().born(&[0xff]);
+    let stubborn = Invented::after(&V7_2, "stubborn").with_row(stays).release();
+    let nursery = Nursery::new(&stubborn, 1);
     expect![[r#"
         error: this host cannot honour the guest ABI profile `arm64-v1`
           0x6030000000160009: 0x0 wanted, 0xff offered: the profile does not know it, and the kernel does not let it be emptied
@@ -373,7 +350,7 @@ fn a_bitmap_that_cannot_be_emptied_is_refused_by_id() {
 #[test]
 fn a_guest_that_moved_is_offered_nothing_new_by_a_reset() {
     let born = Nursery::new(&V6_1, 2).settle(&abi(HOST)).unwrap();
-    let again = Nursery::new(&V9_0, 2);
+    let again = Nursery::new(&v9_0(), 2);
     let again = again.with_newborn(|newborn| settle_again(newborn, &born)).unwrap();
     assert_firmware(
         &again,
@@ -408,36 +385,22 @@ fn a_reset_on_the_same_host_changes_nothing() {
 
 #[test]
 fn a_kernel_without_any_bitmap_is_no_hindrance_to_who_promises_none() {
-    const BARE: Release = Release { rows: &[V7_2.rows[0], V7_2.rows[1]], ..V5_10 };
-    let nursery = Nursery::new(&BARE, 2);
+    let nursery = Nursery::new(&V5_10, 2);
     nursery.settle(&abi(ARM64_V0)).unwrap();
     assert_eq!(nursery.hypervisor.misdeeds(), [""; 0]);
 }
 
 /// A kernel that holds the PSCI version and a bitmap for each vCPU.
-const PER_VCPU: Release = Release {
-    rows: &[
-        &[
-            Row::of(
-                Ids::One(id::STD_BMAP),
-                Rule::Bitmap { known: 0x1, order: BitmapOrder::UnknownFirst },
-            )
-            .born(&[0x1]),
-            Row::of(Ids::One(RegId::PSCI_VERSION), Rule::Stored).born(&[0x1, 0x0, 0x1]),
-        ],
-        V7_2.rows[0],
-        V7_2.rows[1],
-        V7_2.rows[2],
-        V7_2.rows[3],
-        V7_2.rows[4],
-        V7_2.rows[5],
-    ],
-    ..V7_2
-};
+fn per_vcpu() -> Release {
+    Invented::after(&V7_2, "per vCPU")
+        .with_scope(id::STD_BMAP, Scope::Vcpu)
+        .with_scope(RegId::PSCI_VERSION, Scope::Vcpu)
+        .release()
+}
 
 #[test]
 fn where_a_register_is_each_vcpus_own_each_gets_its_own_with_a_warning() {
-    let nursery = Nursery::new(&PER_VCPU, 3);
+    let nursery = Nursery::new(&per_vcpu(), 3);
     let born = nursery.settle(&abi(ARM64_V0)).unwrap();
     for vcpu in &nursery.vcpus {
         assert_eq!(vcpu.reg64(RegId::PSCI_VERSION).unwrap(), 0x1_0000);
@@ -504,7 +467,7 @@ fn a_machine_without_interrupt_controller_or_vcpus_is_judged_without() {
 
 #[test]
 fn a_record_survives_json() {
-    let born = Nursery::new(&V9_0, 2).settle(&abi(ARM64_V1)).unwrap();
+    let born = Nursery::new(&v9_0(), 2).settle(&abi(ARM64_V1)).unwrap();
     let json = serde_json::to_string(&born).unwrap();
     assert_eq!(serde_json::from_str::<Born>(&json).unwrap(), born);
 }

@@ -9,18 +9,15 @@ use kedge_firmware::{
     ARM64_V0, ARM64_V1, FilterAction, FilterRange, Firmware, FwReg, GuestAbi, HOST, Hex, HostAbi,
     IdPromise, Implementation, Plan, Subject, UnknownFirmware, Verdict, builtin, check, probe,
 };
+use kedge_hv_model::invented::NEXT_BITMAP;
 use kedge_hv_model::{
-    BitmapOrder, Ids, ModelHypervisor, RELEASES, Release, Row, Rule, V5_10, V6_1, V6_12, V7_2,
+    Invented, ModelHypervisor, RELEASES, Release, V5_10, V6_1, V6_12, V7_2, register,
 };
 use kedge_ids::RegId;
 
-/// A bitmap to come, with a service that is on by default.
-const NEXT_BMAP: RegId = RegId(0x6030_0000_0016_0009);
 /// A firmware register to come, of which nothing is known.
-const NEXT_FW: RegId = RegId(0x6030_0000_0014_0007);
+const NEXT_FW: RegId = register(0x14, 7, 8);
 const DFR0: RegId = RegId::system(3, 0, 0, 5, 0);
-
-const BITMAP: Rule = Rule::Bitmap { known: 0xff, order: BitmapOrder::UnknownFirst };
 
 fn probed(release: &Release) -> HostAbi {
     probe(&ModelHypervisor::new(release).unwrap()).unwrap()
@@ -189,24 +186,11 @@ fn a_level_that_the_host_exceeds_is_kept() {
 
 /// A kernel that is not there yet.
 fn next_kernel() -> HostAbi {
-    const ROWS: &[Row] = &[
-        Row::of(Ids::One(NEXT_BMAP), BITMAP).whole_vm().frozen_by_run().born(&[0xff]),
-        Row::of(Ids::One(NEXT_FW), Rule::Stored).whole_vm().born(&[0x2]),
-    ];
-    const NEXT: Release = Release {
-        name: "9.0",
-        rows: &[
-            ROWS,
-            V7_2.rows[0],
-            V7_2.rows[1],
-            V7_2.rows[2],
-            V7_2.rows[3],
-            V7_2.rows[4],
-            V7_2.rows[5],
-        ],
-        ..V7_2
-    };
-    probed(&NEXT)
+    let next = Invented::after(&V7_2, "9.0")
+        .with_bitmap(9, 0xff, &[0xff])
+        .with_shared_state(NEXT_FW, &[0x2])
+        .release();
+    probed(&next)
 }
 
 #[test]
@@ -215,7 +199,7 @@ fn unknown_firmware_is_emptied_left_or_adopted_and_said_so() {
     let unknown = |abi: &GuestAbi| {
         let of = |subject: &Subject| {
             let id = subject.id();
-            id == Some(NEXT_BMAP) || id == Some(NEXT_FW)
+            id == Some(NEXT_BITMAP) || id == Some(NEXT_FW)
         };
         let plan = check(abi, &host);
         assert!(!plan.is_refused());

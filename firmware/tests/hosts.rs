@@ -9,39 +9,26 @@ use expect_test::{Expect, expect};
 use kedge_firmware::{
     Firmware, FoundFirmware, FoundScope, FwReg, Hex, HostAbi, Takes, probe, probe_firmware,
 };
-use kedge_hv_model::{
-    BitmapOrder, Ids, ModelHypervisor, Release, Row, Rule, V5_10, V6_1, V6_12, V7_2,
-};
+use kedge_hv_model::{Invented, ModelHypervisor, Release, V5_10, V6_1, V6_12, V7_2, register};
 use kedge_ids::RegId;
 use watched::Watched;
 
 /// A bitmap to come, with a service that is on by default.
-const NEXT_BMAP: RegId = RegId(0x6030_0000_0016_0004);
+const NEXT_BMAP: RegId = register(0x16, 4, 8);
 /// One of 128 bits.
-const WIDE_BMAP: RegId = RegId(0x6040_0000_0016_0005);
+const WIDE_BMAP: RegId = register(0x16, 5, 16);
 /// A level to come, each vCPU its own.
-const NEXT_FW: RegId = RegId(0x6030_0000_0014_0004);
+const NEXT_FW: RegId = register(0x14, 4, 8);
 
 /// A kernel that is not there yet.
-const V9_0: Release = Release {
-    name: "9.0",
-    rows: &[
-        &[
-            Row::of(Ids::One(NEXT_BMAP), BITMAP).whole_vm().frozen_by_run().born(&[0x1]),
-            Row::of(Ids::One(WIDE_BMAP), Rule::Stored).whole_vm().born(&[0x7]),
-            Row::of(Ids::One(NEXT_FW), Rule::Stored).born(&[0x2]),
-        ],
-        V7_2.rows[0],
-        V7_2.rows[1],
-        V7_2.rows[2],
-        V7_2.rows[3],
-        V7_2.rows[4],
-        V7_2.rows[5],
-    ],
-    psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003, 0x1_0004],
-    ..V7_2
-};
-const BITMAP: Rule = Rule::Bitmap { known: 0x7, order: BitmapOrder::UnknownFirst };
+fn v9_0() -> Release {
+    Invented::after(&V7_2, "9.0")
+        .with_bitmap(4, 0x7, &[0x1])
+        .with_shared_state(WIDE_BMAP, &[0x7])
+        .with_state(NEXT_FW, &[0x2])
+        .with_psci(&[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003, 0x1_0004])
+        .release()
+}
 
 fn probed(release: &Release) -> HostAbi {
     probe(&ModelHypervisor::new(release).unwrap()).unwrap()
@@ -117,7 +104,7 @@ fn linux_7_2_has_psci_1_3_and_a_fourth_bitmap_off_that_can_be_switched_on() {
 #[test]
 fn a_kernel_to_come_shows_registers_that_the_table_does_not_know() {
     firmware(
-        &V9_0,
+        &v9_0(),
         &expect![[r#"
         psci_version: 0x0000000000010004, whole VM, Values([0x2, 0x10000, 0x10001, 0x10002, 0x10003, 0x10004]) ["the default 0x10004 is not in the table"]
         smccc_arch_workaround_1: 0x0000000000000002, unchanging, Levels([0x0, 0x1, 0x2]) []
@@ -132,7 +119,7 @@ fn a_kernel_to_come_shows_registers_that_the_table_does_not_know() {
         0x6040000000160005: 0x00000000000000000000000000000007, unchanging, Untried ["not in the table"]
     "#]],
     );
-    let all = firmware_of(&V9_0);
+    let all = firmware_of(&v9_0());
     let next = all.iter().find(|found| found.id == NEXT_BMAP).unwrap();
     assert_eq!(next.firmware(), Firmware::Unknown(NEXT_BMAP));
     assert_eq!(next.scope, FoundScope::WholeVm);
@@ -140,7 +127,7 @@ fn a_kernel_to_come_shows_registers_that_the_table_does_not_know() {
 
 #[test]
 fn what_a_probe_writes_it_reads_again() {
-    let abi = probed(&V9_0);
+    let abi = probed(&v9_0());
     let text = serde_json::to_string(&abi).unwrap();
     assert_eq!(serde_json::from_str::<HostAbi>(&text).unwrap(), abi);
 }
