@@ -9,10 +9,11 @@ use kedge_firmware::{
     SavedRegister, UnknownFirmware, builtin, capture,
 };
 use kedge_hv::Vcpu;
+use kedge_hv_model::invented::{NEXT_BITMAP, NEXT_LEVEL, every_size, on_by_default};
 use kedge_hv_model::{RELEASES, V5_10, V6_1, V7_2};
 use kedge_ids::RegId;
 
-use crate::kernels::{BANK_MORE, LEVEL_MORE, NEXT_BANK, NEXT_BMAP, NEXT_FW, ON_BY_DEFAULT};
+use crate::kernels::{level_more, new_bank};
 use crate::machine::{Machine, lines, refusals, rows};
 use crate::recorder::Access;
 
@@ -47,29 +48,29 @@ fn row_01_a_guest_does_not_gain_the_hypercalls_of_a_newer_kernel() {
 fn row_01_an_unknown_bitmap_that_is_on_by_default_is_emptied() {
     let old = Machine::new(&V6_1);
     let state = old.save(old.born(ARM64_V1));
-    let new = Machine::new(&ON_BY_DEFAULT);
+    let new = Machine::new(&on_by_default());
     let plan = new.plan(&state).plan;
     expect![[r#"
         [
             "adapt: 0x6030000000160009: 0x0 wanted, 0xff offered: the guest was born without it: it is made 0x0",
         ]
     "#]]
-    .assert_debug_eq(&lines(&plan, &NEXT_BMAP.to_string()));
+    .assert_debug_eq(&lines(&plan, &NEXT_BITMAP.to_string()));
     new.load(&state);
-    assert_eq!(new.read(1, NEXT_BMAP), 0);
+    assert_eq!(new.read(1, NEXT_BITMAP), 0);
 }
 
 #[test]
 fn row_02_a_new_register_of_any_size_is_saved() {
-    let machine = Machine::new(&BANK_MORE);
+    let machine = Machine::new(&every_size());
     let state = machine.save(machine.born(HOST));
-    let saved = NEXT_BANK.map(|id| state.of_vcpu(1, id).unwrap().0.len());
+    let saved = new_bank().map(|id| state.of_vcpu(1, id).unwrap().0.len());
     assert_eq!(saved, [1, 2, 4, 8, 16, 32, 64, 128, 256]);
 }
 
 #[test]
 fn row_03_all_that_is_listed_is_saved_and_nothing_else() {
-    for release in RELEASES.iter().chain([&BANK_MORE, &ON_BY_DEFAULT]) {
+    for release in RELEASES.iter().chain([&every_size(), &on_by_default()]) {
         let machine = Machine::new(release);
         let state = machine.save(machine.born(HOST));
         let listed: BTreeSet<_> = machine.list().into_iter().collect();
@@ -82,7 +83,7 @@ fn row_03_all_that_is_listed_is_saved_and_nothing_else() {
 fn row_04_no_register_is_touched_that_is_not_listed() {
     let old = Machine::new(&V7_2);
     let state = old.save(old.born(ARM64_V1));
-    for release in RELEASES.iter().chain([&BANK_MORE, &ON_BY_DEFAULT]) {
+    for release in RELEASES.iter().chain([&every_size(), &on_by_default()]) {
         let new = Machine::new(release);
         let listed: BTreeSet<_> = new.list().into_iter().collect();
         new.plan(&state);
@@ -108,13 +109,13 @@ fn row_06_what_is_not_understood_is_restored_but_not_configured() {
     assert_eq!(error.to_string(), "there is no firmware register `sme_bmap`");
     let error = serde_json::from_str::<kedge_firmware::Promises>(r#"{"sme_bmap": "0x1"}"#);
     assert!(error.unwrap_err().to_string().starts_with("there is no firmware register"));
-    assert_eq!(NEXT_BMAP.to_string().parse(), Ok(Firmware::Unknown(NEXT_BMAP)));
-    let old = Machine::new(&ON_BY_DEFAULT);
-    old.write(0, NEXT_BMAP, 0xa5);
+    assert_eq!(NEXT_BITMAP.to_string().parse(), Ok(Firmware::Unknown(NEXT_BITMAP)));
+    let old = Machine::new(&on_by_default());
+    old.write(0, NEXT_BITMAP, 0xa5);
     let state = old.save(old.born(HOST));
-    let new = Machine::new(&ON_BY_DEFAULT);
+    let new = Machine::new(&on_by_default());
     new.load(&state);
-    assert_eq!(new.read(0, NEXT_BMAP), 0xa5);
+    assert_eq!(new.read(0, NEXT_BITMAP), 0xa5);
 }
 
 /// ID_AA64ISAR0_EL1, standing for an ID register that the source does not have.
@@ -144,10 +145,10 @@ fn row_08_what_is_no_bitmap_is_never_zeroed() {
     let old = Machine::new(&V7_2);
     assert!(old.vcpus[0].set_reg64(RegId::PSCI_VERSION, 0).is_err());
     let state = old.save(old.born_with(&with_unknown(UnknownFirmware::Neutralise)));
-    let new = Machine::new(&LEVEL_MORE);
+    let new = Machine::new(&level_more());
     new.forget();
     let plan = new.plan(&state).plan;
-    assert!(!new.written().contains(&NEXT_FW));
+    assert!(!new.written().contains(&NEXT_LEVEL));
     expect![[r#"
         [
             "0x6030000000140009: nothing wanted, 0x2 offered: the guest was born without it, and no value is known with which it offers nothing",
@@ -196,9 +197,9 @@ fn row_10_a_kernel_without_bitmaps_saves_and_restores() {
 fn restored_with(policy: UnknownFirmware) -> u64 {
     let old = Machine::new(&V6_1);
     let state = old.save(old.born_with(&with_unknown(policy)));
-    let new = Machine::new(&ON_BY_DEFAULT);
+    let new = Machine::new(&on_by_default());
     new.load(&state);
-    new.read(0, NEXT_BMAP)
+    new.read(0, NEXT_BITMAP)
 }
 
 #[test]
@@ -212,12 +213,12 @@ fn what_was_adopted_at_birth_survives_a_restore_by_a_build_that_does_not_know_it
     let rows = rows();
     let old_build = Rules { table: &kedge_firmware::TABLE[..4], ..Rules::new(&rows) };
     for (policy, value) in [(UnknownFirmware::Neutralise, 0), (UnknownFirmware::Adopt, 0xff)] {
-        let old = Machine::new(&ON_BY_DEFAULT);
-        old.write(0, NEXT_BMAP, value);
+        let old = Machine::new(&on_by_default());
+        old.write(0, NEXT_BITMAP, value);
         let state = old.save_by(old.born_with(&with_unknown(policy)), &old_build);
-        let new = Machine::new(&ON_BY_DEFAULT);
+        let new = Machine::new(&on_by_default());
         new.load_by(&state, &old_build);
-        assert_eq!(new.read(1, NEXT_BMAP), value);
-        assert_eq!(state.of_vcpu(1, NEXT_BMAP), Some(&RegValue::from(value)));
+        assert_eq!(new.read(1, NEXT_BITMAP), value);
+        assert_eq!(state.of_vcpu(1, NEXT_BITMAP), Some(&RegValue::from(value)));
     }
 }

@@ -10,10 +10,11 @@ use kedge_firmware::{
     TABLE, VmRegisters, Writes, builtin, plan, probe, settle,
 };
 use kedge_hv::{Hypervisor, Vcpu, VcpuFeatures, VmConfig};
+use kedge_hv_model::invented::{every_size, own_psci_versions};
 use kedge_hv_model::{ModelHypervisor, Release, V5_10, V6_1, V6_12, V7_2, id};
 use kedge_ids::{RegId, VcpuId};
 
-use crate::kernels::{BANK_MORE, NEXT_BANK, PSCI_PER_VCPU};
+use crate::kernels::new_bank;
 use crate::machine::{Machine, lines, refusals, rows};
 use crate::recorder::UNKNOWN_BIT;
 
@@ -164,11 +165,11 @@ fn row_17_no_profile_is_put_into_effect_after_the_start() {
 
 #[test]
 fn row_18_vcpus_that_disagree_each_get_their_own_where_the_host_holds_it_so() {
-    let old = Machine::new(&PSCI_PER_VCPU);
+    let old = Machine::new(&own_psci_versions());
     old.write(0, RegId::PSCI_VERSION, 0x1_0000);
     old.write(1, RegId::PSCI_VERSION, 0x1_0001);
     let state = old.save(old.born(HOST));
-    let new = Machine::new(&PSCI_PER_VCPU);
+    let new = Machine::new(&own_psci_versions());
     let plan = new.plan(&state).plan;
     expect![[r#"
         [
@@ -186,7 +187,7 @@ fn row_18_vcpus_that_disagree_each_get_their_own_where_the_host_holds_it_so() {
 
 #[test]
 fn row_18_vcpus_that_disagree_are_refused_where_the_host_holds_it_once() {
-    let old = Machine::new(&PSCI_PER_VCPU);
+    let old = Machine::new(&own_psci_versions());
     old.write(0, RegId::PSCI_VERSION, 0x1_0000);
     old.write(1, RegId::PSCI_VERSION, 0x1_0001);
     let state = old.save(old.born(HOST));
@@ -204,7 +205,7 @@ fn row_18_a_register_that_became_each_vcpus_own_is_given_to_each() {
     let old = Machine::new(&V7_2);
     old.write(0, RegId::PSCI_VERSION, 0x1_0000);
     let state = old.save(old.born(HOST));
-    let new = Machine::new(&PSCI_PER_VCPU);
+    let new = Machine::new(&own_psci_versions());
     new.load(&state);
     assert_eq!(new.read(1, RegId::PSCI_VERSION), 0x1_0000);
 }
@@ -219,15 +220,15 @@ fn row_20_the_first_bitmaps_are_born_full_and_the_fourth_empty() {
 #[test]
 fn row_21_registers_of_every_size_and_of_a_new_bank_move_as_they_are() {
     let value = |id: RegId| -> Vec<u8> { (1..=u8::MAX).cycle().take(id.size().bytes()).collect() };
-    let old = Machine::new(&BANK_MORE);
-    NEXT_BANK.iter().for_each(|id| old.vcpus[1].set_reg(*id, &value(*id)).unwrap());
+    let old = Machine::new(&every_size());
+    new_bank().iter().for_each(|id| old.vcpus[1].set_reg(*id, &value(*id)).unwrap());
     let state = old.save(old.born(ARM64_V1));
     let text = serde_json::to_string(&state).unwrap();
     let state: RegisterState = serde_json::from_str(&text).unwrap();
-    let new = Machine::new(&BANK_MORE);
+    let new = Machine::new(&every_size());
     new.load(&state);
-    assert_eq!(NEXT_BANK.map(|id| new.vcpus[1].reg(id).unwrap()), NEXT_BANK.map(value));
-    assert_eq!(new.vcpus[0].reg(NEXT_BANK[8]).unwrap(), old.vcpus[0].reg(NEXT_BANK[8]).unwrap());
+    assert_eq!(new_bank().map(|id| new.vcpus[1].reg(id).unwrap()), new_bank().map(value));
+    assert_eq!(new.vcpus[0].reg(new_bank()[8]).unwrap(), old.vcpus[0].reg(new_bank()[8]).unwrap());
 }
 
 #[test]

@@ -7,12 +7,10 @@ use kedge_firmware::{
     TABLE, Takes, builtin, probe_firmware,
 };
 use kedge_hv::{Vcpu, VcpuFeatures};
-use kedge_hv_model::{
-    BitmapOrder, Ids, ModelHypervisor, Release, Row, Rule, V6_1, V6_12, V7_2, id,
-};
+use kedge_hv_model::invented::{NEXT_BITMAP, on_by_default};
+use kedge_hv_model::{Invented, ModelHypervisor, Release, V6_1, V6_12, V7_2, id};
 use kedge_ids::RegId;
 
-use crate::kernels::{NEXT_BMAP, ON_BY_DEFAULT};
 use crate::machine::{Machine, lines, refusals, rows};
 use crate::recorder::Access;
 
@@ -68,24 +66,9 @@ fn row_26_what_no_register_shows_is_saved_with_the_registers() {
 }
 
 /// Linux 7.2 whose fourth bitmap is on by default.
-const BMAP_2_ON: Release = Release {
-    name: "with BMAP_2 on",
-    rows: &[
-        &[Row::of(
-            Ids::One(id::VENDOR_HYP_BMAP_2),
-            Rule::Bitmap { known: 0x3, order: BitmapOrder::UnknownFirst },
-        )
-        .whole_vm()
-        .frozen_by_run()
-        .born(&[0x3])],
-        V7_2.rows[0],
-        V7_2.rows[1],
-        V7_2.rows[2],
-        V7_2.rows[3],
-        V7_2.rows[4],
-    ],
-    ..V7_2
-};
+fn bmap_2_on() -> Release {
+    Invented::after(&V7_2, "with BMAP_2 on").with_bitmap(3, 0x3, &[0x3]).release()
+}
 
 #[test]
 fn row_27_a_build_that_does_not_know_a_bitmap_can_still_empty_it() {
@@ -93,8 +76,8 @@ fn row_27_a_build_that_does_not_know_a_bitmap_can_still_empty_it() {
     let old_build = Rules { table: &TABLE[..7], ..Rules::new(&rows) };
     let old = Machine::calling(&V6_1, &[KVM_FEATURES]);
     let state = old.save_by(old.born(ARM64_V1), &old_build);
-    let mut new = Machine::calling(&BMAP_2_ON, &[KVM_FEATURES]);
-    let plan = Machine::new(&BMAP_2_ON).plan_by(&state, &old_build).plan;
+    let mut new = Machine::calling(&bmap_2_on(), &[KVM_FEATURES]);
+    let plan = Machine::new(&bmap_2_on()).plan_by(&state, &old_build).plan;
     expect![[r#"
         [
             "adapt: 0x6030000000160003: 0x0 wanted, 0x3 offered: the guest was born without it: it is made 0x0",
@@ -112,7 +95,7 @@ fn row_28_not_offered_is_saved_and_heeded_where_the_register_is_on_by_default() 
     let promised =
         state.birth.abi.firmware.get(kedge_firmware::Firmware::Known(FwReg::VendorHypBmap2));
     assert_eq!(promised, Some(0));
-    let plan = Machine::new(&BMAP_2_ON).plan(&state).plan;
+    let plan = Machine::new(&bmap_2_on()).plan(&state).plan;
     expect![[r#"
         [
             "adapt: vendor_hyp_bmap_2: none wanted, impl-version,impl-cpus offered: the guest was born without it: it is made none",
@@ -164,12 +147,12 @@ fn row_32_what_can_be_set_is_told_from_what_is_set() {
 
 #[test]
 fn row_33_who_moves_the_registers_of_today_moves_those_to_come() {
-    let old = Machine::new(&ON_BY_DEFAULT);
+    let old = Machine::new(&on_by_default());
     let state = old.save(old.born(HOST));
-    let new = Machine::new(&ON_BY_DEFAULT);
-    new.write(0, NEXT_BMAP, 0);
+    let new = Machine::new(&on_by_default());
+    new.write(0, NEXT_BITMAP, 0);
     new.load(&state);
-    assert_eq!([0, 1].map(|vcpu| new.read(vcpu, NEXT_BMAP)), [0xff, 0xff]);
+    assert_eq!([0, 1].map(|vcpu| new.read(vcpu, NEXT_BITMAP)), [0xff, 0xff]);
 }
 
 #[test]
@@ -208,7 +191,7 @@ fn bad(firmware: &[(FwReg, u64)]) -> GuestAbi {
 
 #[test]
 fn row_36_what_the_host_cannot_offer_is_named_bit_by_bit() {
-    let old = Machine::new(&ON_BY_DEFAULT);
+    let old = Machine::new(&on_by_default());
     old.write(0, id::VENDOR_HYP_BMAP_2, 0x3);
     let state = old.save(old.born_with(&bad(&[(FwReg::VendorHypBmap2, 0x3)])));
     let plan = Machine::new(&V6_12).plan(&state).plan;
@@ -220,31 +203,16 @@ fn row_36_what_the_host_cannot_offer_is_named_bit_by_bit() {
 }
 
 /// Linux 7.2 that knows one bit of the fourth bitmap.
-const HALF_OF_BMAP_2: Release = Release {
-    name: "with half of BMAP_2",
-    rows: &[
-        &[Row::of(
-            Ids::One(id::VENDOR_HYP_BMAP_2),
-            Rule::Bitmap { known: 0x1, order: BitmapOrder::UnknownFirst },
-        )
-        .whole_vm()
-        .frozen_by_run()
-        .born(&[0x0])],
-        V7_2.rows[0],
-        V7_2.rows[1],
-        V7_2.rows[2],
-        V7_2.rows[3],
-        V7_2.rows[4],
-    ],
-    ..V7_2
-};
+fn half_of_bmap_2() -> Release {
+    Invented::after(&V7_2, "with half of BMAP_2").with_bitmap(3, 0x1, &[0x0]).release()
+}
 
 #[test]
 fn row_36_a_host_with_half_of_the_bits_is_told_the_other_half() {
     let old = Machine::new(&V7_2);
     old.write(0, id::VENDOR_HYP_BMAP_2, 0x3);
     let state = old.save(old.born(HOST));
-    let plan = Machine::new(&HALF_OF_BMAP_2).plan(&state).plan;
+    let plan = Machine::new(&half_of_bmap_2()).plan(&state).plan;
     expect![[r#"
         [
             "vendor_hyp_bmap_2: impl-version,impl-cpus wanted, none offered: this host cannot offer impl-cpus",

@@ -2,10 +2,10 @@
 
 use expect_test::expect;
 use kedge_firmware::{ARM64_V1, Firmware, RegisterState};
+use kedge_hv_model::invented::{NEXT_BITMAP, on_by_default};
 use kedge_hv_model::{RELEASES, V6_1, V7_2, id};
 use kedge_ids::VcpuId;
 
-use crate::kernels::{NEXT_BMAP, ON_BY_DEFAULT};
 use crate::machine::Machine;
 use crate::recorder::Access;
 
@@ -30,9 +30,9 @@ fn row_51_a_state_without_the_machines_registers_offers_nothing_unknown() {
     let old = Machine::new(&V7_2);
     let mut state = old.save(old.born(ARM64_V1));
     state.machine.retain(|saved| saved.id.coprocessor() != Firmware::FEAT_BMAP);
-    let new = Machine::new(&ON_BY_DEFAULT);
+    let new = Machine::new(&on_by_default());
     new.load(&state);
-    assert_eq!(new.read(0, NEXT_BMAP), 0);
+    assert_eq!(new.read(0, NEXT_BITMAP), 0);
     assert_eq!(new.read(0, id::VENDOR_HYP_BMAP_2), 0);
 }
 
