@@ -35,6 +35,11 @@ pub(crate) enum Change {
     ShorterAddresses(u8),
 }
 
+/// The lengths up to 512 bits that a CPU can have, in bits: every power of two below
+/// its longest is among them.
+const VECTORS: [&[u32]; 5] =
+    [&[128], &[128, 256], &[128, 256, 384], &[128, 256, 512], &[128, 256, 384, 512]];
+
 /// Any of them.
 pub(crate) fn change() -> impl Strategy<Value = Change> {
     let place = || (any::<Index>(), any::<Index>(), (0..16_u32).prop_map(|group| group * 4));
@@ -113,9 +118,8 @@ pub(crate) fn apply(host: &mut HostAbi, change: &Change) {
             host.cpus.retain(|cpu| !cpu.features.contains(&name));
         }
         Change::OtherVectors(which) if !host.limits.sve_lengths.is_empty() => {
-            let more =
-                [256, 384, 512].into_iter().zip(0..).filter(|(_, bit)| which >> bit & 1 != 0);
-            host.limits.sve_lengths = [128].into_iter().chain(more.map(|more| more.0)).collect();
+            let lengths = VECTORS[usize::from(which) % VECTORS.len()];
+            host.limits.sve_lengths = lengths.to_vec();
         }
         Change::OtherVectors(_) => {}
         Change::PerVcpu(which) => {
