@@ -5,6 +5,8 @@
 //! `docs/firmware-rows.md`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../watched/hand_on.rs"]
+mod hand_on;
 mod kernels;
 mod machine;
 mod mail_000;

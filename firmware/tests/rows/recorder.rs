@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use kedge_guest_memory::GuestAddress;
-use kedge_hv::{Exit, HvError, Kick, MpState, SError, Timer, Vcpu, VcpuFeatures, VcpuReg};
-use kedge_ids::{Ppi, RegId, VcpuId};
+use kedge_hv::{Exit, HvError, Vcpu, VcpuReg};
+use kedge_ids::{RegId, VcpuId};
+
+use crate::hand_on::hand_on_to;
 
 /// Something done to a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,15 +47,8 @@ impl Recorder {
 }
 
 impl Vcpu for Recorder {
-    fn id(&self) -> VcpuId {
-        self.vcpu.id()
-    }
-    fn init(&mut self, features: VcpuFeatures) -> Result<(), HvError> {
-        self.vcpu.init(features)
-    }
-    fn finalize_sve(&mut self) -> Result<(), HvError> {
-        self.vcpu.finalize_sve()
-    }
+    hand_on_to!(vcpu);
+
     fn reg_list(&self) -> Result<Vec<RegId>, HvError> {
         let shown = |id: RegId| {
             if self.flagged == Some(id) { RegId(id.0 | UNKNOWN_BIT) } else { id }
@@ -77,41 +71,8 @@ impl Vcpu for Recorder {
         });
         set
     }
-    fn mp_state(&self) -> Result<MpState, HvError> {
-        self.vcpu.mp_state()
-    }
-    fn set_mp_state(&self, state: MpState) -> Result<(), HvError> {
-        self.vcpu.set_mp_state(state)
-    }
-    fn init_pmu(&self, irq: Ppi) -> Result<(), HvError> {
-        self.vcpu.init_pmu(irq)
-    }
-    fn inject_external_abort(&mut self) -> Result<(), HvError> {
-        self.vcpu.inject_external_abort()
-    }
-    fn set_pv_time(&self, address: GuestAddress) -> Result<(), HvError> {
-        self.vcpu.set_pv_time(address)
-    }
-    fn pv_time(&self) -> Result<Option<GuestAddress>, HvError> {
-        self.vcpu.pv_time()
-    }
-    fn set_timer_ppi(&self, timer: Timer, ppi: Ppi) -> Result<(), HvError> {
-        self.vcpu.set_timer_ppi(timer, ppi)
-    }
-    fn serror(&self) -> Result<Option<SError>, HvError> {
-        self.vcpu.serror()
-    }
-    fn set_serror(&self, serror: SError) -> Result<(), HvError> {
-        self.vcpu.set_serror(serror)
-    }
-    fn has_run(&self) -> bool {
-        self.vcpu.has_run()
-    }
     fn complete_access(&mut self) -> Result<(), HvError> {
         self.vcpu.complete_access()
-    }
-    fn kicker(&mut self) -> Result<Box<dyn Kick>, HvError> {
-        self.vcpu.kicker()
     }
     fn run(&mut self) -> Result<Exit<'_>, HvError> {
         self.vcpu.run()

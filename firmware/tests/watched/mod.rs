@@ -1,16 +1,19 @@
 //! The model, watched: what a probe must not do is noted, and registers can be made to
 //! take one write per machine only.
 
+mod hand_on;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use hand_on::hand_on_to;
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Abilities, Access, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Kick, Limits,
-    MpState, SError, SmcccRange, Timer, Vcpu, VcpuFeatures, VcpuReg, Vm, VmConfig, WritableMasks,
+    Abilities, Access, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Limits, SmcccRange,
+    Vcpu, VcpuReg, Vm, VmConfig, WritableMasks,
 };
 use kedge_hv_model::{ModelHypervisor, Release};
-use kedge_ids::{Ppi, RegId, Spi, VcpuId};
+use kedge_ids::{RegId, Spi, VcpuId};
 use vmm_sys_util::eventfd::EventFd;
 
 /// What was noted.
@@ -141,15 +144,8 @@ struct WatchedVcpu {
 }
 
 impl Vcpu for WatchedVcpu {
-    fn id(&self) -> VcpuId {
-        self.vcpu.id()
-    }
-    fn init(&mut self, features: VcpuFeatures) -> Result<(), HvError> {
-        self.vcpu.init(features)
-    }
-    fn finalize_sve(&mut self) -> Result<(), HvError> {
-        self.vcpu.finalize_sve()
-    }
+    hand_on_to!(vcpu);
+
     fn reg_list(&self) -> Result<Vec<RegId>, HvError> {
         self.vcpu.reg_list()
     }
@@ -167,42 +163,9 @@ impl Vcpu for WatchedVcpu {
         }
         self.vcpu.set_reg(id, value)
     }
-    fn mp_state(&self) -> Result<MpState, HvError> {
-        self.vcpu.mp_state()
-    }
-    fn set_mp_state(&self, state: MpState) -> Result<(), HvError> {
-        self.vcpu.set_mp_state(state)
-    }
-    fn init_pmu(&self, irq: Ppi) -> Result<(), HvError> {
-        self.vcpu.init_pmu(irq)
-    }
-    fn inject_external_abort(&mut self) -> Result<(), HvError> {
-        self.vcpu.inject_external_abort()
-    }
-    fn set_pv_time(&self, address: GuestAddress) -> Result<(), HvError> {
-        self.vcpu.set_pv_time(address)
-    }
-    fn pv_time(&self) -> Result<Option<GuestAddress>, HvError> {
-        self.vcpu.pv_time()
-    }
-    fn set_timer_ppi(&self, timer: Timer, ppi: Ppi) -> Result<(), HvError> {
-        self.vcpu.set_timer_ppi(timer, ppi)
-    }
-    fn serror(&self) -> Result<Option<SError>, HvError> {
-        self.vcpu.serror()
-    }
-    fn set_serror(&self, serror: SError) -> Result<(), HvError> {
-        self.vcpu.set_serror(serror)
-    }
-    fn has_run(&self) -> bool {
-        self.vcpu.has_run()
-    }
     fn complete_access(&mut self) -> Result<(), HvError> {
         self.notes.add("a vCPU was entered".to_owned());
         self.vcpu.complete_access()
-    }
-    fn kicker(&mut self) -> Result<Box<dyn Kick>, HvError> {
-        self.vcpu.kicker()
     }
     fn run(&mut self) -> Result<Exit<'_>, HvError> {
         self.notes.add("a vCPU was run".to_owned());
