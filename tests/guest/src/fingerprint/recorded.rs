@@ -104,7 +104,7 @@ const RECORDINGS: [Recording; 6] = [
     Recording {
         name: "max.from-6.1",
         test: "row_24_a_baseline_is_the_same_machine_on_every_kernel_of_max",
-        needs: &[MAX, Need::GicV3, Need::Kernel(6, 1)],
+        needs: &[MAX, Need::GicV3, Need::NoSve, Need::Kernel(6, 1)],
         profile: Promised::Everything(hosts!("max-6.1", "max-6.12", "max-7.2")),
         // Linux 6.1 hides HCX, and none before 6.18 lets it be hidden.
         may_vary: &[(ID_AA64MMFR1_EL1, 0xf << 40)],
