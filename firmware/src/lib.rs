@@ -10,6 +10,7 @@
 
 mod abi;
 mod birth;
+mod digest;
 pub mod fields;
 mod fleet;
 mod hex;

@@ -3,6 +3,7 @@
 
 use super::GuestAbi;
 use super::form::LONGEST_NAME;
+use crate::digest::digest;
 use crate::register::{Domain, Firmware};
 
 impl GuestAbi {
@@ -43,10 +44,7 @@ impl GuestAbi {
     /// Eight digits that follow from what is promised, and not from name and remark.
     pub(super) fn digest(&self) -> String {
         let nameless = Self { name: String::new(), about: String::new(), ..self.clone() };
-        // FNV-1a, 64 bits folded to 32: short, stable, and no secret depends on it.
-        let hash = nameless.to_json().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = digest(&nameless.to_json());
         format!("{:08x}", (hash >> 32 ^ hash) & 0xffff_ffff)
     }
 }

@@ -119,8 +119,8 @@ impl Fix for NotHonoured {
 /// filter of calls, is judged here and set up by the machine's builder.
 ///
 /// # Errors
-/// The machine has run, or the host cannot honour the profile: the machine is of no use then. All that stands in
-/// the way is named.
+/// The machine has run, or the host cannot honour the profile: the machine is of no use
+/// then. All that stands in the way is named.
 pub fn settle(newborn: &Newborn<'_>, abi: &GuestAbi) -> Result<Born, BirthError> {
     let first = newborn.first()?;
     if newborn.vcpus.iter().any(|vcpu| vcpu.has_run()) {

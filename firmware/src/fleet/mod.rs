@@ -17,6 +17,7 @@ mod machine;
 mod varying;
 
 use crate::abi::{GuestAbi, UnknownFirmware};
+use crate::digest::digest;
 use crate::host::HostAbi;
 
 pub use error::{BaselineError, Conflict};
@@ -78,12 +79,8 @@ pub fn baseline(hosts: &[(String, HostAbi)]) -> Result<Baseline, BaselineError> 
 
 /// A name that tells profiles apart: the same promises always have the same.
 fn name(abi: &GuestAbi) -> String {
-    // FNV-1a: of the few profiles of a fleet, none meets another by chance.
-    const PRIME: u64 = 0x0100_0000_01b3;
-    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     let text = serde_json::to_string(abi).expect("texts and numbers are always JSON");
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(PRIME);
-    format!("fleet-{:016x}", text.bytes().fold(BASIS, mix))
+    format!("fleet-{:016x}", digest(&text))
 }
 
 /// The hosts in an order of their own.
