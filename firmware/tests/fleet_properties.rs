@@ -101,6 +101,22 @@ fn more(firmware: Firmware, value: u64) -> Vec<u64> {
     }
 }
 
+/// Hosts that can take themselves for any CPU take any name: none promises more.
+#[test]
+fn a_baseline_over_two_cpus_is_not_smaller_for_the_name_it_chose() {
+    let one = host("neoverse-n1-7.2");
+    let (name, mut other) = host("neoverse-n1-7.2");
+    let renamed = other.cpus.iter_mut().flat_map(|cpu| &mut cpu.id_registers);
+    renamed.filter(|found| found.name == "MIDR_EL1").for_each(|found| found.value.0 += 1);
+    let abi = baseline(&[one, (name, other)]).unwrap().abi;
+    let chosen: Vec<_> = ["MIDR_EL1", "REVIDR_EL1", "AIDR_EL1"]
+        .iter()
+        .filter_map(|name| abi.cpu.id_registers.iter().find(|promise| promise.name == *name))
+        .collect();
+    assert_eq!(chosen.len(), 3);
+    assert_eq!(chosen.into_iter().flat_map(raised).count(), 0);
+}
+
 proptest! {
     // The same cases each time; PROPTEST_CASES and PROPTEST_RNG_SEED ask for others.
     #![proptest_config(ProptestConfig {

@@ -209,6 +209,15 @@ mod tests {
     }
 
     #[test]
+    fn no_cpu_promises_more_by_its_name_than_another() {
+        let names = [(0, 0, 0), (0, 0, 6), (1, 0, 7)];
+        for (op1, crm, op2) in names {
+            let register = RegId::system(3, op1, 0, crm, op2);
+            assert!(of(register).iter().all(|field| field.rule == Rule::Description), "{register}");
+        }
+    }
+
+    #[test]
     fn a_difference_is_told_by_field() {
         let told = explain(DFR0, 0x1030_5006, 0x1030_5408);
         assert_eq!(told, ["DebugVer is 0x8, not 0x6", "PMUVer is 0x4, not 0x0"]);
