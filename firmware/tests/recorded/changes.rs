@@ -112,11 +112,12 @@ pub(crate) fn apply(host: &mut HostAbi, change: &Change) {
             let which = firmware.index(host.firmware.len());
             fewer(&mut host.firmware[which].takes, keep);
         }
-        Change::NoFeature(which) => {
+        Change::NoFeature(which) if !host.limits.features.is_empty() => {
             let which = which.index(host.limits.features.len());
             let name = host.limits.features.remove(which);
             host.cpus.retain(|cpu| !cpu.features.contains(&name));
         }
+        Change::NoFeature(_) => {}
         Change::OtherVectors(which) if !host.limits.sve_lengths.is_empty() => {
             let lengths = VECTORS[usize::from(which) % VECTORS.len()];
             host.limits.sve_lengths = lengths.to_vec();
