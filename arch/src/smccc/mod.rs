@@ -39,8 +39,7 @@ pub const fn only(status: i64) -> Results {
 ///
 /// The threads of all vCPUs call it, several at once, and the guest waits meanwhile:
 /// it should not block for long. What the guest says is input: an answer must be found
-/// for every argument. It must not panic: nobody catches that, and the vCPU's thread
-/// ends, if not the program.
+/// for every argument. It must not panic: that ends the machine, if not the program.
 ///
 /// A service lives as long as the machine, over any resets by the guest: what it
 /// remembers of a guest is its own to forget.

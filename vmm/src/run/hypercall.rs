@@ -1,8 +1,9 @@
 //! Firmware calls that the hypervisor hands over: read, answered, written back.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kedge_arch::smccc::{Call, Dispatcher, NOT_SUPPORTED, only};
+use kedge_arch::smccc::{Call, Dispatcher, NOT_SUPPORTED, Results, Service, only};
 use kedge_hv::{Conduit, HvError, Vcpu};
 use kedge_ids::{RegId, u64_from};
 use tracing::debug;
@@ -15,6 +16,21 @@ pub(crate) struct Calls {
     unknown: AtomicU64,
 }
 
+/// Why a call has no answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// The hypervisor refuses.
+    Refused(HvError),
+    /// The service of this name broke down over it.
+    Panicked(String),
+}
+
+impl From<HvError> for Unanswered {
+    fn from(source: HvError) -> Self {
+        Self::Refused(source)
+    }
+}
+
 impl Calls {
     /// Calls that the services of `dispatcher` answer.
     pub(crate) fn new(dispatcher: Dispatcher) -> Self {
@@ -24,26 +40,28 @@ impl Calls {
     /// Answers the call of `function` that `vcpu` has just left its guest with.
     ///
     /// # Errors
-    /// The hypervisor refuses.
+    /// The hypervisor refuses, or the service panics: the guest waits for an answer that
+    /// nobody has.
     pub(crate) fn answer(
         &self,
         vcpu: &dyn Vcpu,
         function: u32,
         conduit: Conduit,
-    ) -> Result<(), HvError> {
+    ) -> Result<(), Unanswered> {
         let results = match self.dispatcher.service(function) {
             Some(service) => {
                 let last = u64_from(Call::arguments_of(function));
                 let arguments = (1..=last).map(|n| vcpu.reg64(RegId::x(n)));
                 let arguments = arguments.collect::<Result<Vec<_>, _>>()?;
-                service.call(&Call::new(function, conduit, vcpu.id(), &arguments))
+                ask(service, &Call::new(function, conduit, vcpu.id(), &arguments))?
             }
             None => {
                 self.note_unknown(vcpu, function);
                 only(NOT_SUPPORTED)
             }
         };
-        (0..).zip(results).try_for_each(|(n, result)| vcpu.set_reg64(RegId::x(n), result))
+        (0..).zip(results).try_for_each(|(n, result)| vcpu.set_reg64(RegId::x(n), result))?;
+        Ok(())
     }
 
     fn note_unknown(&self, vcpu: &dyn Vcpu, function: u32) {
@@ -53,6 +71,14 @@ impl Calls {
             debug!(vcpu = vcpu.id().0, %function, "firmware call that nobody answers");
         }
     }
+}
+
+/// Has a service of the program around the machine answer, whose panic must not end the
+/// vCPU's thread in silence: the machine would wait for it for ever.
+fn ask(service: &dyn Service, call: &Call) -> Result<Results, Unanswered> {
+    // Nobody calls it again that saw it unwind: the machine ends.
+    catch_unwind(AssertUnwindSafe(|| service.call(call)))
+        .map_err(|_| Unanswered::Panicked(service.name().to_owned()))
 }
 
 /// A guest can do this at will: only the first few are logged.

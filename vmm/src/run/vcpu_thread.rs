@@ -12,7 +12,7 @@ use kedge_ids::RegId;
 use super::Event;
 use super::access::{AddressSpace, Store};
 use super::gate::Gate;
-use super::hypercall::Calls;
+use super::hypercall::{Calls, Unanswered};
 use super::suspend;
 
 /// What a vCPU thread tells its machine.
@@ -56,6 +56,16 @@ pub enum VcpuFailure {
         index: usize,
         /// In the hypervisor's words.
         reason: String,
+    },
+    /// A service of the program around the machine panicked over a call of its guest.
+    #[error("`{service}` panicked over the firmware call {function:#x} of vCPU {index}")]
+    ServicePanicked {
+        /// Which vCPU.
+        index: usize,
+        /// The service's name.
+        service: String,
+        /// The function that the guest called.
+        function: u32,
     },
 }
 
@@ -189,7 +199,15 @@ impl Runner {
             }
             Exit::Undecoded { .. } => space.abort(vcpu.as_mut())?,
             Exit::Hypercall { function, conduit } => {
-                self.shared.calls.answer(vcpu.as_ref(), function, conduit)?;
+                match self.shared.calls.answer(vcpu.as_ref(), function, conduit) {
+                    Ok(()) => {}
+                    Err(Unanswered::Refused(source)) => return Err(source),
+                    Err(Unanswered::Panicked(service)) => {
+                        let index = self.index;
+                        let failure = VcpuFailure::ServicePanicked { index, service, function };
+                        return Ok(Next::End(Report::Failed(failure)));
+                    }
+                }
             }
             Exit::System(SystemEvent::Suspend) => return Ok(Next::Suspend),
             Exit::System(SystemEvent::Wakeup) => vcpu.set_mp_state(MpState::Runnable)?,

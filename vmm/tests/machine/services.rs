@@ -7,6 +7,7 @@ use kedge_firmware::{
 };
 use kedge_hv_model::{Program, Step, Width};
 use kedge_vmm::Ended;
+use kedge_vmm::smccc::{Call, Functions, Results, Service};
 
 use crate::guest::{Guest, call, off, print_reg, program, turn_on};
 use lap_counter::{LAP, LapCounter};
@@ -64,6 +65,35 @@ fn a_service_goes_on_over_a_reset() {
         .with_service(counter.clone());
     assert_eq!(guest.run().ended.unwrap(), Ended::Off);
     assert_eq!(counter.laps(), 6);
+}
+
+/// A service that breaks down.
+struct Broken;
+
+impl Service for Broken {
+    fn name(&self) -> &str {
+        "broken clock"
+    }
+
+    fn functions(&self) -> &[Functions] {
+        const FUNCTIONS: &[Functions] = &[LAP..=LAP];
+        FUNCTIONS
+    }
+
+    fn call(&self, _: &Call) -> Results {
+        panic!("no time left")
+    }
+}
+
+#[test]
+fn a_service_that_panics_ends_the_machine_and_is_named() {
+    let waiting = program(&[vec![Step::Wait]]);
+    let first = program(&[turn_on(1), report_laps(1), off()]);
+    let finished = Guest::new(&[first, waiting]).with_service(Broken).run();
+    expect![[r#"
+        error: the guest cannot run any further
+          because: `broken clock` panicked over the firmware call 0xc3000100 of vCPU 0"#]]
+    .assert_eq(&report(&finished.ended.unwrap_err()));
 }
 
 #[test]
