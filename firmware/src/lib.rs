@@ -45,9 +45,10 @@ pub use register::{
     Absent, ByPtp, Domain, Firmware, Freeze, FwReg, FwSpec, NoFirmwareRegister, Scope, Symbol,
 };
 pub use state::{
-    Birth, CaptureError, Destination, Deviation, Live, Manner, MissingFeatures, PendingSError,
-    PlanError, Planned, Power, Quirk, Recorded, RegRow, RegisterState, RestoreError, Restored,
-    Rules, SavedRegister, Source, VcpuRegisters, When, Writes, capture, plan,
+    Birth, CaptureError, Destination, Deviation, Live, Manner, MissingFeatures, PHYSICAL_COUNTER,
+    PendingSError, PlanError, Planned, Power, Quirk, Recorded, RegRow, RegisterState, RestoreError,
+    Restored, Rules, SavedRegister, Source, VIRTUAL_COUNTER, VcpuRegisters, When, Writes, capture,
+    plan,
 };
 pub use symbols::BadFwValue;
 pub use table::TABLE;

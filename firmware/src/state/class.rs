@@ -55,9 +55,14 @@ const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
 const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
 const DEMUX: u64 = 0x11;
 
-/// Under their encodings; KVM gives those of `CNTVCT_EL0` and `CNTV_CVAL_EL0` to one
-/// another, and that is its ABI.
-const COUNTERS: [RegId; 2] = [RegId::system(3, 3, 14, 3, 2), RegId::system(3, 3, 14, 0, 1)];
+/// `CNTVCT_EL0`, the virtual counter of the whole machine: it moves on, and writing it
+/// moves it. Under the encoding of `CNTV_CVAL_EL0`, which has its: KVM swapped the two,
+/// and that is its ABI.
+pub const VIRTUAL_COUNTER: RegId = RegId::system(3, 3, 14, 3, 2);
+/// `CNTPCT_EL0`, the physical counter of the whole machine, likewise; only since Linux
+/// 6.4.
+pub const PHYSICAL_COUNTER: RegId = RegId::system(3, 3, 14, 0, 1);
+const COUNTERS: [RegId; 2] = [VIRTUAL_COUNTER, PHYSICAL_COUNTER];
 const COMPARE: [RegId; 2] = [RegId::system(3, 3, 14, 0, 2), RegId::system(3, 3, 14, 2, 2)];
 const CONTROL: [RegId; 2] = [RegId::system(3, 3, 14, 3, 1), RegId::system(3, 3, 14, 2, 1)];
 

@@ -28,6 +28,7 @@ use crate::abi::GuestAbi;
 use crate::hex::{Hex, RegValue, id};
 
 pub use capture::{CaptureError, Source, capture};
+pub use class::{PHYSICAL_COUNTER, VIRTUAL_COUNTER};
 pub use destination::{Destination, Live};
 pub use plan::{PlanError, Planned, plan};
 pub use recorded::{MissingFeatures, Recorded};
