@@ -1,14 +1,15 @@
-//! The machine: built from a specification, run, reset. A library that other
+//! The machine: built from a specification, run, paused, reset. A library that other
 //! programs embed: it prints nothing, exits never and installs no global state.
 //!
 //! A machine has three kinds of threads. Its own is the one that calls
-//! [`Machine::run`]; it waits for what the others report. Each vCPU has one. The
-//! devices' workers share one more, which waits for nobody (`run::event_loop`),
-//! so that the others may wait for it.
+//! [`Machine::run`]; it waits for what the others report, and for what is asked of it
+//! through its [`Handle`]. Each vCPU has one. The devices' workers share one more, which
+//! waits for nobody (`run::event_loop`), so that the others may wait for it.
 #![deny(unsafe_code)]
 
 mod build;
 mod console;
+mod control;
 mod machine;
 mod run;
 pub mod spec;
@@ -16,6 +17,7 @@ mod surroundings;
 
 pub use build::{BuildError, ProfileConflict, ServicesError};
 pub use console::{ConsoleError, SerialInput};
+pub use control::{Clock, ControlError, Handle, Lifecycle};
 pub use kedge_arch::smccc;
 pub use machine::{Ended, Machine, Reset, RunError, Stopper};
 pub use run::VcpuFailure;

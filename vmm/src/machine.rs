@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Sender};
 
 use kedge_devices::virtio::catalog;
 use kedge_diag::Fix;
@@ -12,7 +12,8 @@ use tracing::info;
 
 use crate::build::{BuildError, Built, Infant, Parts, assemble, bear};
 use crate::console::{Console, SerialInput};
-use crate::run::{Event, Halt, Request, VcpuFailure};
+use crate::control::{Handle, Shown};
+use crate::run::{Event, Halt, Life, Request, Requests, VcpuFailure};
 use crate::spec::{MachineSpec, OnReset};
 use crate::surroundings::Surroundings;
 
@@ -72,13 +73,13 @@ impl Fix for RunError {
 
 /// Ends a machine, from any thread.
 #[derive(Clone, Debug)]
-pub struct Stopper(Sender<Event>);
+pub struct Stopper(Handle);
 
 impl Stopper {
     /// [`Machine::run`] returns [`Ended::Stopped`] soon. Nothing where the machine
     /// is gone.
     pub fn stop(&self) {
-        let _ = self.0.send(Event::Stop);
+        self.0.stop();
     }
 }
 
@@ -88,7 +89,10 @@ pub struct Machine {
     hypervisor: Arc<dyn Hypervisor>,
     surroundings: Surroundings,
     console: Console,
-    events: (Sender<Event>, Receiver<Event>),
+    handle: Handle,
+    events: Sender<Event>,
+    /// Absent once it has ended: nobody answers any more.
+    requests: Option<Requests>,
     born: Born,
     /// Absent once it has run, but for the time it runs again after a reset.
     built: Option<Built>,
@@ -107,10 +111,21 @@ impl Machine {
     ) -> Result<Self, BuildError> {
         catalog::arrange(&mut spec.devices)?;
         let (infant, born) = bear(&spec, hypervisor.as_ref(), &surroundings, None)?;
-        let events = mpsc::channel();
-        let console = Console::open(&spec, &surroundings, &events.0)?;
-        let mut machine =
-            Self { spec, hypervisor, surroundings, console, events, born, built: None };
+        let (events, arriving) = mpsc::channel();
+        let console = Console::open(&spec, &surroundings, &events)?;
+        let shown = Shown::new();
+        let handle = Handle::new(events.clone(), shown.clone());
+        let mut machine = Self {
+            spec,
+            hypervisor,
+            surroundings,
+            console,
+            handle,
+            events,
+            requests: Some(Requests::new(arriving, shown)),
+            born,
+            built: None,
+        };
         machine.assemble(infant)?;
         Ok(machine)
     }
@@ -126,9 +141,14 @@ impl Machine {
         self.built.as_ref().map_or(&[], |built| built.device_tree.as_slice())
     }
 
+    /// Something to ask the machine by, while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Something to end the machine with.
     pub fn stopper(&self) -> Stopper {
-        Stopper(self.events.0.clone())
+        Stopper(self.handle())
     }
 
     /// The way to the guest's serial port.
@@ -144,14 +164,18 @@ impl Machine {
     pub fn run(&mut self) -> Result<Ended, RunError> {
         let end = self.run_lives();
         self.console.close();
+        // Whoever still waits for an answer learns that there is none.
+        self.requests = None;
         end
     }
 
     /// Runs one machine after another until one ends that no other follows.
     fn run_lives(&mut self) -> Result<Ended, RunError> {
         loop {
-            let Some(built) = self.built.take() else { return Ok(Ended::Stopped) };
-            let halt = built.threads.run(&self.events.1);
+            let (Some(mut built), Some(requests)) = (self.built.take(), &mut self.requests) else {
+                return Ok(Ended::Stopped);
+            };
+            let halt = Life::new(&mut built, requests).live();
             self.console.detach();
             drop(built);
             match ended(halt)? {
@@ -168,12 +192,7 @@ impl Machine {
 
     /// Builds the machine anew: KVM keeps too much over a reset of its vCPUs.
     fn restart(&mut self) -> Result<(), BuildError> {
-        // What the last machine had yet to say about itself concerns no other, and
-        // nobody is left to say more.
-        let unseen: Vec<Event> = self.events.1.try_iter().collect();
-        if unseen.iter().any(|event| matches!(event, Event::Stop)) {
-            self.stopper().stop();
-        }
+        self.requests.iter_mut().for_each(Requests::keep_for_next_life);
         let hypervisor = self.hypervisor.as_ref();
         let (infant, _) = bear(&self.spec, hypervisor, &self.surroundings, Some(&self.born))?;
         self.assemble(infant)
@@ -185,7 +204,7 @@ impl Machine {
             born: &self.born,
             surroundings: &self.surroundings,
             console: &self.console,
-            events: &self.events.0,
+            events: &self.events,
         };
         let built = assemble(&parts, infant)?;
         self.console.attach(&built.serial);

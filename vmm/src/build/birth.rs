@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::cpus::{self, Cpus};
 use super::{BuildError, services};
+use crate::run::GuestTime;
 use crate::spec::MachineSpec;
 use crate::surroundings::Surroundings;
 
@@ -27,6 +28,7 @@ pub(crate) struct Infant {
     pub(super) cpus: Cpus,
     pub(super) gic: Box<dyn Gic>,
     pub(super) dispatcher: Dispatcher,
+    pub(super) time: GuestTime,
 }
 
 /// A machine and its guest's profile want different things.
@@ -80,9 +82,10 @@ pub(crate) fn bear(
         None => settle(&newborn, &abi)?,
     };
     born.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let time = GuestTime::begin(vm.as_ref(), cpus.first(), &born.birth.abi)?;
     let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &born.birth.abi, surroundings)?;
     cpus.finish(&born)?;
-    Ok((Infant { limits, vm, layout, cpus, gic, dispatcher }, born))
+    Ok((Infant { limits, vm, layout, cpus, gic, dispatcher, time }, born))
 }
 
 fn vm_config(abi: &GuestAbi, hypervisor: &dyn Hypervisor, limits: &Limits) -> VmConfig {

@@ -35,7 +35,7 @@ pub use self::error::BuildError;
 pub use self::services::ServicesError;
 use crate::console::Console;
 use crate::run::event_loop::LoopThread;
-use crate::run::{AddressSpace, Calls, Event, Gate, Shared, VcpuThreads};
+use crate::run::{AddressSpace, Calls, Event, Gate, GuestTime, Shared, VcpuThreads};
 use crate::spec::{Boot, MachineSpec};
 use crate::surroundings::Surroundings;
 
@@ -56,7 +56,8 @@ pub(crate) struct Built {
     _transports: Transports,
     _loop_thread: LoopThread,
     _gic: Box<dyn Gic>,
-    _vm: Arc<dyn Vm>,
+    pub(crate) vm: Arc<dyn Vm>,
+    pub(crate) time: GuestTime,
     pub(crate) device_tree: Vec<u8>,
 }
 
@@ -75,7 +76,7 @@ impl Drop for Transports {
 /// See [`BuildError`].
 pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, BuildError> {
     let Parts { spec, born, .. } = *parts;
-    let Infant { limits, vm, layout, cpus, gic, dispatcher } = infant;
+    let Infant { limits, vm, layout, cpus, gic, dispatcher, time } = infant;
     let files = BootFiles::open(&spec.boot)?;
     let memory = map_anonymous(layout.ram())?;
     let (kernel, initrd) = load(&spec.boot, &files, &layout, &memory)?;
@@ -105,7 +106,8 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
         _transports: Transports(transports),
         _loop_thread: loop_thread,
         _gic: gic,
-        _vm: vm,
+        vm,
+        time,
         device_tree,
     })
 }

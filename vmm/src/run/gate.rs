@@ -1,5 +1,12 @@
-//! Holding vCPUs outside guest code: how a machine stops them, and how one of
-//! them learns whether the others are off.
+//! Holding vCPUs outside guest code: how a machine stops them, how one of them
+//! learns whether the others are off, and where they are while the machine does not
+//! run.
+//!
+//! A vCPU belongs to its thread, and comes home when the machine wants it: then the
+//! machine may look at it and change it, until it wants it to run again. Home is a
+//! place behind the same lock as what the machine wants, rather than a channel: no
+//! vCPU is ever on its way, left in a queue that nobody reads any more, or brought
+//! home for a wish that was withdrawn meanwhile.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -10,21 +17,36 @@ use kedge_hv::MpState;
 pub(crate) enum Wanted {
     /// Run guest code.
     Run,
-    /// Stay outside it until told otherwise.
+    /// Stay outside it until told otherwise, and show whether the vCPU is on.
     Hold,
+    /// Bring the vCPU home.
+    Home,
+    /// End.
+    Stop,
+}
+
+/// What a vCPU thread is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// Run guest code.
+    Run,
+    /// Bring its vCPU home.
+    Home,
     /// End.
     Stop,
 }
 
 #[derive(Debug)]
-struct State {
+struct State<V> {
     wanted: Wanted,
     /// The power state of each vCPU that is held; none where it runs, or is to show
     /// it anew.
     held: Vec<Option<MpState>>,
+    /// Each vCPU that is at home.
+    home: Vec<Option<V>>,
 }
 
-impl State {
+impl<V> State<V> {
     /// Shows `power` for vCPU `index`. Whether it had to be shown.
     fn show(&mut self, index: usize, power: MpState) -> bool {
         self.held[index].replace(power).is_none()
@@ -34,6 +56,10 @@ impl State {
         self.held.iter().all(Option::is_some)
     }
 
+    fn all_are_home(&self) -> bool {
+        self.wanted == Wanted::Home && self.home.iter().all(Option::is_some)
+    }
+
     /// Each vCPU but `except`, by what it shows.
     fn others(&mut self, except: usize) -> impl Iterator<Item = &mut Option<MpState>> {
         let all = self.held.iter_mut().enumerate();
@@ -41,49 +67,92 @@ impl State {
     }
 }
 
-/// The gate every vCPU thread passes before it runs guest code.
+/// The gate every vCPU thread passes before it runs guest code, and the home of the
+/// vCPUs, which are `V`.
 #[derive(Debug)]
-pub(crate) struct Gate {
-    state: Mutex<State>,
+pub(crate) struct Gate<V> {
+    state: Mutex<State<V>>,
     changed: Condvar,
 }
 
-impl Gate {
-    /// A gate that holds `vcpus` threads until it is opened.
+impl<V> Gate<V> {
+    /// A gate that sends `vcpus` vCPUs home until it is opened.
     pub(crate) fn new(vcpus: usize) -> Self {
-        let state = State { wanted: Wanted::Hold, held: vec![None; vcpus] };
+        let home = (0..vcpus).map(|_| None).collect();
+        let state = State { wanted: Wanted::Home, held: vec![None; vcpus], home };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Says what is wanted. The caller kicks the vCPUs, so that they come and look.
-    pub(crate) fn want(&self, wanted: Wanted) {
+    /// Says what is wanted, and returns what was before. The caller kicks vCPUs that
+    /// were wanted to run, so that they come and look.
+    pub(crate) fn want(&self, wanted: Wanted) -> Wanted {
         let mut state = self.lock();
-        state.wanted = wanted;
-        if wanted == Wanted::Run {
-            // A thread that has yet to notice is as good as running.
+        let before = std::mem::replace(&mut state.wanted, wanted);
+        if wanted != Wanted::Hold {
+            // A thread that has yet to notice is as good as gone.
             state.held.fill(None);
         }
         self.changed.notify_all();
+        before
     }
 
-    /// Called by vCPU thread `index` before it runs guest code: waits while the
-    /// gate holds, showing what `power` says. Whether to run.
-    pub(crate) fn pass(&self, index: usize, power: impl Fn() -> MpState) -> bool {
+    /// Called by vCPU thread `index` before it runs guest code: waits while the gate
+    /// holds, showing what `power` says. What to do then.
+    pub(crate) fn pass(&self, index: usize, power: impl Fn() -> MpState) -> Passed {
         let mut state = self.lock();
-        while state.wanted == Wanted::Hold {
-            if state.held[index].is_some() {
-                state = self.wait(state);
-                continue;
+        let passed = loop {
+            match state.wanted {
+                Wanted::Run => break Passed::Run,
+                Wanted::Home => break Passed::Home,
+                Wanted::Stop => break Passed::Stop,
+                Wanted::Hold if state.held[index].is_some() => state = self.wait(state),
+                Wanted::Hold => {
+                    drop(state);
+                    let power = power();
+                    state = self.lock();
+                    if state.wanted == Wanted::Hold && state.show(index, power) {
+                        self.changed.notify_all();
+                    }
+                }
             }
-            drop(state);
-            let power = power();
-            state = self.lock();
-            if state.wanted == Wanted::Hold && state.show(index, power) {
-                self.changed.notify_all();
-            }
-        }
+        };
         state.held[index] = None;
-        state.wanted == Wanted::Run
+        passed
+    }
+
+    /// Called by vCPU thread `index`, outside guest code: brings its vCPU home, says so
+    /// by `all_home` if it is the last one there, and waits until it is wanted
+    /// elsewhere.
+    pub(crate) fn stay(&self, index: usize, vcpu: V, all_home: impl FnOnce()) -> V {
+        let mut state = self.lock();
+        state.home[index] = Some(vcpu);
+        if state.all_are_home() {
+            // Without the lock: the machine wakes, and looks at its vCPUs.
+            drop(state);
+            all_home();
+            state = self.lock();
+        }
+        while state.wanted == Wanted::Home {
+            state = self.wait(state);
+        }
+        state.home[index].take().expect("its thread alone takes a vCPU from home")
+    }
+
+    /// Whether every vCPU is at home. If so, they stay until something else is wanted.
+    pub(crate) fn all_are_home(&self) -> bool {
+        self.lock().all_are_home()
+    }
+
+    /// The first vCPU that is not at home.
+    pub(crate) fn first_away(&self) -> Option<usize> {
+        self.lock().home.iter().position(Option::is_none)
+    }
+
+    /// Does something to the vCPUs that are at home, in order.
+    pub(crate) fn visit<T>(&self, act: impl FnOnce(&mut [&mut V]) -> T) -> T {
+        let mut state = self.lock();
+        let mut home: Vec<&mut V> = state.home.iter_mut().flatten().collect();
+        act(&mut home)
     }
 
     /// Called by vCPU thread `except`, outside guest code: waits until every other
@@ -118,11 +187,11 @@ impl Gate {
         answer
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait<'a>(&self, state: MutexGuard<'a, State<V>>) -> MutexGuard<'a, State<V>> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<V>> {
         // A thread that panicked leaves plain data behind, never half a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,23 +201,31 @@ impl Gate {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::channel;
     use std::thread;
 
     use super::*;
 
+    /// A gate for two vCPUs that holds.
+    fn holding() -> Arc<Gate<&'static str>> {
+        let gate = Arc::new(Gate::new(2));
+        gate.want(Wanted::Hold);
+        gate
+    }
+
     #[test]
     fn a_thread_waits_until_the_gate_opens() {
-        let gate = Arc::new(Gate::new(2));
+        let gate = holding();
         let inside = Arc::clone(&gate);
         let thread = thread::spawn(move || inside.pass(0, || MpState::Runnable));
         assert_eq!(gate.others_off(1), Some(false));
         gate.want(Wanted::Run);
-        assert!(thread.join().unwrap());
+        assert_eq!(thread.join().unwrap(), Passed::Run);
     }
 
     #[test]
     fn a_vcpu_that_was_turned_on_while_it_was_held_is_seen_on() {
-        let gate = Arc::new(Gate::new(2));
+        let gate = holding();
         let on = Arc::new(AtomicBool::new(false));
         let (inside, power) = (Arc::clone(&gate), Arc::clone(&on));
         let power = move || match power.load(Ordering::SeqCst) {
@@ -160,12 +237,12 @@ mod tests {
         on.store(true, Ordering::SeqCst);
         assert_eq!(gate.others_off(1), Some(false));
         gate.want(Wanted::Stop);
-        assert!(!thread.join().unwrap());
+        assert_eq!(thread.join().unwrap(), Passed::Stop);
     }
 
     #[test]
     fn a_vcpu_that_may_run_is_not_held_though_it_has_yet_to_notice() {
-        let gate = Gate::new(2);
+        let gate = holding();
         gate.lock().show(0, MpState::Stopped);
         gate.want(Wanted::Run);
         assert!(!gate.lock().all_are_held());
@@ -174,12 +251,55 @@ mod tests {
 
     #[test]
     fn stopping_ends_those_who_wait() {
-        let gate = Arc::new(Gate::new(2));
+        let gate = holding();
         let inside = Arc::clone(&gate);
         let thread = thread::spawn(move || inside.pass(1, || MpState::Stopped));
         assert_eq!(gate.others_off(0), Some(true));
         gate.want(Wanted::Stop);
-        assert!(!thread.join().unwrap());
+        assert_eq!(thread.join().unwrap(), Passed::Stop);
         assert_eq!(gate.others_off(0), None);
+    }
+
+    #[test]
+    fn a_new_gate_sends_vcpus_home_until_they_are_to_run() {
+        let gate = Arc::new(Gate::new(2));
+        assert_eq!(gate.pass(0, || MpState::Runnable), Passed::Home);
+        let (say, said) = channel();
+        let stay = |index, name| {
+            let (gate, say) = (Arc::clone(&gate), say.clone());
+            thread::spawn(move || gate.stay(index, name, || say.send(()).unwrap()))
+        };
+        let first = stay(0, "first");
+        while gate.first_away() == Some(0) {
+            thread::yield_now();
+        }
+        assert!(!gate.all_are_home());
+        let second = stay(1, "second");
+        said.recv().unwrap();
+        assert!(gate.all_are_home());
+        assert_eq!(
+            gate.visit(|home| home.iter().map(|name| **name).collect::<String>()),
+            "firstsecond"
+        );
+        gate.want(Wanted::Run);
+        assert_eq!((first.join().unwrap(), second.join().unwrap()), ("first", "second"));
+        assert!(said.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_vcpu_that_comes_home_when_it_is_no_longer_wanted_there_goes_on() {
+        let gate = holding();
+        assert_eq!(gate.stay(0, "back", || {}), "back");
+        assert_eq!(gate.first_away(), Some(0));
+    }
+
+    #[test]
+    fn vcpus_that_stay_while_others_are_asked_something_are_home_again_at_once() {
+        let gate = Arc::new(Gate::new(1));
+        gate.lock().home[0] = Some("only");
+        gate.want(Wanted::Hold);
+        assert!(!gate.all_are_home());
+        gate.want(Wanted::Home);
+        assert!(gate.all_are_home());
     }
 }

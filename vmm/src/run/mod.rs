@@ -3,28 +3,37 @@
 mod access;
 pub(crate) mod event_loop;
 mod gate;
+mod guest_time;
 mod hypercall;
+mod life;
+mod requests;
 mod suspend;
 mod vcpu_thread;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::Sender;
+
+use kedge_hv::Vcpu;
 
 pub(crate) use access::AddressSpace;
 pub(crate) use gate::{Gate, Wanted};
+pub(crate) use guest_time::GuestTime;
 pub(crate) use hypercall::Calls;
+pub(crate) use life::Life;
+pub(crate) use requests::Requests;
 pub use vcpu_thread::VcpuFailure;
 pub(crate) use vcpu_thread::{ReadyVcpu, Report, Request, Shared, VcpuThread};
+
+use crate::control::Control;
 
 /// What reaches a machine's own thread.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// From a vCPU.
     Vcpu(Report),
-    /// Its user wants it to end.
-    Stop,
+    /// Its user asks for something.
+    Control(Control),
     /// The guest's kernel has panicked, by its console, and is about to say more.
     Panicking,
     /// It has said it all.
@@ -46,9 +55,6 @@ pub(crate) enum Halt {
     Failed(VcpuFailure),
 }
 
-/// How long a guest that panics may go on with its report.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-
 /// The vCPU threads of a machine. Dropping them stops the vCPUs.
 pub(crate) struct VcpuThreads {
     threads: Vec<VcpuThread>,
@@ -56,7 +62,8 @@ pub(crate) struct VcpuThreads {
 }
 
 impl VcpuThreads {
-    /// Starts a thread for each vCPU. They wait until [`VcpuThreads::run`].
+    /// Starts a thread for each vCPU. They bring their
+    /// vCPUs home.
     ///
     /// # Errors
     /// The host has no more threads.
@@ -73,36 +80,23 @@ impl VcpuThreads {
         Ok(all)
     }
 
-    /// Lets them run until something ends the machine.
-    pub(crate) fn run(&self, events: &Receiver<Event>) -> Halt {
-        self.shared.gate.want(Wanted::Run);
-        let mut suspending = 0_u32;
-        let mut deadline = None;
-        loop {
-            match next_event(events, deadline) {
-                Event::Vcpu(Report::System(_)) if deadline.is_some() => return Halt::Panicked,
-                Event::Vcpu(Report::System(request)) => return Halt::System(request),
-                Event::Vcpu(Report::Failed(failure)) => return Halt::Failed(failure),
-                Event::Vcpu(Report::Suspending) => {
-                    suspending += 1;
-                    self.want(Wanted::Hold);
-                }
-                Event::Vcpu(Report::Suspended) => {
-                    suspending = suspending.saturating_sub(1);
-                    if suspending == 0 {
-                        self.shared.gate.want(Wanted::Run);
-                    }
-                }
-                Event::Stop => return Halt::Stopped,
-                Event::Panicking => deadline = deadline.or(Some(Instant::now() + LAST_WORDS)),
-                Event::Panicked => return Halt::Panicked,
-            }
+    /// Where they are while they do not run.
+    pub(crate) fn gate(&self) -> &Gate<Box<dyn Vcpu>> {
+        &self.shared.gate
+    }
+
+    /// Says what is wanted of them.
+    pub(crate) fn want(&self, wanted: Wanted) {
+        if self.gate().want(wanted) == Wanted::Run {
+            // Nobody else is in guest code, or about to be.
+            self.threads.iter().for_each(VcpuThread::kick);
         }
     }
 
-    fn want(&self, wanted: Wanted) {
-        self.shared.gate.want(wanted);
-        self.threads.iter().for_each(VcpuThread::kick);
+    /// Does something to the first vCPU, which is at home as all are: what it holds for
+    /// the whole machine is reached through it.
+    pub(crate) fn with_first<T>(&self, act: impl FnOnce(&dyn Vcpu) -> T) -> T {
+        self.gate().visit(|home| act(home[0].as_ref()))
     }
 }
 
@@ -110,18 +104,5 @@ impl Drop for VcpuThreads {
     fn drop(&mut self) {
         self.want(Wanted::Stop);
         self.threads.drain(..).for_each(VcpuThread::join);
-    }
-}
-
-fn next_event(events: &Receiver<Event>, deadline: Option<Instant>) -> Event {
-    let received = match deadline {
-        Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())),
-        None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-    };
-    match received {
-        Ok(event) => event,
-        Err(RecvTimeoutError::Timeout) => Event::Panicked,
-        // The machine holds a sender itself, so this cannot be; ending is safe.
-        Err(RecvTimeoutError::Disconnected) => Event::Stop,
     }
 }

@@ -11,7 +11,7 @@ use kedge_ids::RegId;
 
 use super::Event;
 use super::access::{AddressSpace, Store};
-use super::gate::Gate;
+use super::gate::{Gate, Passed};
 use super::hypercall::{Calls, Unanswered};
 use super::suspend;
 
@@ -24,6 +24,8 @@ pub(crate) enum Report {
     Suspending,
     /// It has learned what it wanted to know: the others may go on.
     Suspended,
+    /// The last vCPU has come home.
+    AllHome,
     /// The vCPU cannot run any further.
     Failed(VcpuFailure),
 }
@@ -70,10 +72,9 @@ pub enum VcpuFailure {
 }
 
 /// What all vCPU threads of a machine share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) space: AddressSpace,
-    pub(crate) gate: Gate,
+    pub(crate) gate: Gate<Box<dyn Vcpu>>,
     pub(crate) calls: Calls,
 }
 
@@ -92,7 +93,7 @@ pub(crate) struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts the thread of vCPU number `index`. It waits at the gate.
+    /// Starts the thread of vCPU number `index`. It is home until it is to run.
     ///
     /// # Errors
     /// The host has no more threads, or the hypervisor cannot bind the vCPU to one.
@@ -102,17 +103,17 @@ impl VcpuThread {
         shared: Arc<Shared>,
         events: Sender<Event>,
     ) -> io::Result<Self> {
-        let ReadyVcpu { vcpu, features } = ready;
+        let ReadyVcpu { mut vcpu, features } = ready;
         let (ready, kicker) = mpsc::sync_channel(1);
-        let mut runner = Runner { index, vcpu, features, shared, events };
+        let runner = Runner { index, features, shared, events };
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
             .stack_size(STACK_BYTES)
-            .spawn(move || match runner.vcpu.kicker() {
+            .spawn(move || match vcpu.kicker() {
                 Ok(kick) => {
                     // The machine waits for it below; should it be gone, so is the gate.
                     let _ = ready.send(Ok(kick));
-                    runner.run();
+                    runner.run(vcpu);
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -156,50 +157,82 @@ enum Next {
     End(Report),
 }
 
+/// Whether a vCPU's thread goes on.
+#[derive(PartialEq, Eq)]
+enum Life {
+    GoesOn,
+    Ends,
+}
+
 struct Runner {
     index: usize,
-    vcpu: Box<dyn Vcpu>,
     features: VcpuFeatures,
     shared: Arc<Shared>,
     events: Sender<Event>,
 }
 
 impl Runner {
-    /// Runs guest code until the machine stops or this vCPU ends it. Whoever
-    /// changes the gate kicks the vCPU, so it need not look at it otherwise.
-    fn run(&mut self) {
-        let mut may_run = self.pass_gate();
-        while may_run {
-            match self.step().unwrap_or_else(|source| Next::End(self.refused(source))) {
-                Next::GoOn => {}
-                Next::LookAtGate => may_run = self.pass_gate(),
-                Next::Suspend => may_run = self.suspend(),
-                Next::End(report) => {
-                    self.tell(report);
-                    return;
+    /// Runs guest code, or has the vCPU at home, until the machine stops or this vCPU
+    /// ends it. Whoever changes the gate kicks the vCPU, so it need not look at it
+    /// otherwise.
+    fn run(&self, mut vcpu: Box<dyn Vcpu>) {
+        let mut entered = false;
+        loop {
+            let power = || vcpu.mp_state().unwrap_or(MpState::Runnable);
+            match self.shared.gate.pass(self.index, power) {
+                Passed::Run => {
+                    entered = true;
+                    if self.run_guest(vcpu.as_mut()) == Life::Ends {
+                        return;
+                    }
                 }
+                Passed::Home => {
+                    // What has never been in its guest left nothing half done there.
+                    if entered && self.complete(vcpu.as_mut()) == Life::Ends {
+                        return;
+                    }
+                    let all_home = || self.tell(Report::AllHome);
+                    vcpu = self.shared.gate.stay(self.index, vcpu, all_home);
+                }
+                Passed::Stop => return,
             }
         }
     }
 
-    fn pass_gate(&self) -> bool {
-        let power = || self.vcpu.mp_state().unwrap_or(MpState::Runnable);
-        self.shared.gate.pass(self.index, power)
+    /// Runs guest code until the gate is to be looked at.
+    fn run_guest(&self, vcpu: &mut dyn Vcpu) -> Life {
+        loop {
+            match self.step(vcpu) {
+                Ok(Next::GoOn) => {}
+                Ok(Next::LookAtGate) => return Life::GoesOn,
+                Ok(Next::Suspend) => return self.suspend(vcpu),
+                Ok(Next::End(report)) => return self.end(report),
+                Err(source) => return self.end(self.refused(vcpu, source)),
+            }
+        }
     }
 
-    fn step(&mut self) -> Result<Next, HvError> {
+    /// Completes the guest's last access: of a vCPU at home, the registers are all there
+    /// is of it.
+    fn complete(&self, vcpu: &mut dyn Vcpu) -> Life {
+        match vcpu.complete_access() {
+            Ok(()) => Life::GoesOn,
+            Err(source) => self.end(self.refused(vcpu, source)),
+        }
+    }
+
+    fn step(&self, vcpu: &mut dyn Vcpu) -> Result<Next, HvError> {
         let space = &self.shared.space;
-        let vcpu = &mut self.vcpu;
         match vcpu.run()? {
             Exit::MmioRead { address, data } => space.load(address, data),
             Exit::MmioWrite { address, data } => {
                 if space.store(address, data) == Store::Aborts {
-                    space.abort(vcpu.as_mut())?;
+                    space.abort(vcpu)?;
                 }
             }
-            Exit::Undecoded { .. } => space.abort(vcpu.as_mut())?,
+            Exit::Undecoded { .. } => space.abort(vcpu)?,
             Exit::Hypercall { function, conduit } => {
-                match self.shared.calls.answer(vcpu.as_ref(), function, conduit) {
+                match self.shared.calls.answer(vcpu, function, conduit) {
                     Ok(()) => {}
                     Err(Unanswered::Refused(source)) => return Err(source),
                     Err(Unanswered::Panicked(service)) => {
@@ -211,7 +244,9 @@ impl Runner {
             }
             Exit::System(SystemEvent::Suspend) => return Ok(Next::Suspend),
             Exit::System(SystemEvent::Wakeup) => vcpu.set_mp_state(MpState::Runnable)?,
-            Exit::System(event) => return Ok(Next::End(Report::System(self.request(event)?))),
+            Exit::System(event) => {
+                return Ok(Next::End(Report::System(request(vcpu, event)?)));
+            }
             Exit::Interrupted => return Ok(Next::LookAtGate),
             Exit::Failed { reason } => {
                 let index = self.index;
@@ -221,38 +256,44 @@ impl Runner {
         Ok(Next::GoOn)
     }
 
-    /// What `event` asks for. KVM has narrowed the arguments of a 32-bit call.
-    fn request(&self, event: SystemEvent) -> Result<Request, HvError> {
-        let arguments = match event {
-            SystemEvent::Reset2 => [self.vcpu.reg64(RegId::x(1))?, self.vcpu.reg64(RegId::x(2))?],
-            _ => [0; 2],
-        };
-        Ok(Request { event, arguments })
-    }
-
     /// SYSTEM_SUSPEND: only the last vCPU that is on may ask for it (Arm DEN0022,
-    /// 5.20). The machine holds the others while this one looks. Whether to go on.
-    fn suspend(&mut self) -> bool {
+    /// 5.20). The machine holds the others while this one looks.
+    fn suspend(&self, vcpu: &mut dyn Vcpu) -> Life {
         self.tell(Report::Suspending);
-        let Some(others_off) = self.shared.gate.others_off(self.index) else { return false };
+        let Some(others_off) = self.shared.gate.others_off(self.index) else { return Life::Ends };
         let answered = if others_off {
-            suspend::enter(self.vcpu.as_mut(), self.features)
+            suspend::enter(vcpu, self.features)
         } else {
-            suspend::set_result(self.vcpu.as_ref(), suspend::DENIED)
+            suspend::set_result(vcpu, suspend::DENIED)
         };
         self.tell(Report::Suspended);
-        let Err(source) = answered else { return true };
-        self.tell(self.refused(source));
-        false
+        match answered {
+            Ok(()) => Life::GoesOn,
+            Err(source) => self.end(self.refused(vcpu, source)),
+        }
     }
 
-    fn refused(&self, source: HvError) -> Report {
-        let pc = self.vcpu.reg64(RegId::PC).unwrap_or(0);
+    fn refused(&self, vcpu: &dyn Vcpu, source: HvError) -> Report {
+        let pc = vcpu.reg64(RegId::PC).unwrap_or(0);
         Report::Failed(VcpuFailure::Refused { index: self.index, pc, source })
+    }
+
+    fn end(&self, report: Report) -> Life {
+        self.tell(report);
+        Life::Ends
     }
 
     fn tell(&self, report: Report) {
         // A machine that is gone has told this thread to stop.
         let _ = self.events.send(report.into());
     }
+}
+
+/// What `event` asks for. KVM has narrowed the arguments of a 32-bit call.
+fn request(vcpu: &dyn Vcpu, event: SystemEvent) -> Result<Request, HvError> {
+    let arguments = match event {
+        SystemEvent::Reset2 => [vcpu.reg64(RegId::x(1))?, vcpu.reg64(RegId::x(2))?],
+        _ => [0; 2],
+    };
+    Ok(Request { event, arguments })
 }

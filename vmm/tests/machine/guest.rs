@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use kedge_firmware::{ARM64_V0, builtin};
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::SystemEvent;
+use kedge_hv::{Hypervisor, SystemEvent};
 use kedge_hv_model::{Event, ModelHypervisor, Program, Step, Width, psci, release};
 use kedge_ids::{Spi, VcpuId};
 use kedge_vmm::smccc::Service;
 use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec};
-use kedge_vmm::{BuildError, Ended, Machine, RunError, SerialInput, Stopper, Surroundings};
+use kedge_vmm::{BuildError, Ended, Handle, Machine, RunError, SerialInput, Stopper, Surroundings};
 use tempfile::NamedTempFile;
 
 /// The serial port: its first register is the one for data.
@@ -88,8 +88,12 @@ pub(crate) struct Guest {
     pub(crate) spec: MachineSpec,
     hypervisor: ModelHypervisor,
     services: Box<dyn FnOnce(Surroundings) -> Surroundings>,
+    wrap: Wrap,
     kernel: NamedTempFile,
 }
+
+/// Puts something between a machine and its hypervisor.
+type Wrap = Box<dyn FnOnce(Arc<ModelHypervisor>) -> Arc<dyn Hypervisor>>;
 
 impl Guest {
     /// One vCPU on Linux 6.12 that runs a flat kernel.
@@ -119,7 +123,8 @@ impl Guest {
         let kernel_format = KernelFormat::Flat;
         let mut spec = MachineSpec::new(Boot { kernel_format, ..Boot::new(kernel.path()) });
         spec.memory = 2 << 20;
-        Self { spec, hypervisor, services: Box::new(|around| around), kernel }
+        let services = Box::new(|around| around);
+        Self { spec, hypervisor, services, wrap: Box::new(|model| model), kernel }
     }
 
     /// The first vCPU's program in the life after.
@@ -141,6 +146,15 @@ impl Guest {
         self
     }
 
+    /// On what `wrap` makes of the model.
+    pub(crate) fn watched<H: Hypervisor + 'static>(
+        mut self,
+        wrap: impl FnOnce(Arc<ModelHypervisor>) -> Arc<H> + 'static,
+    ) -> Self {
+        self.wrap = Box::new(|model| wrap(model));
+        self
+    }
+
     /// Builds it.
     pub(crate) fn build(self) -> Result<Built, BuildError> {
         let (screen, panics) = (Screen::default(), Arc::<Mutex<Vec<String>>>::default());
@@ -149,8 +163,8 @@ impl Guest {
             .on_panic(move |line| heard.lock().unwrap().push(line.to_owned()));
         let surroundings = (self.services)(surroundings);
         let hypervisor = Arc::new(self.hypervisor);
-        let machine =
-            Machine::build(self.spec, Arc::<ModelHypervisor>::clone(&hypervisor), surroundings)?;
+        let host = (self.wrap)(Arc::clone(&hypervisor));
+        let machine = Machine::build(self.spec, host, surroundings)?;
         Ok(Built { machine, hypervisor, screen, panics, kernel: self.kernel })
     }
 
@@ -178,12 +192,13 @@ impl Built {
     /// Runs it on a thread of its own.
     pub(crate) fn start(self) -> Running {
         let Self { mut machine, hypervisor, screen, panics, kernel } = self;
-        let (stopper, input) = (machine.stopper(), machine.serial_input());
+        let (stopper, handle, input) =
+            (machine.stopper(), machine.handle(), machine.serial_input());
         let thread = thread::spawn(move || {
             let ended = machine.run();
             (ended, machine)
         });
-        Running { thread, stopper, input, hypervisor, screen, panics, _kernel: kernel }
+        Running { thread, stopper, handle, input, hypervisor, screen, panics, _kernel: kernel }
     }
 }
 
@@ -191,6 +206,7 @@ impl Built {
 pub(crate) struct Running {
     thread: JoinHandle<(Result<Ended, RunError>, Machine)>,
     pub(crate) stopper: Stopper,
+    pub(crate) handle: Handle,
     pub(crate) input: SerialInput,
     pub(crate) hypervisor: Arc<ModelHypervisor>,
     pub(crate) screen: Screen,

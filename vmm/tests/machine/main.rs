@@ -2,14 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod clock;
 mod devices;
 mod errors;
+#[expect(dead_code, reason = "what it refuses is for the other test")]
+#[path = "../traces/faulty.rs"]
+mod faulty;
 mod guest;
 mod life;
 mod panic;
+mod pause;
 mod profile;
 mod rom;
 mod rows;
 mod serial;
 mod services;
+mod storm;
 mod suspend;

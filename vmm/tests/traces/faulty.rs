@@ -1,7 +1,10 @@
-//! A hypervisor that refuses one of the calls that are made of it.
+//! A hypervisor that refuses one of the calls that are made of it, and notes what is
+//! done to its guests' time and accesses.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use kedge_firmware::{PHYSICAL_COUNTER, VIRTUAL_COUNTER};
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
@@ -14,11 +17,23 @@ use vmm_sys_util::eventfd::EventFd;
 
 const ENOMEM: i32 = 12;
 
-/// How many calls were made, and which of them is refused.
+/// A change of a guest's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClockChange {
+    /// The machine's distance from its host's.
+    Offset(u64),
+    /// A counter was written, through this vCPU.
+    Written(VcpuId, RegId),
+}
+
+/// How many calls were made, and which of them is refused; what was noted.
 struct Count {
     calls: AtomicUsize,
     maps: AtomicUsize,
     refused: usize,
+    clock: Mutex<Vec<ClockChange>>,
+    /// vCPUs that left their guest in the middle of an access.
+    open: AtomicUsize,
 }
 
 impl Count {
@@ -30,21 +45,33 @@ impl Count {
 
 /// The model, but for one call.
 pub(crate) struct Faulty {
-    model: ModelHypervisor,
+    model: Arc<ModelHypervisor>,
     count: Arc<Count>,
 }
 
 impl Faulty {
     /// Refuses call number `refused`, from 0.
-    pub(crate) fn new(model: ModelHypervisor, refused: usize) -> Self {
+    pub(crate) fn new(model: impl Into<Arc<ModelHypervisor>>, refused: usize) -> Self {
         Self {
-            model,
+            model: model.into(),
             count: Arc::new(Count {
                 calls: AtomicUsize::new(0),
                 maps: AtomicUsize::new(0),
                 refused,
+                clock: Mutex::default(),
+                open: AtomicUsize::new(0),
             }),
         }
+    }
+
+    /// What was done to the guests' counters.
+    pub(crate) fn clock_changes(&self) -> Vec<ClockChange> {
+        self.count.clock.lock().unwrap().clone()
+    }
+
+    /// vCPUs that are in the middle of an access.
+    pub(crate) fn open_accesses(&self) -> usize {
+        self.count.open.load(Ordering::SeqCst)
     }
 
     /// Memory slots that were mapped so far.
@@ -97,7 +124,8 @@ impl Vm for FaultyVm {
     fn create_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {
         self.count.call()?;
         let vcpu = self.vm.create_vcpu(id)?;
-        Ok(Box::new(FaultyVcpu { vcpu, count: Arc::clone(&self.count) }))
+        let (count, kicked) = (Arc::clone(&self.count), Arc::default());
+        Ok(Box::new(FaultyVcpu { vcpu, count, kicked, open: false }))
     }
 
     fn create_gic(&self, config: &GicConfig) -> Result<Box<dyn Gic>, HvError> {
@@ -146,6 +174,7 @@ impl Vm for FaultyVm {
 
     fn set_counter_offset(&self, offset: u64) -> Result<(), HvError> {
         self.count.call()?;
+        self.count.clock.lock().unwrap().push(ClockChange::Offset(offset));
         self.vm.set_counter_offset(offset)
     }
 
@@ -181,10 +210,33 @@ impl Gic for FaultyGic {
     }
 }
 
-/// Refuses what is called while a machine is built; runs as the model does.
+/// Refuses what is called while a machine is built; runs as the model does, but for a
+/// kick: that is noticed before the last access is completed.
 struct FaultyVcpu {
     vcpu: Box<dyn Vcpu>,
     count: Arc<Count>,
+    kicked: Arc<AtomicBool>,
+    open: bool,
+}
+
+impl FaultyVcpu {
+    fn close(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.count.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+struct FaultyKick {
+    kick: Box<dyn Kick>,
+    kicked: Arc<AtomicBool>,
+}
+
+impl Kick for FaultyKick {
+    fn kick(&self) {
+        self.kicked.store(true, Ordering::SeqCst);
+        self.kick.kick();
+    }
 }
 
 impl Vcpu for FaultyVcpu {
@@ -213,6 +265,9 @@ impl Vcpu for FaultyVcpu {
 
     fn set_reg(&self, id: RegId, value: &[u8]) -> Result<(), HvError> {
         self.count.call()?;
+        if id == VIRTUAL_COUNTER || id == PHYSICAL_COUNTER {
+            self.count.clock.lock().unwrap().push(ClockChange::Written(self.id(), id));
+        }
         self.vcpu.set_reg(id, value)
     }
 
@@ -259,16 +314,28 @@ impl Vcpu for FaultyVcpu {
     fn has_run(&self) -> bool {
         self.vcpu.has_run()
     }
+
     fn complete_access(&mut self) -> Result<(), HvError> {
+        self.close();
         self.vcpu.complete_access()
     }
 
     fn kicker(&mut self) -> Result<Box<dyn Kick>, HvError> {
         self.count.call()?;
-        self.vcpu.kicker()
+        let (kick, kicked) = (self.vcpu.kicker()?, Arc::clone(&self.kicked));
+        Ok(Box::new(FaultyKick { kick, kicked }))
     }
 
     fn run(&mut self) -> Result<Exit<'_>, HvError> {
-        self.vcpu.run()
+        if self.kicked.swap(false, Ordering::SeqCst) {
+            return Ok(Exit::Interrupted);
+        }
+        self.close();
+        let exit = self.vcpu.run()?;
+        if matches!(exit, Exit::MmioRead { .. } | Exit::MmioWrite { .. }) {
+            self.open = true;
+            self.count.open.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(exit)
     }
 }

@@ -16,7 +16,7 @@ use expect_test::expect;
 use kedge_devices::virtio::rng::RngConfig;
 use kedge_diag::report;
 use kedge_hv::VcpuFeatures;
-use kedge_hv_model::{ModelHypervisor, Program, Step, V5_10, V6_12, psci};
+use kedge_hv_model::{ModelHypervisor, Program, Step, V5_10, V6_12, Width, psci};
 use kedge_ids::VcpuId;
 use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec};
 use kedge_vmm::{Ended, Machine, Surroundings};
@@ -58,12 +58,36 @@ fn spec(kernel: &NamedTempFile) -> MachineSpec {
 /// Whether the machine can be built where the hypervisor refuses its call number
 /// `refused`, and what is said where it cannot.
 fn build(kernel: &NamedTempFile, refused: usize) -> Result<(Machine, Arc<Faulty>), String> {
-    let off = Program::new(Step::call(psci::SYSTEM_OFF, [0; 3]));
-    let model = ModelHypervisor::new(&V6_12).unwrap().with_program(VcpuId(0), off);
+    build_with(kernel, refused, Program::new(Step::call(psci::SYSTEM_OFF, [0; 3])))
+}
+
+/// The same with a guest that runs `program`.
+fn build_with(
+    kernel: &NamedTempFile,
+    refused: usize,
+    program: Program,
+) -> Result<(Machine, Arc<Faulty>), String> {
+    let model = ModelHypervisor::new(&V6_12).unwrap().with_program(VcpuId(0), program);
     let hypervisor = Arc::new(Faulty::new(model, refused));
     let surroundings = Surroundings::new(io::sink());
     let machine = Machine::build(spec(kernel), Arc::<Faulty>::clone(&hypervisor), surroundings);
     machine.map(|machine| (machine, hypervisor)).map_err(|error| report(&error))
+}
+
+/// Pauses a guest in the middle of its accesses and ends it there.
+fn stop_while_paused(kernel: &NamedTempFile) {
+    /// Nobody's.
+    const NOWHERE: u64 = 0x7000_0000;
+    let load = Step::Load { reg: 0, address: NOWHERE, width: Width::Word };
+    let program = Program::new([load, Step::Jump(-1)]);
+    let (mut machine, hypervisor) = build_with(kernel, usize::MAX, program).unwrap();
+    let handle = machine.handle();
+    let running = thread::spawn(move || machine.run().unwrap());
+    handle.pause().unwrap();
+    assert_eq!(hypervisor.open_accesses(), 0);
+    assert_eq!(hypervisor.clock_changes().len(), 1);
+    handle.stop();
+    assert_eq!(running.join().unwrap(), Ended::Stopped);
 }
 
 #[test]
@@ -77,6 +101,9 @@ fn nothing_is_left_of_a_machine_that_ended_or_was_never_built() {
     assert!(calls < CALLS);
     assert_eq!(machine.run().unwrap(), Ended::Off);
     drop((machine, hypervisor));
+    assert_eq!(settled(before), before);
+
+    stop_while_paused(&kernel);
     assert_eq!(settled(before), before);
 
     let mut errors = Vec::new();

@@ -1,0 +1,174 @@
+//! How a machine is asked for something while it runs: by any thread, through a handle.
+//! Its own thread does what is asked, one thing after another, and answers.
+
+use std::fmt;
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kedge_diag::Fix;
+use kedge_hv::HvError;
+use serde::Serialize;
+
+use crate::run::Event;
+
+/// Where a machine is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lifecycle {
+    /// Built, and nothing of its guest has run.
+    Configured,
+    /// Its guest runs.
+    Running,
+    /// Its guest stands still.
+    Paused,
+    /// It has ended.
+    Stopped,
+}
+
+/// What a pause is to the guest's counters, and with them to its clock, once it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// What the guest's profile says: by default nothing, as for [`Clock::Stop`].
+    #[default]
+    Profile,
+    /// Nothing: they go on from where they stood. On hosts before Linux 6.4 that is the
+    /// virtual counter alone, by which Linux lives; the physical one cannot be held.
+    Stop,
+    /// Time that has passed: they are where they would be without the pause.
+    Advance,
+}
+
+/// Why a machine did not do what it was asked for. It is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// It has ended, or did so meanwhile.
+    #[error("the machine has ended")]
+    Ended,
+    /// A vCPU is in the middle of an access.
+    #[error("vCPU {index} did not stop within {seconds} seconds: a device keeps it waiting")]
+    Busy {
+        /// Which vCPU.
+        index: usize,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The guest's counters cannot be read or held.
+    #[error("cannot make the guest's time stand still")]
+    Time(#[source] HvError),
+}
+
+impl Fix for ControlError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Ended => None,
+            Self::Busy { .. } => {
+                Some("see that the serial port's output is read, and try again".to_owned())
+            }
+            Self::Time(source) => source.fix(),
+        }
+    }
+}
+
+/// Where an answer goes. Dropped without one, it says that the machine has ended.
+#[derive(Debug)]
+pub(crate) struct Reply<T>(SyncSender<Result<T, ControlError>>);
+
+impl<T> Reply<T> {
+    pub(crate) fn answer(self, answer: Result<T, ControlError>) {
+        // Who no longer waits has nothing to learn.
+        let _ = self.0.send(answer);
+    }
+}
+
+/// Something that is asked of a machine.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// To stand still.
+    Pause(Reply<()>),
+    /// To go on.
+    Resume(Clock, Reply<()>),
+    /// To end.
+    Stop,
+}
+
+/// Where a machine shows what its lifecycle is. Only its own thread changes it, so that
+/// whoever looks need not wait for anything that the machine is at.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown(Arc<Mutex<Lifecycle>>);
+
+impl Shown {
+    /// Shows a machine that has not run.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Lifecycle::Configured)))
+    }
+
+    pub(crate) fn show(&self, lifecycle: Lifecycle) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = lifecycle;
+    }
+
+    fn look(&self) -> Lifecycle {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A machine, held by any thread but its own.
+///
+/// What is asked of it is done by the thread that is in [`crate::Machine::run`], in the
+/// order in which it arrives. Asked before that, it is done once the machine runs; asked
+/// over a reset of the guest, by the machine's next life. A device or a firmware service
+/// must not ask while it answers its guest: it would wait for itself.
+#[derive(Clone)]
+pub struct Handle {
+    events: Sender<Event>,
+    shown: Shown,
+}
+
+impl Handle {
+    pub(crate) fn new(events: Sender<Event>, shown: Shown) -> Self {
+        Self { events, shown }
+    }
+
+    /// Makes the guest stand still: returns once no vCPU runs, none of its accesses is
+    /// half done, and its time does not pass. The real-time clock keeps the host's. A
+    /// machine that is paused already stays so.
+    ///
+    /// # Errors
+    /// [`ControlError::Busy`]: the guest runs on. [`ControlError::Ended`]: also where the
+    /// guest powered off before it could be paused.
+    pub fn pause(&self) -> Result<(), ControlError> {
+        self.ask(Control::Pause)
+    }
+
+    /// Lets the guest go on; `clock` says what the pause is to it. A machine that runs
+    /// already does so.
+    ///
+    /// # Errors
+    /// The machine has ended, or the host refuses: then it is still paused.
+    pub fn resume(&self, clock: Clock) -> Result<(), ControlError> {
+        self.ask(|reply| Control::Resume(clock, reply))
+    }
+
+    /// Where the machine is in its life, at once, whatever it is at.
+    pub fn status(&self) -> Lifecycle {
+        self.shown.look()
+    }
+
+    /// [`crate::Machine::run`] returns [`crate::Ended::Stopped`] soon, paused or not.
+    /// Nothing where the machine is gone.
+    pub fn stop(&self) {
+        let _ = self.events.send(Event::Control(Control::Stop));
+    }
+
+    fn ask<T>(&self, control: impl FnOnce(Reply<T>) -> Control) -> Result<T, ControlError> {
+        let (reply, answer) = sync_channel(1);
+        let control = Event::Control(control(Reply(reply)));
+        self.events.send(control).map_err(|_| ControlError::Ended)?;
+        answer.recv().map_err(|_| ControlError::Ended)?
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("status", &self.status()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,252 @@
+//! A guest's time, which are its counters (Arm DDI 0487, D12): what a pause is to them.
+//!
+//! Where KVM keeps one distance from the host's counter for the whole machine
+//! (`KVM_ARM_SET_COUNTER_OFFSET`, Linux 6.4), the machine is given one at its birth,
+//! which starts both counters at zero; after a pause it grows by what the pause took.
+//! It cannot be read back, hence it is kept here.
+//!
+//! Elsewhere, and for a guest whose profile adopts what the host gives, so that nothing
+//! is written at its birth, each counter is written back after a pause: once, through
+//! the first vCPU, since it is the whole machine's. Linux before 6.4 has no register for
+//! the physical counter, which goes on there.
+
+use kedge_firmware::{CounterPolicy, GuestAbi, PHYSICAL_COUNTER, UnknownFirmware, VIRTUAL_COUNTER};
+use kedge_hv::{HvError, Vcpu, Vm};
+use libc::{EINVAL, ENOENT, ENOTTY};
+
+use crate::control::Clock;
+
+/// The time of a guest.
+#[derive(Debug)]
+pub(crate) struct GuestTime {
+    policy: CounterPolicy,
+    /// How far the counters are behind the host's, where the host keeps that.
+    offset: Option<u64>,
+    /// What the counters read when the guest was last stopped.
+    stopped: Option<Reading>,
+}
+
+/// What counters read, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reading {
+    virtual_counter: u64,
+    /// None where the host has no register for it, or one distance for both.
+    physical_counter: Option<u64>,
+}
+
+impl GuestTime {
+    /// The time of a machine that is being born with `abi`: of which nothing has run,
+    /// and whose vCPUs are all there, `first` among them.
+    ///
+    /// # Errors
+    /// The hypervisor refuses what it has.
+    pub(crate) fn begin(vm: &dyn Vm, first: &dyn Vcpu, abi: &GuestAbi) -> Result<Self, HvError> {
+        let policy = abi.machine.counter;
+        let adopts = abi.unknown_firmware == UnknownFirmware::Adopt;
+        let keeps_distance = policy == CounterPolicy::Stop && !adopts;
+        let offset = if keeps_distance { set_out(vm, first)? } else { None };
+        Ok(Self { policy, offset, stopped: None })
+    }
+
+    /// Notes where the guest's time stands: no vCPU runs any more.
+    ///
+    /// # Errors
+    /// The hypervisor does not tell.
+    pub(crate) fn stop(&mut self, first: &dyn Vcpu) -> Result<(), HvError> {
+        let virtual_counter = first.reg64(VIRTUAL_COUNTER)?;
+        let physical_counter = match self.offset {
+            Some(_) => None,
+            None => physical_counter(first)?,
+        };
+        self.stopped = Some(Reading { virtual_counter, physical_counter });
+        Ok(())
+    }
+
+    /// Sets the guest's time to what `clock` makes of the pause that ends: no vCPU runs
+    /// yet.
+    ///
+    /// # Errors
+    /// The hypervisor refuses.
+    pub(crate) fn go_on(
+        &mut self,
+        vm: &dyn Vm,
+        first: &dyn Vcpu,
+        clock: Clock,
+    ) -> Result<(), HvError> {
+        let policy = match clock {
+            Clock::Profile => self.policy,
+            Clock::Stop => CounterPolicy::Stop,
+            Clock::Advance => CounterPolicy::Advance,
+        };
+        if let (CounterPolicy::Stop, Some(stopped)) = (policy, self.stopped) {
+            match self.offset {
+                Some(offset) => self.fall_back(vm, first, (offset, stopped))?,
+                None => write_back(first, stopped)?,
+            }
+        }
+        self.stopped = None;
+        Ok(())
+    }
+
+    /// Makes the counters' distance from the host's larger by what the pause took.
+    fn fall_back(
+        &mut self,
+        vm: &dyn Vm,
+        first: &dyn Vcpu,
+        (offset, stopped): (u64, Reading),
+    ) -> Result<(), HvError> {
+        let gained = first.reg64(VIRTUAL_COUNTER)?.wrapping_sub(stopped.virtual_counter);
+        let offset = offset.wrapping_add(gained);
+        vm.set_counter_offset(offset)?;
+        self.offset = Some(offset);
+        Ok(())
+    }
+}
+
+/// Gives a machine a distance from the host's counter, where the host can keep it.
+/// Until then the physical counter is the host's.
+fn set_out(vm: &dyn Vm, first: &dyn Vcpu) -> Result<Option<u64>, HvError> {
+    let Some(now) = physical_counter(first)? else { return Ok(None) };
+    match vm.set_counter_offset(now) {
+        Ok(()) => Ok(Some(now)),
+        // What kernels say of a call that they do not know.
+        Err(refused) if matches!(refused.errno(), ENOTTY | EINVAL) => Ok(None),
+        Err(refused) => Err(refused),
+    }
+}
+
+/// What the physical counter reads, where the host has a register for it.
+fn physical_counter(first: &dyn Vcpu) -> Result<Option<u64>, HvError> {
+    match first.reg64(PHYSICAL_COUNTER) {
+        Ok(now) => Ok(Some(now)),
+        // Likewise, of a register.
+        Err(refused) if matches!(refused.errno(), ENOENT | EINVAL) => Ok(None),
+        Err(refused) => Err(refused),
+    }
+}
+
+fn write_back(first: &dyn Vcpu, stopped: Reading) -> Result<(), HvError> {
+    first.set_reg64(VIRTUAL_COUNTER, stopped.virtual_counter)?;
+    match stopped.physical_counter {
+        Some(counter) => first.set_reg64(PHYSICAL_COUNTER, counter),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kedge_firmware::{ARM64_V1, HOST, builtin};
+    use kedge_hv::{Hypervisor, VcpuFeatures, VmConfig};
+    use kedge_hv_model::{ModelHypervisor, release};
+    use kedge_ids::VcpuId;
+
+    use super::*;
+
+    /// A machine with two vCPUs on a host whose time can pass.
+    struct Newborn {
+        host: ModelHypervisor,
+        vm: Arc<dyn Vm>,
+        vcpus: Vec<Box<dyn Vcpu>>,
+        time: GuestTime,
+    }
+
+    /// More than all that is read in between.
+    const LONG: u64 = 10_000_000;
+
+    impl Newborn {
+        fn new(release_name: &str, profile: &str) -> Self {
+            Self::with(release_name, &builtin(profile).unwrap())
+        }
+
+        fn with(release_name: &str, abi: &GuestAbi) -> Self {
+            let host = ModelHypervisor::new(release(release_name).unwrap()).unwrap();
+            let vm = host.create_vm(&VmConfig::new(40)).unwrap();
+            let vcpus = [0, 1].map(|id| vm.create_vcpu(VcpuId(id)).unwrap());
+            let vcpus = vcpus.into_iter().map(|mut vcpu| {
+                vcpu.init(VcpuFeatures::PSCI_0_2).unwrap();
+                vcpu
+            });
+            let vcpus: Vec<_> = vcpus.collect();
+            let time = GuestTime::begin(vm.as_ref(), vcpus[0].as_ref(), abi).unwrap();
+            Self { host, vm, vcpus, time }
+        }
+
+        /// The virtual and, where there is one, the physical counter, by each vCPU.
+        fn counters(&self) -> Vec<u64> {
+            let of = |vcpu: &dyn Vcpu| [VIRTUAL_COUNTER, PHYSICAL_COUNTER].map(|id| vcpu.reg64(id));
+            let read = self.vcpus.iter().flat_map(|vcpu| of(vcpu.as_ref()));
+            read.flatten().collect()
+        }
+
+        /// A pause of [`LONG`].
+        fn pause(&mut self, clock: Clock) {
+            self.time.stop(self.vcpus[0].as_ref()).unwrap();
+            let other = self.host.create_vm(&VmConfig::new(40)).unwrap();
+            let mut other = other.create_vcpu(VcpuId(0)).unwrap();
+            other.init(VcpuFeatures::PSCI_0_2).unwrap();
+            while other.reg64(VIRTUAL_COUNTER).unwrap() < LONG {}
+            self.time.go_on(self.vm.as_ref(), self.vcpus[0].as_ref(), clock).unwrap();
+        }
+
+        /// How far each counter came in a pause.
+        fn over_a_pause(&mut self, clock: Clock) -> Vec<u64> {
+            let before = self.counters();
+            self.pause(clock);
+            self.counters().iter().zip(before).map(|(after, before)| after - before).collect()
+        }
+    }
+
+    #[test]
+    fn all_time_stands_still_where_the_host_can_do_that() {
+        for release in ["6.12", "7.2"] {
+            let mut machine = Newborn::new(release, ARM64_V1);
+            let gained = machine.over_a_pause(Clock::default());
+            assert_eq!(gained.len(), 4);
+            assert!(gained.iter().all(|ticks| *ticks < LONG / 10), "{release}: {gained:?}");
+            let again = machine.over_a_pause(Clock::Stop);
+            assert!(again.iter().all(|ticks| *ticks < LONG / 10), "{release}: {again:?}");
+        }
+    }
+
+    #[test]
+    fn both_counters_start_at_zero_where_both_can_stand_still() {
+        let machine = Newborn::new("6.12", ARM64_V1);
+        assert!(machine.counters().iter().all(|now| *now < LONG / 10));
+    }
+
+    #[test]
+    fn the_virtual_counter_stands_still_on_an_older_host() {
+        for release in ["5.10", "6.1"] {
+            let mut machine = Newborn::new(release, ARM64_V1);
+            let gained = machine.over_a_pause(Clock::default());
+            assert_eq!(gained.len(), 2);
+            assert!(gained.iter().all(|ticks| *ticks < LONG / 10), "{release}: {gained:?}");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_adopts_its_host_finds_its_counters_as_they_are_and_they_stand_still() {
+        let mut machine = Newborn::new("6.12", HOST);
+        assert!(machine.counters()[1] > 1 << 24, "the physical counter is the host's");
+        assert!(machine.over_a_pause(Clock::default()).iter().all(|ticks| *ticks < LONG / 10));
+    }
+
+    #[test]
+    fn time_passes_for_the_guest_when_that_is_asked_for() {
+        for (release, profile) in [("6.12", ARM64_V1), ("6.12", HOST), ("6.1", ARM64_V1)] {
+            let gained = Newborn::new(release, profile).over_a_pause(Clock::Advance);
+            assert!(gained.iter().all(|ticks| *ticks > LONG), "{release}: {gained:?}");
+        }
+    }
+
+    #[test]
+    fn a_profile_can_let_time_pass_and_who_resumes_can_still_stop_it() {
+        let mut abi = builtin(ARM64_V1).unwrap();
+        abi.machine.counter = CounterPolicy::Advance;
+        let mut machine = Newborn::with("6.12", &abi);
+        assert!(machine.over_a_pause(Clock::Profile).iter().all(|ticks| *ticks > LONG));
+        assert!(machine.over_a_pause(Clock::Stop).iter().all(|ticks| *ticks < LONG / 10));
+    }
+}

@@ -1,0 +1,209 @@
+//! One life of a machine, on its own thread: from the first instruction to what ends it,
+//! and the pauses between. The one place where what is asked of a machine meets what it
+//! is at.
+
+use std::time::{Duration, Instant};
+
+use super::requests::Requests;
+use super::{Event, Halt, Report, Wanted};
+use crate::build::Built;
+use crate::control::{Clock, Control, ControlError, Lifecycle, Reply};
+
+/// How long a guest that panics may go on with its report.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long a vCPU may take to come home: it does so at once, unless a device keeps it
+/// waiting for what it does on the host.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a machine is at.
+enum State {
+    Running,
+    /// The vCPUs are asked to come home, and who asks for the pause waits.
+    Pausing {
+        reply: Reply<()>,
+        until: Instant,
+    },
+    Paused {
+        since: Instant,
+    },
+}
+
+/// A life.
+pub(crate) struct Life<'a> {
+    built: &'a mut Built,
+    requests: &'a mut Requests,
+    state: State,
+    /// vCPUs that wait to learn whether the others are off.
+    suspending: u32,
+    /// When the report of a guest that panics ends.
+    last_words: Option<Instant>,
+}
+
+impl<'a> Life<'a> {
+    /// The life of a machine that was built.
+    pub(crate) fn new(built: &'a mut Built, requests: &'a mut Requests) -> Self {
+        Self { built, requests, state: State::Running, suspending: 0, last_words: None }
+    }
+
+    /// Lets the guest run until something ends this life.
+    pub(crate) fn live(mut self) -> Halt {
+        self.requests.show(Lifecycle::Running);
+        self.direct_vcpus();
+        let halt = loop {
+            if let Some(halt) = self.take_next() {
+                break halt;
+            }
+        };
+        if let State::Pausing { reply, .. } = self.state {
+            // Should another life follow, that one is paused.
+            self.requests.put_back(Control::Pause(reply));
+        }
+        halt
+    }
+
+    fn take_next(&mut self) -> Option<Halt> {
+        if !matches!(self.state, State::Pausing { .. })
+            && let Some(control) = self.requests.next_waiting()
+        {
+            return self.obey(control);
+        }
+        match self.requests.receive(self.deadline()) {
+            Some(Event::Vcpu(report)) => self.hear(report),
+            Some(Event::Control(control)) => self.obey(control),
+            Some(Event::Panicking) => {
+                self.last_words.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+                None
+            }
+            Some(Event::Panicked) => Some(Halt::Panicked),
+            None => self.be_late(),
+        }
+    }
+
+    /// When waiting is to end.
+    fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Running => self.last_words,
+            State::Pausing { until, .. } => {
+                Some(self.last_words.map_or(until, |end| end.min(until)))
+            }
+            // Who stands still says nothing.
+            State::Paused { .. } => None,
+        }
+    }
+
+    fn be_late(&mut self) -> Option<Halt> {
+        if self.last_words.is_some_and(|end| end <= Instant::now()) {
+            return Some(Halt::Panicked);
+        }
+        if let State::Pausing { until, .. } = self.state
+            && until <= Instant::now()
+        {
+            self.give_up();
+        }
+        None
+    }
+
+    fn hear(&mut self, report: Report) -> Option<Halt> {
+        match report {
+            Report::System(_) if self.last_words.is_some() => return Some(Halt::Panicked),
+            Report::System(request) => return Some(Halt::System(request)),
+            Report::Failed(failure) => return Some(Halt::Failed(failure)),
+            Report::Suspending => {
+                self.suspending += 1;
+                self.direct_vcpus();
+            }
+            Report::Suspended => {
+                self.suspending = self.suspending.saturating_sub(1);
+                self.direct_vcpus();
+            }
+            Report::AllHome => self.look_home(),
+        }
+        None
+    }
+
+    fn obey(&mut self, control: Control) -> Option<Halt> {
+        match (control, &self.state) {
+            (Control::Stop, _) => return Some(Halt::Stopped),
+            (later, State::Pausing { .. }) => self.requests.defer(later),
+            (Control::Pause(reply), State::Running) => {
+                self.state = State::Pausing { reply, until: Instant::now() + PATIENCE };
+                self.direct_vcpus();
+            }
+            (Control::Resume(clock, reply), &State::Paused { since }) => {
+                self.resume(clock, since, reply);
+            }
+            (Control::Pause(reply), State::Paused { .. })
+            | (Control::Resume(_, reply), State::Running) => reply.answer(Ok(())),
+        }
+        None
+    }
+
+    /// Tells the vCPUs where to be. One that asks whether the others are off comes
+    /// before a pause: it would be saved in the middle of its call.
+    fn direct_vcpus(&mut self) {
+        self.built.threads.want(match (&self.state, self.suspending) {
+            (_, 1..) => Wanted::Hold,
+            (State::Running, 0) => Wanted::Run,
+            (State::Pausing { .. } | State::Paused { .. }, 0) => Wanted::Home,
+        });
+        self.look_home();
+    }
+
+    /// Goes on with a pause once all vCPUs are at home.
+    fn look_home(&mut self) {
+        if !matches!(self.state, State::Pausing { .. }) || !self.built.threads.gate().all_are_home()
+        {
+            return;
+        }
+        match self.stand_still() {
+            Ok(()) => {
+                self.requests.show(Lifecycle::Paused);
+                let before =
+                    std::mem::replace(&mut self.state, State::Paused { since: Instant::now() });
+                answer(before, Ok(()));
+            }
+            Err(error) => self.run_on(error),
+        }
+    }
+
+    /// Stops what goes on beside the vCPUs.
+    fn stand_still(&mut self) -> Result<(), ControlError> {
+        let Built { threads, time, .. } = &mut *self.built;
+        threads.with_first(|first| time.stop(first)).map_err(ControlError::Time)
+    }
+
+    /// Ends a pause that has not come about.
+    fn give_up(&mut self) {
+        // Had they all come home, that would have been noticed.
+        let index = self.built.threads.gate().first_away().unwrap_or(0);
+        self.run_on(ControlError::Busy { index, seconds: PATIENCE.as_secs() });
+    }
+
+    fn run_on(&mut self, error: ControlError) {
+        let before = std::mem::replace(&mut self.state, State::Running);
+        self.direct_vcpus();
+        answer(before, Err(error));
+    }
+
+    fn resume(&mut self, clock: Clock, since: Instant, reply: Reply<()>) {
+        let Built { threads, time, vm, .. } = &mut *self.built;
+        let set = threads.with_first(|first| time.go_on(vm.as_ref(), first, clock));
+        if let Err(source) = set {
+            return reply.answer(Err(ControlError::Time(source)));
+        }
+        self.last_words = self.last_words.map(|end| end + since.elapsed());
+        self.state = State::Running;
+        self.requests.show(Lifecycle::Running);
+        // Nothing can go wrong from here on. Who asked is told first: on a host with few
+        // CPUs it would wait until the guest has had its share.
+        reply.answer(Ok(()));
+        self.direct_vcpus();
+    }
+}
+
+fn answer(before: State, answer: Result<(), ControlError>) {
+    if let State::Pausing { reply, .. } = before {
+        reply.answer(answer);
+    }
+}
