@@ -30,7 +30,8 @@ pub use abi::{
     builtin_names,
 };
 pub use birth::{
-    BirthError, Born, Newborn, NotHonoured, Outcome, VmRegisters, Written, settle, settle_again,
+    BirthError, Born, Newborn, NotHonoured, Outcome, ServiceRecord, VmRegisters, Written, settle,
+    settle_again,
 };
 pub use fleet::{Baseline, BaselineError, Conflict, Loss, baseline};
 pub use hex::{Hex, RegValue};

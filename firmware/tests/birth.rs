@@ -10,8 +10,9 @@ use std::sync::Arc;
 use expect_test::{Expect, expect};
 use kedge_diag::{one_line, report};
 use kedge_firmware::{
-    ARM64_V0, ARM64_V1, BirthError, Born, Firmware, FwReg, GuestAbi, HOST, Hex, IdPromise,
-    Implementation, Newborn, RegValue, UnknownFirmware, builtin, settle, settle_again,
+    ARM64_V0, ARM64_V1, BirthError, Born, FilterAction, FilterRange, Firmware, FwReg, GuestAbi,
+    HOST, Hex, IdPromise, Implementation, Newborn, RegValue, ServiceRecord, UnknownFirmware,
+    builtin, settle, settle_again,
 };
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::{Gic, GicConfig, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig};
@@ -79,6 +80,7 @@ impl Nursery {
             vm: self.vm.as_ref(),
             gic: Some(self.gic.as_ref()),
             vcpus: &vcpus,
+            services: &[],
         })
     }
 
@@ -465,9 +467,48 @@ fn a_machine_without_interrupt_controller_or_vcpus_is_judged_without() {
     assert_eq!(none.to_string(), "a machine without vCPUs has no registers");
 }
 
+fn service(name: &str, base: u64) -> ServiceRecord {
+    let functions = FilterRange { base: Hex(base), count: 2, action: FilterAction::Forward };
+    ServiceRecord { name: name.to_owned(), functions: vec![functions] }
+}
+
+/// A machine that was born among the first services, and is again among the second.
+fn again(first: &[ServiceRecord], second: &[ServiceRecord]) -> Result<Born, BirthError> {
+    let born = |services, act: &dyn Fn(&Newborn<'_>) -> Result<Born, BirthError>| {
+        let nursery = Nursery::new(&V7_2, 1);
+        nursery.with_newborn(|newborn| act(&Newborn { services, ..*newborn }))
+    };
+    let first = born(first, &|newborn| settle(newborn, &abi(ARM64_V1)))?;
+    born(second, &|newborn| settle_again(newborn, &first))
+}
+
+#[test]
+fn a_guest_that_was_born_with_a_service_is_not_restored_without() {
+    let (clock, dice) = (service("clock", 0xc300_0100), service("dice", 0xc300_0200));
+    let moved = service("dice", 0xc300_0210);
+    let error = refused(again(&[clock, dice], &[moved]));
+    expect![[r#"
+        error: this host cannot honour the guest ABI profile `arm64-v1`
+          service `clock`: 0xc3000100+2 wanted, nothing offered: the guest was born with it, and nobody else answers
+          service `dice`: 0xc3000200+2 wanted, 0xc3000210+2 offered: the guest was born with other functions of it
+          fix: restore the guest in a program with the services that it was born with"#]].assert_eq(&error);
+}
+
+#[test]
+fn a_service_that_a_guest_was_not_born_with_is_none_of_its_own() {
+    let (clock, dice) = (service("clock", 0xc300_0100), service("dice", 0xc300_0200));
+    let born = again(std::slice::from_ref(&clock), &[dice, clock.clone()]).unwrap();
+    assert_eq!(born.services, [clock]);
+    expect!["service `dice`: nothing wanted, 0xc3000200+2 offered: the guest was born without it: it answers nothing"].assert_eq(&born.warnings.join("\n"));
+}
+
 #[test]
 fn a_record_survives_json() {
-    let born = Nursery::new(&v9_0(), 2).settle(&abi(ARM64_V1)).unwrap();
+    let nursery = Nursery::new(&v9_0(), 2);
+    let born = nursery.with_newborn(|newborn| {
+        let services = &[service("clock", 0xc300_0100)];
+        settle(&Newborn { services, ..*newborn }, &abi(ARM64_V1)).unwrap()
+    });
     let json = serde_json::to_string(&born).unwrap();
     assert_eq!(serde_json::from_str::<Born>(&json).unwrap(), born);
 }

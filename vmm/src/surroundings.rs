@@ -5,7 +5,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use kedge_arch::smccc::Service;
+use kedge_arch::smccc::{Service, record};
+use kedge_firmware::ServiceRecord;
 
 /// What hears of a `Kernel panic` line on the guest's console.
 pub type PanicListener = Box<dyn FnMut(&str) + Send>;
@@ -53,12 +54,24 @@ impl Surroundings {
     /// With `service` to answer its functions, which the hypervisor then leaves to it,
     /// whatever it would have answered itself. That takes Linux 6.4.
     ///
-    /// What a service answers is part of what the guest was promised: whoever moves the
-    /// guest brings the same service along.
+    /// What a service answers is part of what the guest was promised: it is on record as
+    /// what the guest was born with, and a program without it cannot restore the guest.
     #[must_use]
     pub fn with_service(mut self, service: impl Service + 'static) -> Self {
         self.services.push(Arc::new(service));
         self
+    }
+
+    /// What is on record of its services.
+    pub(crate) fn services_on_record(&self) -> Vec<ServiceRecord> {
+        self.services.iter().map(|service| record(service.as_ref())).collect()
+    }
+
+    /// The same for a guest that was born with these services, and with no others.
+    pub(crate) fn with_only(&self, born: &[ServiceRecord]) -> Self {
+        let mut only = self.clone();
+        only.services.retain(|service| born.contains(&record(service.as_ref())));
+        only
     }
 }
 

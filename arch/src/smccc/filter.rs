@@ -4,11 +4,11 @@
 use std::ops::RangeInclusive;
 
 use kedge_diag::Fix;
-use kedge_firmware::{FilterAction, FilterRange, GuestAbi};
+use kedge_firmware::{FilterAction, FilterRange, GuestAbi, Hex, ServiceRecord};
 use kedge_hv::{SmcccAction, SmcccRange};
 
 use super::dispatcher::{architecture, common};
-use super::{Dispatcher, Functions, describe};
+use super::{Dispatcher, Functions, Service, describe};
 
 /// A profile whose filter cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +99,16 @@ pub fn filter(profile: &GuestAbi, answered: &Dispatcher) -> Result<Vec<SmcccRang
     Ok(all)
 }
 
+/// What goes with a guest of `service`: wherever the guest wakes up, there must be one of
+/// this name that answers the same.
+pub fn record(service: &dyn Service) -> ServiceRecord {
+    let ranges = joined(service.functions().to_vec()).into_iter().map(|functions| {
+        let SmcccRange { base, count, .. } = range(&functions, SmcccAction::Forward);
+        FilterRange { base: Hex(base.into()), count, action: FilterAction::Forward }
+    });
+    ServiceRecord { name: service.name().to_owned(), functions: ranges.collect() }
+}
+
 /// The functions of a range that the hypervisor was told of.
 pub fn functions(range: &SmcccRange) -> Functions {
     range.base..=range.base.saturating_add(range.count.saturating_sub(1))
@@ -145,11 +155,11 @@ mod tests {
 
     use expect_test::expect;
     use kedge_diag::report;
-    use kedge_firmware::{ARM64_V1, Hex, builtin};
+    use kedge_firmware::{ARM64_V1, builtin};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::smccc::{Call, Results, Service, only};
+    use crate::smccc::{Call, Results, only};
 
     struct Silent(Vec<Functions>);
 

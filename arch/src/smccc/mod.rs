@@ -17,7 +17,7 @@ use kedge_hv::Conduit;
 use kedge_ids::VcpuId;
 
 pub use dispatcher::{Clash, Dispatcher};
-pub use filter::{BadFilter, filter, functions};
+pub use filter::{BadFilter, filter, functions, record};
 pub use implementations::Implementations;
 pub use trng::Trng;
 
@@ -44,7 +44,8 @@ pub const fn only(status: i64) -> Results {
 /// A service lives as long as the machine, over any resets by the guest: what it
 /// remembers of a guest is its own to forget.
 pub trait Service: Send + Sync {
-    /// What it is, for messages: a name or a short phrase.
+    /// What it is: a name or a short phrase, always the same. Messages name it so, and
+    /// so does what is saved of a guest.
     fn name(&self) -> &str;
 
     /// The functions that it answers, always the same. Arm's architecture calls

@@ -9,6 +9,7 @@ mod firmware;
 mod identity;
 mod machine;
 mod record;
+mod services;
 mod vm_registers;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use kedge_hv::{Gic, HvError, Hypervisor, Vcpu, Vm};
 use kedge_ids::RegId;
 
 pub use record::Born;
+pub use services::ServiceRecord;
 pub use vm_registers::{Outcome, VmRegisters, Written};
 
 use crate::abi::GuestAbi;
@@ -39,6 +41,8 @@ pub struct Newborn<'a> {
     pub gic: Option<&'a dyn Gic>,
     /// All its vCPUs, the first at first.
     pub vcpus: &'a [&'a dyn Vcpu],
+    /// The services of the program around it.
+    pub services: &'a [ServiceRecord],
 }
 
 impl fmt::Debug for Newborn<'_> {
@@ -155,19 +159,34 @@ pub fn settle(newborn: &Newborn<'_>, abi: &GuestAbi) -> Result<Born, BirthError>
         gicd_revision: offer.limits.gics.first().map(|gic| gic.revision),
         system_suspend: offer.limits.system_suspend,
         pv_time: abi.machine.pv_time != Some(false) && offer.abilities.pv_time,
+        services: newborn.services.to_vec(),
         warnings: settled.warnings,
     })
 }
 
 /// Puts into effect what a machine was born with: after a reset of its guest, or on
 /// another host. Firmware that it was not born with is switched off, even where its
-/// profile adopts.
+/// profile adopts; so are services, by the machine's builder.
 ///
 /// # Errors
-/// As [`settle`].
+/// As [`settle`]; or the program around it lacks services that it was born with.
 pub fn settle_again(newborn: &Newborn<'_>, born: &Born) -> Result<Born, BirthError> {
-    let again = settle(newborn, &born.exact())?;
-    Ok(Born { birth: Birth { abi: born.birth.abi.clone(), ..again.birth }, ..again })
+    let services = born.services_in(newborn.services);
+    let mut again = match settle(newborn, &born.exact()) {
+        Ok(again) if !services.is_refused() => again,
+        Ok(_) => return Err(lacking(born, Plan::default(), services)),
+        Err(BirthError::NotHonoured(host)) => return Err(lacking(born, host.plan, services)),
+        Err(other) => return Err(other),
+    };
+    again.warnings.extend(services.adaptations().map(ToString::to_string));
+    let birth = Birth { abi: born.birth.abi.clone(), ..again.birth };
+    Ok(Born { birth, services: born.services.clone(), ..again })
+}
+
+/// What the host and the program around the machine lack of what it was born with.
+fn lacking(born: &Born, mut plan: Plan, mut services: Plan) -> BirthError {
+    plan.lines.append(&mut services.lines);
+    NotHonoured { profile: born.birth.abi.name.clone(), plan }.into()
 }
 
 /// Whether the host must tell what the absence of a promised register means.

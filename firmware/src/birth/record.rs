@@ -3,7 +3,9 @@
 use kedge_hv::GicVersion;
 use serde::{Deserialize, Serialize};
 
+use super::services::{self, ServiceRecord};
 use crate::abi::{GuestAbi, UnknownFirmware};
+use crate::plan::Plan;
 use crate::register::{Domain, Firmware, FwReg};
 use crate::state::{Birth, SavedRegister};
 
@@ -25,6 +27,9 @@ pub struct Born {
     pub system_suspend: bool,
     /// Whether there is to be memory for stolen time.
     pub pv_time: bool,
+    /// The services of the program around it, which answer its guest's calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceRecord>,
     /// What its user should know, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -35,6 +40,13 @@ impl Born {
         let id = reg.spec().id;
         let found = self.birth.firmware.iter().find(|register| register.id == id);
         found.and_then(|register| register.value.as_u64())
+    }
+
+    /// What becomes of its services in a program that has those in `here`: one that is
+    /// not there, or answers other functions, is refused; one that it was not born with
+    /// is to answer nothing.
+    pub fn services_in(&self, here: &[ServiceRecord]) -> Plan {
+        services::judge(&self.services, here)
     }
 
     /// The profile that promises all that this machine was born with, and nothing else.

@@ -127,7 +127,7 @@ impl Machine {
 
     pub(crate) fn newborn<'a>(&'a self, vcpus: &'a [&'a dyn Vcpu]) -> Newborn<'a> {
         let gic = Some(self.gic.as_ref());
-        Newborn { hypervisor: &self.hypervisor, vm: self.vm.as_ref(), gic, vcpus }
+        Newborn { hypervisor: &self.hypervisor, vm: self.vm.as_ref(), gic, vcpus, services: &[] }
     }
 
     /// Its registers.

@@ -76,14 +76,17 @@ pub(crate) fn bear(
     gic.init()?;
 
     let vcpus: Vec<&dyn Vcpu> = cpus.all().collect();
-    let newborn = Newborn { hypervisor, vm: vm.as_ref(), gic: Some(gic.as_ref()), vcpus: &vcpus };
+    let services = surroundings.services_on_record();
+    let (vcpus, services) = (vcpus.as_slice(), services.as_slice());
+    let newborn = Newborn { hypervisor, vm: vm.as_ref(), gic: Some(gic.as_ref()), vcpus, services };
     let born = match born {
         Some(born) => settle_again(&newborn, born)?,
         None => settle(&newborn, &abi)?,
     };
     born.warnings.iter().for_each(|warning| warn!("{warning}"));
     let time = GuestTime::begin(vm.as_ref(), cpus.first(), &born.birth.abi)?;
-    let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &born.birth.abi, surroundings)?;
+    let around = surroundings.with_only(&born.services);
+    let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &born.birth.abi, &around)?;
     cpus.finish(&born)?;
     Ok((Infant { limits, vm, layout, cpus, gic, dispatcher, time }, born))
 }

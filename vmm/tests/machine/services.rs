@@ -3,7 +3,7 @@
 use expect_test::expect;
 use kedge_diag::report;
 use kedge_firmware::{
-    FilterAction, FilterRange, Firmware, FwReg, GuestAbi, Hex, ImplementationIds,
+    FilterAction, FilterRange, Firmware, FwReg, GuestAbi, Hex, ImplementationIds, ServiceRecord,
 };
 use kedge_hv_model::{Program, Step, Width};
 use kedge_vmm::Ended;
@@ -65,6 +65,14 @@ fn a_service_goes_on_over_a_reset() {
         .with_service(counter.clone());
     assert_eq!(guest.run().ended.unwrap(), Ended::Off);
     assert_eq!(counter.laps(), 6);
+}
+
+#[test]
+fn what_a_guest_was_born_with_tells_of_the_services_of_the_program() {
+    let guest = Guest::new(&[Program::default()]).with_service(LapCounter::default());
+    let functions = FilterRange { base: Hex(LAP.into()), count: 1, action: FilterAction::Forward };
+    let record = ServiceRecord { name: "lap counter".to_owned(), functions: vec![functions] };
+    assert_eq!(guest.build().unwrap().machine.born().services, [record]);
 }
 
 /// A service that breaks down.
