@@ -13,8 +13,15 @@ use crate::state::{Birth, SavedRegister};
 /// hosts: what is not in it the guest was not offered.
 ///
 /// ID registers are not in it. They freeze with the first run, and only then a kernel
-/// drops fields whose conditions are not met; whoever saves a machine reads them all
-/// anyway, final and at no cost to its start.
+/// clears fields whose conditions are not met: what [`crate::settle`] read back may still
+/// change once. Whoever saves a machine that has run reads them all anyway, final
+/// ([`crate::capture`]), and whoever compares a restored machine does so again after its
+/// first run ([`crate::Restored::compare_identity`]). Freezing them at birth would take a
+/// run that ends before any guest code. It was decided against: afterwards nothing of the
+/// whole VM can be written, registers to be restored least of all; devices that are yet
+/// to be made ready would meet a machine that has run; and a vCPU that runs on another
+/// thread than the first time makes Linux before 6.13 wait until no processor can still
+/// read of the old one, milliseconds of every start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Born {
     /// Its profile, and every firmware register that the kernel listed.

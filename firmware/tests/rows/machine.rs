@@ -20,7 +20,7 @@ pub(crate) struct Machine {
     pub(crate) features: VcpuFeatures,
     pub(crate) hypervisor: ModelHypervisor,
     pub(crate) vm: Arc<dyn Vm>,
-    gic: Box<dyn Gic>,
+    gic: Option<Box<dyn Gic>>,
     log: Log,
 }
 
@@ -56,7 +56,20 @@ impl Machine {
         Self::on(hypervisor, 2, VcpuFeatures::PSCI_0_2)
     }
 
+    /// The first run of such a machine changes ID registers.
+    pub(crate) fn without_gic(release: &Release) -> Self {
+        Self::on_with(ModelHypervisor::new(release).unwrap(), (2, VcpuFeatures::PSCI_0_2), None)
+    }
+
     pub(crate) fn on(hypervisor: ModelHypervisor, vcpus: u32, features: VcpuFeatures) -> Self {
+        Self::on_with(hypervisor, (vcpus, features), Some(&GIC))
+    }
+
+    fn on_with(
+        hypervisor: ModelHypervisor,
+        (vcpus, features): (u32, VcpuFeatures),
+        gic: Option<&GicConfig>,
+    ) -> Self {
         let vm = hypervisor.create_vm(&VmConfig::new(40)).unwrap();
         let log = Log::default();
         let create = |id| {
@@ -70,8 +83,8 @@ impl Machine {
                 vcpu.finalize_sve().unwrap();
             }
         }
-        let gic = vm.create_gic(&GIC).unwrap();
-        gic.init().unwrap();
+        let gic = gic.map(|config| vm.create_gic(config).unwrap());
+        gic.iter().for_each(|gic| gic.init().unwrap());
         Self { vcpus, features, hypervisor, vm, gic, log }
     }
 
@@ -126,7 +139,7 @@ impl Machine {
     }
 
     pub(crate) fn newborn<'a>(&'a self, vcpus: &'a [&'a dyn Vcpu]) -> Newborn<'a> {
-        let gic = Some(self.gic.as_ref());
+        let gic = self.gic.as_deref();
         Newborn { hypervisor: &self.hypervisor, vm: self.vm.as_ref(), gic, vcpus, services: &[] }
     }
 

@@ -245,6 +245,19 @@ fn row_38_fields_of_id_registers_are_lowered_and_stay_so_behind_the_first_run() 
 }
 
 #[test]
+fn row_38_what_is_saved_of_id_registers_is_what_the_first_run_left_of_them() {
+    const PFR0: RegId = RegId::system(3, 0, 0, 4, 0);
+    const GIC: u64 = 0xf << 24;
+    let mut machine = Machine::without_gic(&V7_2);
+    let birth = machine.born(HOST);
+    let born = machine.read(0, PFR0);
+    machine.vcpus[0].complete_access().unwrap();
+    let saved = machine.save(birth).of_machine(PFR0).unwrap().as_u64().unwrap();
+    assert_ne!(born & GIC, 0);
+    assert_eq!(saved, born & !GIC);
+}
+
+#[test]
 fn row_38_what_the_kernel_calls_writable_is_cleared_written_back_and_moves() {
     const INSTRUCTIONS: [RegId; 2] = [RegId::system(3, 0, 0, 6, 0), RegId::system(3, 0, 0, 6, 1)];
     let machine = Machine::new(&V7_2);
