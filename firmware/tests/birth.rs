@@ -325,7 +325,8 @@ fn unknown_firmware_is_adopted_on_demand() {
     expect![[r#"
         0x6030000000140007 0x2
         0x6030000000160009 0xff
-        0x604000000016000a 0x00000000000000000000000000000007"#]].assert_eq(&unknown_firmware(&born));
+        0x604000000016000a 0x00000000000000000000000000000007"#]]
+    .assert_eq(&unknown_firmware(&born));
     assert_eq!(nursery.writes(), ["0 psci_version 0x10001"]);
 }
 

@@ -30,9 +30,9 @@ pub(crate) fn tests(suite: &mut Suite) {
         let small = small.clone();
         move |host: &Host| check(small.get(|| reboot(host))?)
     };
-    suite.every_host("boot::linux_boots_with_one_cpu_and_an_initrd", &[], part(one_cpu));
-    suite.every_host("boot::linux_reboots", &[], part(reboots));
-    suite.every_host("boot::a_command_line_of_2047_bytes_arrives", &[], part(cmdline));
+    suite.every_kernel("boot::linux_boots_with_one_cpu_and_an_initrd", &[], part(one_cpu));
+    suite.every_kernel("boot::linux_reboots", &[], part(reboots));
+    suite.every_kernel("boot::a_command_line_of_2047_bytes_arrives", &[], part(cmdline));
 }
 
 fn flat(host: &Host) -> Outcome {

@@ -28,9 +28,10 @@ pub(crate) fn tests(suite: &mut Suite) {
         part(aborts),
     );
     suite.every_host("devices::accesses_of_any_width_are_answered", &[], part(widths));
-    for seed in 1..=3 {
+    suite.every_host("devices::a_storm_of_accesses_is_weathered_1", &[], |host| storm(host, 1));
+    for seed in 2..=3 {
         let name = format!("devices::a_storm_of_accesses_is_weathered_{seed}");
-        suite.every_host(&name, &[], move |host| storm(host, seed));
+        suite.every_kernel(&name, &[], move |host| storm(host, seed));
     }
     suite.once("devices::no_typed_byte_is_lost", &[], typing);
     suite.once("devices::the_serial_port_writes_to_a_file", &[], |host| {

@@ -3,7 +3,8 @@
 //! The program runs on an arm64 host with KVM, as root, with `kedge` on its path,
 //! the guests of `KEDGE_GUESTS` and the bare-metal guests of `KEDGE_PAYLOADS`.
 //! Tests called `every_host::...` show what depends on the host's kernel,
-//! processor or interrupt controller; those called `once::...` do not.
+//! processor or interrupt controller; those called `every_kernel::...` what depends on
+//! its kernel only, and those called `once::...` on nothing of it.
 
 mod abi;
 mod boot;

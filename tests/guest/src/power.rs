@@ -33,7 +33,7 @@ pub(crate) fn tests(suite: &mut Suite) {
         ensure!((1..=20).contains(&seconds), "slept {slept}");
         Ok(())
     });
-    suite.every_host("power::linux_sleeps_and_wakes", &[SYSTEM_SUSPEND], linux_sleeps);
+    suite.every_kernel("power::linux_sleeps_and_wakes", &[SYSTEM_SUSPEND], linux_sleeps);
     suite.every_host("power::a_restarted_machine_is_a_new_one", &[], all_cpus_come_up_again);
     suite.every_host("power::a_guest_that_does_nothing_can_be_ended", &[], |host| {
         ends_by_signal(host, "idle")

@@ -33,6 +33,17 @@ impl Suite {
         self.add(format!("every_host::{name}"), needs, test);
     }
 
+    /// A test that could go another way on another host kernel, and nowhere else: neither
+    /// processor nor interrupt controller have a part in it.
+    pub(crate) fn every_kernel(
+        &mut self,
+        name: &str,
+        needs: &'static [Need],
+        test: impl FnOnce(&Host) -> Outcome + Send + 'static,
+    ) {
+        self.add(format!("every_kernel::{name}"), needs, test);
+    }
+
     /// A test that goes the same way on all hosts which have what it needs.
     pub(crate) fn once(
         &mut self,

@@ -1,5 +1,7 @@
 //! Which emulated hosts the guest tests run on: a table for every day, and every combination for `--full`.
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 
 use crate::host::{HostConfig, PageSize};
@@ -31,6 +33,8 @@ pub(super) struct Cpu {
 pub(super) enum Share {
     /// Those that depend on the host.
     OfEveryHost,
+    /// Those that depend on the host's kernel only, too.
+    OfEveryKernel,
     /// Those of which one host shows enough, too.
     Everything,
     /// Those that compare what guests find with what they found on a host with another kernel and the same CPU.
@@ -38,7 +42,9 @@ pub(super) enum Share {
 }
 
 /// Parts of the names of tests that depend on kedge alone, not on its host.
-const ON_ONE_HOST: [&str; 1] = ["once::"];
+const ON_ONE_HOST: &str = "once::";
+/// Parts of the names of tests that depend on the host's kernel alone, not on its CPU, its pages or its GIC.
+const ON_ONE_HOST_A_KERNEL: &str = "every_kernel::";
 /// A part of the names of tests that compare hosts.
 const FINGERPRINTS: &str = "fingerprint::";
 
@@ -46,7 +52,8 @@ impl Share {
     /// Parts of the names of the tests that are left out.
     pub(super) fn skips(self) -> Vec<&'static str> {
         match self {
-            Self::OfEveryHost | Self::Fingerprints => ON_ONE_HOST.to_vec(),
+            Self::OfEveryHost => vec![ON_ONE_HOST, ON_ONE_HOST_A_KERNEL],
+            Self::OfEveryKernel | Self::Fingerprints => vec![ON_ONE_HOST],
             Self::Everything => Vec::new(),
         }
     }
@@ -159,6 +166,12 @@ pub(super) fn hosts(plan: Plan, kernels: &[String]) -> anyhow::Result<Vec<Entry>
         }
     }
     hosts.retain(|host| kernels.is_empty() || kernels.iter().any(|label| label == host.kernel));
+    let mut shown = BTreeSet::new();
+    for host in hosts.iter_mut().filter(|host| host.share == Share::OfEveryHost) {
+        if plan == Plan::Full || shown.insert(host.kernel) {
+            host.share = Share::OfEveryKernel;
+        }
+    }
     if let Some(first) = hosts.first_mut() {
         first.share = Share::Everything;
     }
@@ -255,6 +268,16 @@ mod tests {
             assert_eq!(shares[0], Share::Everything);
             assert!(!shares[1..].contains(&Share::Everything));
         }
+    }
+
+    #[test]
+    fn every_day_each_kernel_shows_once_what_depends_on_it_alone() {
+        let shows = |host: &&Entry| matches!(host.share, Share::OfEveryKernel | Share::Everything);
+        let daily = daily();
+        let mut labels: Vec<_> = daily.iter().filter(shows).map(|host| host.kernel).collect();
+        labels.sort_unstable();
+        assert_eq!(labels, ["5.10", "6.1", "6.12", "7.2"]);
+        assert!(full().iter().all(|host| shows(&host)));
     }
 
     #[test]

@@ -25,7 +25,7 @@ const KVM_FEATURES: u32 = 0x8600_0000;
 
 pub(crate) fn tests(suite: &mut Suite) {
     let mut add = |name: &str, needs, test: fn(&Host) -> Outcome| {
-        suite.every_host(&format!("rows::{name}"), needs, test);
+        suite.every_kernel(&format!("rows::{name}"), needs, test);
     };
     add("row_25_the_user_decides_which_calls_a_guest_has", &[BITMAPS], decides);
     add("row_25_calls_without_a_bit_are_denied_by_a_filter", &[Need::Kernel(6, 4)], denied);

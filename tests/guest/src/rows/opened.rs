@@ -27,7 +27,7 @@ pub(crate) fn tests(suite: &mut Suite) {
         for bit in bits {
             let name = format!("rows::without_{}_{}_a_guest_lacks_its_calls", spec.name, bit.name);
             let name = name.replace('-', "_");
-            suite.every_host(&name, needs(spec.reg), move |host| lacks(host, spec.reg, bit));
+            suite.every_kernel(&name, needs(spec.reg), move |host| lacks(host, spec.reg, bit));
         }
     }
 }

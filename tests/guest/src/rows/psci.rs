@@ -21,7 +21,7 @@ const PSCI_VERSION_CALL: u32 = 0x8400_0000;
 
 pub(crate) fn tests(suite: &mut Suite) {
     let mut add = |name: &str, needs, test: fn(&Host) -> Outcome| {
-        suite.every_host(&format!("rows::{name}"), needs, test);
+        suite.every_kernel(&format!("rows::{name}"), needs, test);
     };
     add("row_39_one_write_through_one_vcpu_sets_every_vcpus_version", &[], one_write);
     add("row_41_a_capability_is_part_of_the_profile", &[SYSTEM_SUSPEND], capability);
@@ -43,7 +43,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     add("row_49", &[], ["0.2", "psci: PSCIv0.2 detected in firmware"]);
     add("row_49", &[], ["1.0", "psci: PSCIv1.0 detected in firmware"]);
     add("row_49", &[Need::Kernel(5, 18)], ["1.1", "psci: PSCIv1.1 detected in firmware"]);
-    suite.every_host(
+    suite.every_kernel(
         "rows::row_49_linux_turns_its_cpus_on_by_psci_1_3",
         &[Need::Kernel(6, 13)],
         |host| linux(host, "1.3", "psci: PSCIv1.3 detected in firmware"),

@@ -20,7 +20,7 @@ const BITMAP_BANK: u64 = 0x6030_0000_0016_0000;
 
 pub(crate) fn tests(suite: &mut Suite) {
     suite.every_host("rows::row_04_no_register_outside_the_list_is_touched", &[], unlisted);
-    suite.every_host(
+    suite.every_kernel(
         "rows::row_07_zero_in_an_id_register_means_not_there",
         &[WRITABLE_IDS],
         zero_means_not_there,
