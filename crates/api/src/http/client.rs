@@ -1,0 +1,100 @@
+//! A client for one request: how kedge's own commands speak to a machine that runs.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use httparse::{EMPTY_HEADER, Status};
+use kedge_diag::Fix;
+use serde_json::Value;
+
+use super::Method;
+
+/// Why a request got no answer, or not the one hoped for.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens.
+    #[error("no machine answers at `{path}`")]
+    Connect {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the machine at `{path}` ended before it answered")]
+    Broken {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// What came back is no answer.
+    #[error("what answers at `{path}` does not speak HTTP")]
+    NoAnswer {
+        /// The socket's path.
+        path: PathBuf,
+    },
+    /// The machine says no.
+    #[error("{0}")]
+    Fault(String),
+}
+
+impl Fix for CallError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Connect { .. } | Self::NoAnswer { .. } => {
+                Some("name the socket of a machine that runs (--api-sock)".to_owned())
+            }
+            // The machine's words have its cure in them.
+            Self::Broken { .. } | Self::Fault(_) => None,
+        }
+    }
+}
+
+/// Makes one request of the machine at `socket` and waits for its answer: a JSON value,
+/// null where it has nothing to say.
+///
+/// # Errors
+/// Nobody answers, or the machine says no.
+pub fn call(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Value, CallError> {
+    let connect = |source| CallError::Connect { path: socket.to_owned(), source };
+    let broken = |source| CallError::Broken { path: socket.to_owned(), source };
+    let mut stream = UnixStream::connect(socket).map_err(connect)?;
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).map_err(broken)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(broken)?;
+    if answer.is_empty() {
+        return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+    }
+    read(&answer).ok_or_else(|| CallError::NoAnswer { path: socket.to_owned() })?
+}
+
+/// The answer in `bytes`, if it is one.
+fn read(bytes: &[u8]) -> Option<Result<Value, CallError>> {
+    let mut headers = [EMPTY_HEADER; 16];
+    let mut parsed = httparse::Response::new(&mut headers);
+    let Ok(Status::Complete(head)) = parsed.parse(bytes) else { return None };
+    let body = bytes.get(head..).unwrap_or_default();
+    let body = match body {
+        [] => Value::Null,
+        body => serde_json::from_slice(body).ok()?,
+    };
+    if matches!(parsed.code, Some(200..=299)) {
+        return Some(Ok(body));
+    }
+    let says = |key| body.get(key).and_then(Value::as_str).map(str::to_owned);
+    let fault = says("fault_message").or_else(|| says("error"));
+    Some(Err(CallError::Fault(fault.unwrap_or_else(|| body.to_string()))))
+}

@@ -1,0 +1,123 @@
+//! An answer, and how it is written.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+/// An answer to a request (FIRECRACKER_API.md, 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    status: u16,
+    body: Option<String>,
+    deprecated: bool,
+}
+
+impl Response {
+    /// Done, and nothing to say: 204.
+    pub const fn done() -> Self {
+        Self { status: 204, body: None, deprecated: false }
+    }
+
+    /// What was asked for: 200.
+    pub fn with(body: &Value) -> Self {
+        Self { status: 200, body: Some(body.to_string()), deprecated: false }
+    }
+
+    /// It cannot be done, for this reason: 400.
+    pub fn fault(message: &str) -> Self {
+        Self {
+            status: 400,
+            body: Some(json!({ "fault_message": message }).to_string()),
+            deprecated: false,
+        }
+    }
+
+    /// The answer to a request that made use of something that will go away.
+    #[must_use]
+    pub fn deprecated(self) -> Self {
+        Self { deprecated: true, ..self }
+    }
+
+    /// What was sent is no request: 400, under a key of its own.
+    pub(super) fn no_request(why: &str) -> Self {
+        let error = format!("{why}\nAll previous unanswered requests will be dropped.");
+        Self { status: 400, body: Some(json!({ "error": error }).to_string()), deprecated: false }
+    }
+
+    /// There are too many connections: 503.
+    pub(super) fn too_many() -> Self {
+        let body = json!({ "error": "Too many open connections" }).to_string();
+        Self { status: 503, body: Some(body), deprecated: false }
+    }
+
+    /// Its status code (RFC 9110, 15).
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Its body.
+    pub fn body(&self) -> Option<&str> {
+        self.body.as_deref()
+    }
+
+    /// Appends it to what a connection has to send. `close`: it is the last there.
+    pub(super) fn write(&self, closing: Closing, to: &mut Vec<u8>) {
+        let Self { status, body, deprecated } = self;
+        let connection = match closing {
+            Closing::No => "keep-alive",
+            Closing::Yes => "close",
+        };
+        let mut head = format!(
+            "HTTP/1.1 {status} \r\nServer: Firecracker API\r\nConnection: {connection}\r\n"
+        );
+        if *deprecated {
+            head.push_str("Deprecation: true\r\n");
+        }
+        if let Some(body) = body {
+            write!(head, "Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
+                .expect("writing to a string cannot fail");
+        }
+        head.push_str("\r\n");
+        to.extend_from_slice(head.as_bytes());
+        to.extend_from_slice(body.as_deref().unwrap_or_default().as_bytes());
+    }
+}
+
+/// Whether a connection ends with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// It stays.
+    No,
+    /// It ends.
+    Yes,
+}
+
+/// Leave to send the body (RFC 9110, 10.1.1).
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 \r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(response: &Response) -> String {
+        let mut bytes = Vec::new();
+        response.write(Closing::No, &mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn an_answer_without_a_body_has_no_length() {
+        assert_eq!(
+            text(&Response::done()),
+            "HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_fault_is_json_whatever_it_says() {
+        let response = Response::fault("no \"such\"\nthing").deprecated();
+        let text = text(&response);
+        assert!(text.starts_with("HTTP/1.1 400 \r\n") && text.contains("Deprecation: true\r\n"));
+        assert!(text.ends_with(r#"{"fault_message":"no \"such\"\nthing"}"#));
+    }
+}
