@@ -1,0 +1,84 @@
+//! Reading a body, and what is wrong with one.
+
+use kedge_diag::{Fix, nearest};
+use serde::de::DeserializeOwned;
+
+use crate::http::Method;
+
+/// What is wrong with a request. The texts that begin with a capital letter are
+/// Firecracker's: clients look for them.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// There is no such resource, or this cannot be done with it.
+    #[error("Invalid request method and/or path: {method} {path}.")]
+    NoRoute {
+        /// The request's method.
+        method: Method,
+        /// The request's path.
+        path: String,
+    },
+    /// A body where there is none.
+    #[error("{0} request cannot have a body.")]
+    Surplus(Method),
+    /// No body where there is one.
+    #[error("Empty {0} request.")]
+    Empty(Method),
+    /// A body that is not right.
+    #[error("An error occurred when deserializing the json body of a request: {0}.")]
+    Json(serde_json::Error),
+    /// Fields that are not right together.
+    #[error("{wrong}")]
+    Fields {
+        /// What is wrong with them.
+        wrong: &'static str,
+        /// What to do about it.
+        cure: &'static str,
+    },
+}
+
+impl PartialEq for Fault {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Fix for Fault {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Json(error) => meant(&error.to_string()).map(|word| format!("write `{word}`")),
+            Self::Fields { cure, .. } => Some((*cure).to_owned()),
+            Self::NoRoute { .. } | Self::Surplus(_) | Self::Empty(_) => None,
+        }
+    }
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// It is no JSON, or of another form.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    serde_json::from_slice(body).map_err(Fault::Json)
+}
+
+/// The word that was meant, where serde names the one that it found and those that there
+/// are: unknown field `a`, expected one of `b`, `c`.
+fn meant(message: &str) -> Option<&str> {
+    let rest = message.strip_prefix("unknown ")?;
+    // Between two backquotes: every second piece.
+    let mut quoted = rest.split('`').skip(1).step_by(2);
+    let found = quoted.next()?;
+    nearest(found, quoted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_that_was_meant_is_one_of_those_that_there_are() {
+        let message = "unknown field `mem_path`, expected one of `snapshot_path`, `mem_file_path`";
+        assert_eq!(meant(message), Some("mem_file_path"));
+        assert_eq!(meant("unknown field `zzz`, expected `state`"), None);
+        assert_eq!(meant("missing field `state`"), None);
+    }
+}
