@@ -50,6 +50,7 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
 fn script(shell: Shell) -> String {
     let commands = [crate::run::command(), crate::abi::command(), command()];
     let mut whole = firecracker::command(Name::Kedge).subcommands(commands);
+    whole = whole.subcommands(crate::remote::commands());
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut whole, "kedge", &mut script);
     String::from_utf8_lossy(&script).into_owned()

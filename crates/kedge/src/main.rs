@@ -12,7 +12,9 @@ mod flags;
 mod guest_abi;
 mod logging;
 mod machine;
+mod machines;
 mod output;
+mod remote;
 mod run;
 mod size;
 mod status;
@@ -55,6 +57,9 @@ fn enter(words: &[OsString]) -> Result<Status, Failure> {
         Some("run") => run::enter(rest),
         Some("abi") => abi::enter(rest),
         Some("completion") => completion::enter(rest),
-        _ => firecracker::enter(Name::Kedge, words),
+        _ => {
+            let remote = remote::enter(rest);
+            remote.unwrap_or_else(|| firecracker::enter(Name::Kedge, words))
+        }
     }
 }

@@ -113,11 +113,13 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
 fn top(name: Name) -> clap::Command {
     let command = command(name);
     match name {
-        Name::Kedge => command.subcommands([
-            clap::Command::new("run").about("Run a virtual machine described by flags"),
-            clap::Command::new("abi").about(crate::abi::ABOUT),
-            clap::Command::new("completion").about("Print a shell's completion script"),
-        ]),
+        Name::Kedge => command
+            .subcommands([
+                clap::Command::new("run").about("Run a virtual machine described by flags"),
+                clap::Command::new("abi").about(crate::abi::ABOUT),
+                clap::Command::new("completion").about("Print a shell's completion script"),
+            ])
+            .subcommands(crate::remote::commands()),
         Name::Firecracker => command,
     }
 }

@@ -1,0 +1,85 @@
+//! `kedge snapshot`: saving a machine, and looking at what was saved.
+
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Command};
+use kedge_api::call::{CreateSnapshot, SnapshotType};
+
+use super::Machine;
+use super::machine::RemoteError;
+use crate::flags::{file, help, path, switch};
+use crate::status::{Failure, Status};
+
+const EXAMPLES: &str = "\
+Examples:
+  kedge snapshot create web --state web.state --memory web.mem
+  kedge snapshot create web --state web.2.state --memory web.2.mem --diff --sync";
+
+/// `kedge snapshot`.
+pub(super) fn command() -> Command {
+    Command::new("snapshot")
+        .bin_name("kedge snapshot")
+        .about("Save a machine")
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .after_help(EXAMPLES)
+        .arg(help())
+        .subcommand(create_command())
+}
+
+fn create_command() -> Command {
+    Command::new("create")
+        .about("Save a machine into two files; one that runs stands still meanwhile")
+        .disable_help_flag(true)
+        .args(Machine::flags())
+        .args([
+            file("state").required(true).help("The file for the machine's state"),
+            file("memory").required(true).help("The file for the guest's memory"),
+            switch("diff").help("Only memory that has changed since the last snapshot"),
+            switch("sync").help("Wait until both files are on the disk"),
+            help(),
+        ])
+}
+
+/// Does what the flags ask for.
+///
+/// # Errors
+/// The machine does not answer, or cannot be saved.
+pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
+    let Some(("create", flags)) = flags.subcommand() else { return Ok(Status::USAGE) };
+    let files = [path(flags, "state"), path(flags, "memory")].map(absolute);
+    let [snapshot_path, mem_file_path] = files;
+    let order = CreateSnapshot {
+        snapshot_path,
+        mem_file_path,
+        snapshot_type: match flags.get_flag("diff") {
+            true => SnapshotType::Diff,
+            false => SnapshotType::Full,
+        },
+        sync: flags.get_flag("sync"),
+        resume_vm: false,
+    };
+    create(&Machine::of(flags), &order).map_err(|error| Failure::new(Status::ERROR, error))?;
+    Ok(Status::OK)
+}
+
+/// Saves `machine`, and leaves it running where it ran, saved or not.
+fn create(machine: &Machine, order: &CreateSnapshot) -> Result<(), RemoteError> {
+    let runs = machine.runs()?;
+    if runs {
+        machine.pause()?;
+    }
+    let saved = machine.save(order);
+    if runs {
+        // What went wrong first is what counts.
+        return saved.and(machine.resume());
+    }
+    saved
+}
+
+/// The machine's process may be in another folder.
+fn absolute(path: Option<PathBuf>) -> PathBuf {
+    let path = path.unwrap_or_default();
+    std::path::absolute(&path).unwrap_or(path)
+}
