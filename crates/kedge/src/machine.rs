@@ -12,6 +12,7 @@ use kedge_hv_kvm::Kvm;
 use kedge_vmm::spec::{MachineSpec, SerialSpec};
 use kedge_vmm::{BuildError, Ended, Machine, Reset, RunError, SerialInput, Stopper, Surroundings};
 
+use crate::api::{ApiError, Reachable};
 use crate::console::{Console, Guest, Unconnected};
 use crate::output;
 
@@ -24,6 +25,8 @@ pub(crate) struct Request {
     pub(crate) dry_run: bool,
     /// Where its device tree goes.
     pub(crate) dump_dtb: Option<PathBuf>,
+    /// How it is to be reached while it runs, if it is.
+    pub(crate) reachable: Option<Reachable>,
 }
 
 /// How it went.
@@ -59,6 +62,9 @@ pub(crate) enum MachineError {
     /// Standard input cannot be connected to the guest.
     #[error("cannot connect standard input to the guest")]
     Input(#[source] io::Error),
+    /// It cannot be reached as it is to be.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The machine ended early.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -70,6 +76,7 @@ impl Fix for MachineError {
             Self::Hypervisor(source) => source.fix(),
             Self::Build(source) => source.fix(),
             Self::Run(source) => source.fix(),
+            Self::Api(source) => source.fix(),
             Self::Write { .. } => None,
             Self::Input(_) => Some("run it with `< /dev/null`".to_owned()),
         }
@@ -81,7 +88,7 @@ impl Fix for MachineError {
 /// # Errors
 /// There is no hypervisor, the machine cannot be built, or it cannot run on.
 pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
-    let Request { spec, dry_run, dump_dtb } = request;
+    let Request { spec, dry_run, dump_dtb, reachable } = request;
     if dry_run {
         print(&spec)?;
         if dump_dtb.is_none() {
@@ -89,6 +96,7 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
         }
     }
     let hypervisor = Arc::new(Kvm::open()?);
+    let reachable = reachable.filter(|_| !dry_run).map(Reachable::claim).transpose()?;
     let input = match spec.serial {
         SerialSpec::Stdio if !dry_run => Some(Unconnected::new(io::stdin())),
         _ => None,
@@ -104,7 +112,11 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
     }
     let console = input.map(|input| input.connect(Connection::to(&machine))).transpose();
     let console = console.map_err(MachineError::Input)?;
-    let ended = machine.run()?;
+    let api = reachable.map(|reachable| reachable.serve(machine.handle())).transpose()?;
+    let ended = machine.run();
+    // Clients that wait learn that it has ended.
+    drop(api);
+    let ended = ended?;
     if let Some(news) = news(ended) {
         // Nothing is lost where nobody reads it.
         let _ = writeln!(io::stderr(), "{news}");

@@ -4,7 +4,7 @@
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use kedge_diag::Fix;
@@ -33,6 +33,29 @@ impl Fix for ClaimError {
             Self::Taken(_) => "choose another name (--id), or stop that machine".to_owned(),
             Self::Folder { .. } => "set XDG_RUNTIME_DIR to a folder that can be written".to_owned(),
         })
+    }
+}
+
+/// Not a machine's name.
+#[derive(Debug, thiserror::Error)]
+#[error("`--id` cannot be `{0}`")]
+pub(crate) struct BadId(String);
+
+impl Fix for BadId {
+    fn fix(&self) -> Option<String> {
+        Some("write 1 to 64 letters, digits and hyphens".to_owned())
+    }
+}
+
+/// Whether `id` can be a machine's name, as Firecracker has them.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn check_id(id: &str) -> Result<(), BadId> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    match (1..=64).contains(&id.len()) && id.bytes().all(legal) {
+        true => Ok(()),
+        false => Err(BadId(id.to_owned())),
     }
 }
 
@@ -85,6 +108,16 @@ impl Claim {
     /// Where its API is to listen.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join(SOCKET)
+    }
+
+    /// Makes who looks for its API in the folder find it at `socket`.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(crate) fn lead_to(&self, socket: &Path) -> Result<(), ClaimError> {
+        let failed = |source| ClaimError::Folder { folder: self.folder.clone(), source };
+        let target = std::path::absolute(socket).map_err(failed)?;
+        symlink(target, self.socket()).map_err(failed)
     }
 
     fn forget_socket(&self) {

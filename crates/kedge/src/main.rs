@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod abi;
+mod api;
 mod completion;
 mod console;
 mod devices;

@@ -100,6 +100,7 @@ fn conflict(error: &clap::Error, flag: &str) -> (String, Option<String>) {
 
 fn suggestion(error: &clap::Error, kind: ContextKind) -> Option<String> {
     let near = text(error, kind);
+    let near = near.replace(", ", "` or `");
     (!near.is_empty()).then(|| format!("write `{near}`"))
 }
 

@@ -148,7 +148,8 @@ fn the_help_shows_both_command_lines() {
         kedge runs virtual machines on arm64 Linux with KVM
 
         Usage: kedge run --kernel FILE [OPTIONS]
-               kedge --no-api --config-file FILE [OPTIONS]
+               kedge --config-file FILE [OPTIONS]
+               kedge (pause | resume | snapshot) ID
                kedge abi COMMAND
                kedge completion SHELL
 
@@ -156,11 +157,15 @@ fn the_help_shows_both_command_lines() {
           run         Run a virtual machine described by flags
           abi         Show what guests are promised of firmware, and what hosts offer
           completion  Print a shell's completion script
+          pause       Make a running machine stand still: its guest notices nothing
+          resume      Let a machine that stands still go on
+          snapshot    Save a machine
 
         Firecracker's command line:
-              --no-api              Run without an API: as yet there is none
+              --no-api              Run without an API
               --config-file <FILE>  The machine: Firecracker's configuration file (JSON)
               --id <ID>             The machine's name in the log [default: anonymous-instance]
+              --api-sock <FILE>     The API's socket [default: /run/firecracker.socket]
               --log-path <FILE>     The log's file or FIFO [default: standard output]
               --level <LEVEL>       Error, Warning, Info, Debug, Trace or Off [default: Info]
               --show-level          Give the log's lines a level
@@ -182,10 +187,10 @@ fn the_help_shows_both_command_lines() {
 
         Examples:
           kedge run --kernel Image --initrd initrd.gz --cmdline console=ttyS0
-          kedge --no-api --config-file vm.json
+          kedge --config-file vm.json --api-sock vm.sock
           kedge run --help
 
-        Exit status with --no-api: 0 when the guest powered off or reset, 1 after an error, 152 when the
+        Exit status: 0 when the guest powered off or reset, 1 after an error, 152 when the
         machine cannot be configured so, 153 when the command line makes no sense.
     "#]].assert_eq(&kedge(&["--help"]));
 }
@@ -302,22 +307,14 @@ fn a_log_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn there_is_no_api_yet() {
+fn no_machine_is_configured_by_its_api_yet() {
     refused(
         &["--api-sock", "/tmp/api"],
         &expect![[r#"
-        153
-        error: kedge does not have an API yet
-          fix: run the machine with `kedge --no-api --config-file FILE` or `kedge run`
-    "#]],
-    );
-    refused(
-        &["--config-file", "vm.json"],
-        &expect![[r#"
-        153
-        error: kedge does not have an API yet
-          fix: run the machine with `kedge --no-api --config-file FILE` or `kedge run`
-    "#]],
+            153
+            error: kedge does not have machines that are configured by their API yet
+              fix: describe the machine in a file, `--config-file FILE`, or use `kedge run`
+        "#]],
     );
 }
 
@@ -358,8 +355,8 @@ fn what_kedge_does_not_have_yet_is_refused_by_name() {
         error: kedge does not have `--mmds-size-limit` yet
           fix: leave it out; a disk or the kernel's command line can carry the data
         153
-        error: kedge does not have `--http-api-max-payload-size` yet
-          fix: run the machine with `kedge --no-api --config-file FILE` or `kedge run`
+        error: kedge does not have machines that are configured by their API yet
+          fix: describe the machine in a file, `--config-file FILE`, or use `kedge run`
         153
         error: kedge does not have `--metrics-path` yet
           fix: leave it out; the log says what goes wrong
@@ -396,10 +393,10 @@ fn a_command_that_is_none_is_no_flag_of_firecrackers() {
     refused(
         &["rum"],
         &expect![[r#"
-        2
-        error: there is no command `rum`
-          fix: write `run`
-    "#]],
+            2
+            error: there is no command `rum`
+              fix: write `run` or `resume`
+        "#]],
     );
 }
 

@@ -138,6 +138,9 @@ fn the_help_shows_a_newcomer_the_way() {
               --on-reset <ACTION>           When the guest resets: restart it, or exit [default: restart]
 
         What kedge does:
+              --id <NAME>          The machine's name: kedge's other commands find it by that
+                                   (letters, digits and hyphens)
+              --api-sock <FILE>    Answer Firecracker's API at this socket
               --dry-run            Print the machine as JSON and end: opens nothing, needs no KVM
               --dump-dtb <FILE>    Write the guest's device tree to FILE, then go on
                                    (with --dry-run end there, which does need KVM)

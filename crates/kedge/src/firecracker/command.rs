@@ -1,6 +1,6 @@
 //! The flags of Firecracker's command line, and kedge's own beside them.
 
-use clap::{Arg, Command};
+use clap::{Arg, Command, value_parser};
 use tracing::level_filters::LevelFilter;
 
 use super::{Name, refused};
@@ -20,9 +20,13 @@ pub(super) const LEVELS: Choices<LevelFilter> = &[
 /// The instance's name where none is given.
 const ANONYMOUS: &str = "anonymous-instance";
 
+/// Where Firecracker's clients look for the API.
+const SOCKET: &str = "/run/firecracker.socket";
+
 const USAGE: &str = "\
 kedge run --kernel FILE [OPTIONS]
-       kedge --no-api --config-file FILE [OPTIONS]
+       kedge --config-file FILE [OPTIONS]
+       kedge (pause | resume | snapshot) ID
        kedge abi COMMAND
        kedge completion SHELL";
 
@@ -47,11 +51,13 @@ pub(crate) fn command(name: Name) -> Command {
         .args([guest_abi::flag(), on_reset("exit"), dry_run(), dump_dtb(), version(), help()])
 }
 
-fn machine() -> [Arg; 3] {
+fn machine() -> [Arg; 5] {
     [
-        switch("no-api").requires("config-file").help("Run without an API: as yet there is none"),
+        switch("no-api").requires("config-file").help("Run without an API"),
         file("config-file").help("The machine: Firecracker's configuration file (JSON)"),
         option("id", "ID").default_value(ANONYMOUS).help("The machine's name in the log"),
+        file("api-sock").default_value(SOCKET).help("The API's socket"),
+        option("http-api-max-payload-size", "BYTES").value_parser(value_parser!(usize)).hide(true),
     ]
 }
 
@@ -68,7 +74,7 @@ fn log() -> [Arg; 5] {
 }
 
 /// What has no effect, and needs none.
-fn accepted() -> [Arg; 5] {
+fn accepted() -> [Arg; 4] {
     let time = |name| option(name, "MICROSECONDS").hide(true);
     [
         switch("no-seccomp").help("Install no system-call filter: as yet there is none"),
@@ -76,7 +82,6 @@ fn accepted() -> [Arg; 5] {
         time("start-time-us"),
         time("start-time-cpu-us"),
         time("parent-cpu-time-us"),
-        file("api-sock").help("The API's socket: kedge has no API as yet").hide(true),
     ]
 }
 

@@ -12,6 +12,7 @@ mod refused;
 use std::ffi::OsString;
 
 use clap::ArgMatches;
+use kedge_api::http::Limits;
 use kedge_diag::{Fix, one_line};
 use kedge_firmware::{GuestAbi, OverlayError};
 use kedge_hv::VcpuFeatures;
@@ -21,10 +22,12 @@ use tracing::{error, info};
 
 pub(crate) use command::command;
 
+use crate::api::{Identity, Reachable};
 use crate::flags::{chosen, on_reset_of, path, text};
 use crate::guest_abi;
 use crate::logging::{self, Destination, Form, Logging};
 use crate::machine::{self, MachineError, Outcome, Request};
+use crate::machines;
 use crate::output;
 use crate::status::{Failure, Status};
 use crate::usage::{self, Line};
@@ -32,7 +35,7 @@ use command::LEVELS;
 use config::{Config, Logger};
 
 /// The release whose interfaces kedge answers to.
-const FIRECRACKER_VERSION: &str = "1.17.0";
+pub(crate) const FIRECRACKER_VERSION: &str = "1.17.0";
 
 /// What the program is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,17 +71,6 @@ impl Name {
     }
 }
 
-/// Not an instance's id.
-#[derive(Debug, thiserror::Error)]
-#[error("`--id` cannot be `{0}`")]
-struct BadId(String);
-
-impl Fix for BadId {
-    fn fix(&self) -> Option<String> {
-        Some("write 1 to 64 letters, digits and hyphens".to_owned())
-    }
-}
-
 /// Does what `words`, the program's name first, ask for.
 ///
 /// # Errors
@@ -100,10 +92,8 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
         Line::Flags(flags) => flags,
     };
     refused::check(&flags).map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
-    let id = text(&flags, "id");
-    if !is_id(id) {
-        return Err(Failure::new(Status::BAD_ARGUMENTS, BadId(id.to_owned())));
-    }
+    machines::check_id(text(&flags, "id"))
+        .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
     let abi = guest_abi::from_flags(&flags)
         .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
     run(name, &flags, abi)
@@ -125,7 +115,7 @@ fn top(name: Name) -> clap::Command {
 }
 
 fn run(name: Name, flags: &ArgMatches, abi: Option<GuestAbi>) -> Result<Status, Failure> {
-    // The command line requires the file with `--no-api`, and `refused` the latter.
+    // `refused` sees to it that there is one.
     let file = path(flags, "config-file").unwrap_or_default();
     let config = config::read(&file);
     let logger = config.as_ref().ok().and_then(|config| config.logger.as_ref());
@@ -133,7 +123,8 @@ fn run(name: Name, flags: &ArgMatches, abi: Option<GuestAbi>) -> Result<Status, 
     let (program, version) = name.in_log();
     info!("Running {program} v{version}");
     let outcome = config.map_err(misconfigured).and_then(|config| {
-        let request = request(config, flags, abi).map_err(misconfigured)?;
+        let mut request = request(config, flags, abi).map_err(misconfigured)?;
+        request.reachable = reachable(name, flags);
         machine::enter(request).map_err(failure)
     });
     let status = match &outcome {
@@ -200,6 +191,24 @@ fn log(flags: &ArgMatches, logger: Option<&Logger>) -> Logging {
     }
 }
 
+/// The machine's API, unless there is to be none.
+fn reachable(name: Name, flags: &ArgMatches) -> Option<Reachable> {
+    let limits = Limits::default();
+    let body = flags.get_one("http-api-max-payload-size").copied().unwrap_or(limits.body);
+    let program = match name {
+        Name::Kedge => "kedge",
+        Name::Firecracker => "Firecracker",
+    };
+    let identity = Identity { id: text(flags, "id").to_owned(), program };
+    let reachable = Reachable {
+        identity,
+        socket: path(flags, "api-sock"),
+        named: false,
+        limits: Limits { body, ..limits },
+    };
+    (!flags.get_flag("no-api")).then_some(reachable)
+}
+
 /// The machine that is configured; a profile on the command line replaces the one in the
 /// file.
 fn request(
@@ -234,10 +243,6 @@ fn request(
         // A panic ends the machine when its command line says so: `panic=1`.
         on_panic: OnPanic::Continue,
     };
-    Ok(Request { spec, dry_run: flags.get_flag("dry-run"), dump_dtb: path(flags, "dump-dtb") })
-}
-
-fn is_id(text: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    (1..=64).contains(&text.len()) && text.bytes().all(legal)
+    let (dry_run, dump_dtb) = (flags.get_flag("dry-run"), path(flags, "dump-dtb"));
+    Ok(Request { spec, dry_run, dump_dtb, reachable: None })
 }

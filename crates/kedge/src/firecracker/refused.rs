@@ -16,7 +16,8 @@ struct Row {
     instead: &'static str,
 }
 
-const NO_API: &str = "run the machine with `kedge --no-api --config-file FILE` or `kedge run`";
+const NO_CONFIGURATION: &str =
+    "describe the machine in a file, `--config-file FILE`, or use `kedge run`";
 const NO_METADATA: &str = "leave it out; a disk or the kernel's command line can carry the data";
 const NO_SNAPSHOTS: &str = "leave it out: there are no snapshots yet either";
 
@@ -25,7 +26,6 @@ const ROWS: &[Row] = &[
     Row { flag: "boot-timer", value: "", instead: "leave it out; the guest can print when it is up" },
     Row { flag: "describe-snapshot", value: "FILE", instead: NO_SNAPSHOTS },
     Row { flag: "enable-pci", value: "", instead: "leave it out: devices are on virtio-mmio" },
-    Row { flag: "http-api-max-payload-size", value: "BYTES", instead: NO_API },
     Row { flag: "metadata", value: "FILE", instead: NO_METADATA },
     Row { flag: "metrics-path", value: "FILE", instead: "leave it out; the log says what goes wrong" },
     Row { flag: "mmds-size-limit", value: "BYTES", instead: NO_METADATA },
@@ -39,10 +39,10 @@ Firecracker's other flags are refused by name until kedge has what they are for.
 
 Examples:
   kedge run --kernel Image --initrd initrd.gz --cmdline console=ttyS0
-  kedge --no-api --config-file vm.json
+  kedge --config-file vm.json --api-sock vm.sock
   kedge run --help
 
-Exit status with --no-api: 0 when the guest powered off or reset, 1 after an error, 152 when the
+Exit status: 0 when the guest powered off or reset, 1 after an error, 152 when the
 machine cannot be configured so, 153 when the command line makes no sense.";
 
 /// Something that kedge does not have yet.
@@ -73,7 +73,7 @@ pub(super) fn flags() -> impl Iterator<Item = Arg> {
 /// Refuses what cannot be had.
 ///
 /// # Errors
-/// One of the flags is there, or none that does without the API.
+/// One of the flags is there, or there is no configuration file.
 pub(super) fn check(flags: &ArgMatches) -> Result<(), NotYet> {
     let given = |row: &&Row| match row.value {
         "" => flags.get_flag(row.flag),
@@ -82,8 +82,9 @@ pub(super) fn check(flags: &ArgMatches) -> Result<(), NotYet> {
     if let Some(row) = ROWS.iter().find(given) {
         return Err(NotYet { what: format!("`--{}`", row.flag), instead: row.instead });
     }
-    if !flags.get_flag("no-api") {
-        return Err(NotYet { what: "an API".to_owned(), instead: NO_API });
+    if !flags.contains_id("config-file") {
+        let what = "machines that are configured by their API".to_owned();
+        return Err(NotYet { what, instead: NO_CONFIGURATION });
     }
     Ok(())
 }

@@ -120,8 +120,13 @@ fn serial() -> Arg {
         .help("Serial port: stdio, file=PATH (written only) or none")
 }
 
-fn kedge() -> [Arg; 4] {
+fn kedge() -> [Arg; 6] {
     [
+        option("id", "NAME").help(
+            "The machine's name: kedge's other commands find it by that\n\
+             (letters, digits and hyphens)",
+        ),
+        file("api-sock").help("Answer Firecracker's API at this socket"),
         dry_run(),
         dump_dtb(),
         one_of("log-level", "LEVEL", LOG_LEVELS)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ArgMatches;
+use kedge_api::http::Limits;
 use kedge_devices::virtio::options::OptionError;
 use kedge_diag::Fix;
 use kedge_hv::VcpuFeatures;
@@ -12,10 +13,12 @@ use tracing::level_filters::LevelFilter;
 use super::command::{FEATURES, GICS, KERNEL_FORMATS, LOG_LEVELS, PSCI};
 use super::rom;
 use crate::abi::load::BadFile;
+use crate::api::{Identity, Reachable};
 use crate::devices::{self, BadDevice};
 use crate::flags::{chosen, on_reset_of, path, text};
 use crate::guest_abi;
 use crate::machine::Request;
+use crate::machines::{self, BadId};
 use crate::size::{self, BadSize};
 
 /// A flag's value that describes no machine.
@@ -44,6 +47,9 @@ pub(super) enum BadFlag {
     /// Not a profile.
     #[error(transparent)]
     GuestAbi(#[from] BadFile),
+    /// Not a name.
+    #[error(transparent)]
+    Id(#[from] BadId),
 }
 
 impl Fix for BadFlag {
@@ -55,6 +61,7 @@ impl Fix for BadFlag {
             Self::Rom(source) => source.fix(),
             Self::Device(source) => source.fix(),
             Self::GuestAbi(source) => source.fix(),
+            Self::Id(source) => source.fix(),
         }
     }
 }
@@ -83,7 +90,20 @@ pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
         on_reset: on_reset_of(flags),
         on_panic: OnPanic::Exit,
     };
-    Ok(Request { spec, dry_run: flags.get_flag("dry-run"), dump_dtb: path(flags, "dump-dtb") })
+    let (dry_run, dump_dtb) = (flags.get_flag("dry-run"), path(flags, "dump-dtb"));
+    Ok(Request { spec, dry_run, dump_dtb, reachable: reachable(flags)? })
+}
+
+/// How the machine is to be reached: one without name and socket is not.
+fn reachable(flags: &ArgMatches) -> Result<Option<Reachable>, BadFlag> {
+    let (id, socket) = (text(flags, "id"), path(flags, "api-sock"));
+    let named = flags.contains_id("id");
+    if named {
+        machines::check_id(id)?;
+    }
+    let identity = Identity { id: id.to_owned(), program: "kedge" };
+    let reachable = Reachable { identity, named, socket, limits: Limits::default() };
+    Ok((named || reachable.socket.is_some()).then_some(reachable))
 }
 
 /// How much the log is to say.

@@ -1,0 +1,66 @@
+//! What becomes of a request: an answer at once, or an order for the machine.
+
+use std::sync::mpsc::Sender;
+
+use kedge_api::call::{Call, Instance, Parsed};
+use kedge_api::http::{Door, Reply, Request, Response};
+use kedge_diag::one_line;
+use kedge_vmm::{Handle, Lifecycle};
+use serde_json::json;
+
+use super::work::Order;
+use crate::firecracker::FIRECRACKER_VERSION;
+
+/// Who a machine says it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// Its name.
+    pub(crate) id: String,
+    /// What its program is called.
+    pub(crate) program: &'static str,
+}
+
+/// The way from clients to a machine.
+pub(super) struct MachineDoor {
+    identity: Identity,
+    handle: Handle,
+    orders: Sender<Order>,
+}
+
+impl MachineDoor {
+    pub(super) fn new(identity: Identity, handle: Handle, orders: Sender<Order>) -> Self {
+        Self { identity, handle, orders }
+    }
+
+    fn describe(&self) -> Response {
+        let state = match self.handle.status() {
+            Lifecycle::Configured => "Not started",
+            Lifecycle::Running => "Running",
+            Lifecycle::Paused | Lifecycle::Stopped => "Paused",
+        };
+        let instance = Instance {
+            id: &self.identity.id,
+            state,
+            vmm_version: FIRECRACKER_VERSION,
+            app_name: self.identity.program,
+            kedge_version: env!("CARGO_PKG_VERSION"),
+        };
+        Response::with(&instance.to_json())
+    }
+}
+
+impl Door for MachineDoor {
+    fn enter(&mut self, request: Request, reply: Reply) {
+        match Parsed::read(&request) {
+            Err(fault) => reply.send(Response::fault(&one_line(&fault))),
+            Ok(Parsed { call: Call::Describe, .. }) => reply.send(self.describe()),
+            Ok(Parsed { call: Call::Version, .. }) => {
+                reply.send(Response::with(&json!({ "firecracker_version": FIRECRACKER_VERSION })));
+            }
+            Ok(Parsed { call, deprecated }) => {
+                // Dropped with the worker gone, the reply says that the machine has ended.
+                let _ = self.orders.send(Order { call, deprecated, reply });
+            }
+        }
+    }
+}

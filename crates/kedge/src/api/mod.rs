@@ -1,0 +1,160 @@
+//! A machine's API at work: a thread that speaks HTTP at its socket and answers what can
+//! be answered at once, and one that asks the machine for all else, in order.
+
+mod door;
+mod work;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+
+use event_manager::{EventManager, RemoteEndpoint, SubscriberOps};
+use kedge_api::http::{Limits, ListenError, Server};
+use kedge_diag::Fix;
+use kedge_vmm::Handle;
+
+use crate::machines::{Claim, ClaimError};
+
+pub(crate) use door::Identity;
+use door::MachineDoor;
+
+/// How a machine is to be reached while it runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Reachable {
+    /// Who it says it is.
+    pub(crate) identity: Identity,
+    /// Whether others are to find it by its name.
+    pub(crate) named: bool,
+    /// Its socket; that of its name where none is given.
+    pub(crate) socket: Option<PathBuf>,
+    /// What clients are held to.
+    pub(crate) limits: Limits,
+}
+
+/// A machine's name and the way to it, before there is a machine.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    reachable: Reachable,
+    claim: Option<Claim>,
+}
+
+impl Reachable {
+    /// Takes the machine's name, so that two of one name do not come far.
+    ///
+    /// # Errors
+    /// Another machine has it.
+    pub(crate) fn claim(self) -> Result<Claimed, ApiError> {
+        let claim = self.named.then(|| Claim::new(&self.identity.id)).transpose()?;
+        Ok(Claimed { reachable: self, claim })
+    }
+}
+
+impl Claimed {
+    /// Answers for the machine behind `handle`.
+    ///
+    /// # Errors
+    /// The socket's path is taken or cannot be written, or the host is out of resources.
+    pub(crate) fn serve(self, handle: Handle) -> Result<Api, ApiError> {
+        let Self { reachable: Reachable { identity, socket, limits, .. }, claim } = self;
+        let found = claim.as_ref().map(Claim::socket);
+        if let (Some(socket), Some(claim)) = (&socket, &claim) {
+            claim.lead_to(socket)?;
+        }
+        let socket = socket.or(found).unwrap_or_default();
+        let mut api = Api::serve(&socket, limits, identity, handle)?;
+        api.claim = claim;
+        Ok(api)
+    }
+}
+
+/// Why a machine has no API.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// Its name cannot be had.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// Its socket cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The host has no more threads or events.
+    #[error("cannot start the API's threads")]
+    Start(#[source] io::Error),
+}
+
+impl Fix for ApiError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Claim(source) => source.fix(),
+            Self::Listen(source) => source.fix(),
+            Self::Start(_) => Some("raise the limits of the process (ulimit -a)".to_owned()),
+        }
+    }
+}
+
+/// An API. Dropped, its socket is gone, and who still waits there is told so.
+pub(crate) struct Api {
+    stop: Arc<AtomicBool>,
+    endpoint: RemoteEndpoint<Server<MachineDoor>>,
+    thread: Option<JoinHandle<()>>,
+    /// The machine's name, which goes last.
+    claim: Option<Claim>,
+}
+
+/// Neither thread keeps much on its stack, and a large one could end up on a huge page.
+const STACK_BYTES: usize = 128 * 1024;
+
+impl Api {
+    /// Answers for the machine behind `handle` at `socket`.
+    ///
+    /// # Errors
+    /// The socket's path is taken or cannot be written, or the host is out of resources.
+    fn serve(
+        socket: &Path,
+        limits: Limits,
+        identity: Identity,
+        handle: Handle,
+    ) -> Result<Self, ApiError> {
+        let (orders, worker) = mpsc::channel();
+        let door = MachineDoor::new(identity, handle.clone(), orders);
+        let server = Server::listen(socket, limits, door)?;
+        let mut manager =
+            EventManager::new().map_err(|error| ApiError::Start(io::Error::other(error)))?;
+        manager.add_subscriber(server);
+        let endpoint = manager.remote_endpoint();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        // It ends with the door, which holds the other end of its orders.
+        thread("api-work", move || work::run(&handle, &worker))?;
+        let thread = thread("api", move || {
+            while !stopped.load(Ordering::Acquire) {
+                // A signal may interrupt the wait; clients' errors are their own.
+                let _ = manager.run();
+            }
+        })?;
+        Ok(Self { stop, endpoint, thread: Some(thread), claim: None })
+    }
+}
+
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ApiError> {
+    let builder = Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+    builder.spawn(body).map_err(ApiError::Start)
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // If the kick fails the loop is gone already.
+        let _ = self.endpoint.kick();
+        // A panic there has been reported by its hook.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Api")
+    }
+}

@@ -1,0 +1,120 @@
+//! Machines that stand still and go on: by kedge's commands, and by the API.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use kedge_api::http::{Method, call};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::host::{Host, Need};
+use crate::kedge::{Kedge, Running, SOON};
+use crate::suite::{Outcome, Suite, after};
+
+/// How long guests stand still here.
+const PAUSE: Duration = Duration::from_secs(3);
+/// The most that a guest's time may pass over a pause, in seconds: the host is busy.
+const NOTHING: f64 = 1.5;
+
+pub(crate) fn tests(suite: &mut Suite) {
+    suite.every_host("pause::a_guests_time_stands_still", &[], |host| {
+        let (virtual_gap, _) = gaps_over_a_pause(host)?;
+        ensure!(virtual_gap < NOTHING, "the virtual counter went on for {virtual_gap:.2} s");
+        Ok(())
+    });
+    let sixth = &[Need::Kernel(6, 4)];
+    suite.every_host("pause::the_physical_counter_stands_still_too", sixth, |host| {
+        let (_, physical_gap) = gaps_over_a_pause(host)?;
+        ensure!(physical_gap < NOTHING, "the physical counter went on for {physical_gap:.2} s");
+        Ok(())
+    });
+    suite.once("pause::the_api_says_how_a_machine_is", &[], states);
+    suite.once("pause::a_name_is_one_machines", &[], one_name);
+    suite.once("pause::a_machine_that_stands_still_can_be_ended", &[], |host| {
+        let folder = TempDir::new()?;
+        let socket = folder.path().join("api");
+        let guest = start(host, &socket)?;
+        patch(&socket, "Paused")?;
+        guest.terminate().map(drop)?;
+        ensure!(!socket.exists(), "the socket is left behind");
+        Ok(())
+    });
+}
+
+/// A guest that says its time, with an API at `socket`.
+fn start(host: &Host, socket: &Path) -> anyhow::Result<Running> {
+    let guest = Kedge::run(host.payload("ticks")).flags("--memory 16M");
+    let guest = guest.with(["--api-sock".as_ref(), socket.as_os_str()]).start()?;
+    guest.wait_for("TICK ", 3, SOON)?;
+    Ok(guest)
+}
+
+/// The greatest steps of a guest's counters in seconds, virtual and physical, when it was
+/// paused and resumed by its name.
+fn gaps_over_a_pause(host: &Host) -> anyhow::Result<(f64, f64)> {
+    let guest = Kedge::run(host.payload("ticks")).flags("--memory 16M --id ticks").start()?;
+    guest.wait_for("TICK ", 3, SOON)?;
+    Kedge::new(["pause", "ticks"]).finish()?.with_status(0)?;
+    // Asked twice it stands still as well.
+    Kedge::new(["pause", "ticks"]).finish()?.with_status(0)?;
+    thread::sleep(Duration::from_millis(200));
+    let before = guest.said();
+    thread::sleep(PAUSE);
+    ensure!(guest.said() == before, "the guest ran on");
+    Kedge::new(["resume", "ticks"]).finish()?.with_status(0)?;
+    let ticks = before.matches("TICK ").count();
+    guest.wait_for("TICK ", ticks + 3, SOON)?;
+    let said = guest.terminate().map(|ended| ended.stdout)?;
+    Ok((greatest_step(&said, 0)?, greatest_step(&said, 1)?))
+}
+
+/// The greatest step of the counter in this column, in seconds.
+fn greatest_step(said: &str, column: usize) -> anyhow::Result<f64> {
+    let frequency: f64 = after(said, "TICKS ")?.parse()?;
+    // The last line may have been cut off.
+    let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let lines = whole.lines().filter_map(|line| line.trim_end().strip_prefix("TICK "));
+    let words = lines.map(|line| line.split(' ').nth(column).context("two counters"));
+    let counts = words.map(|word| Ok(word?.parse::<f64>()?)).collect::<anyhow::Result<Vec<_>>>()?;
+    let steps = counts.windows(2).map(|pair| (pair[1] - pair[0]) / frequency);
+    Ok(steps.fold(0.0, f64::max))
+}
+
+fn patch(socket: &Path, state: &str) -> Outcome {
+    call(socket, Method::Patch, "/vm", Some(&json!({ "state": state })))?;
+    Ok(())
+}
+
+fn states(host: &Host) -> Outcome {
+    let folder = TempDir::new()?;
+    let socket = folder.path().join("api");
+    let guest = start(host, &socket)?;
+    let state = || anyhow::Ok(call(&socket, Method::Get, "/", None)?["state"].clone());
+    ensure!(state()? == "Running", "{}", state()?);
+    patch(&socket, "Paused")?;
+    ensure!(state()? == "Paused", "{}", state()?);
+    patch(&socket, "Resumed")?;
+    patch(&socket, "Resumed")?;
+    ensure!(state()? == "Running", "{}", state()?);
+    let refused = patch(&socket, "Stopped").err().context("a state that there is none")?;
+    ensure!(refused.to_string().contains("unknown variant `Stopped`"), "{refused}");
+    guest.terminate().map(drop)
+}
+
+fn one_name(host: &Host) -> Outcome {
+    let named = || Kedge::run(host.payload("ticks")).flags("--memory 16M --id ticks");
+    let guest = named().start()?;
+    guest.wait_for("TICK ", 1, SOON)?;
+    let second = named().finish()?.with_status(1)?;
+    let told = "a machine with the name `ticks` runs already";
+    ensure!(second.stderr.contains(told), "{}", second.stderr);
+    guest.terminate()?;
+    let guest = named().start()?;
+    guest.wait_for("TICK ", 1, SOON)?;
+    guest.terminate()?;
+    let gone = Kedge::new(["pause", "ticks"]).finish()?.with_status(1)?;
+    ensure!(gone.stderr.contains("no machine answers at"), "{}", gone.stderr);
+    Ok(())
+}
