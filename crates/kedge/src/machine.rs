@@ -13,7 +13,7 @@ use kedge_vmm::spec::{MachineSpec, SerialSpec};
 use kedge_vmm::{BuildError, Ended, Machine, Reset, RunError, SerialInput, Stopper, Surroundings};
 
 use crate::api::{ApiError, Reachable};
-use crate::console::{Console, Guest, Unconnected};
+use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::output;
 
 /// What a command line asks for.
@@ -102,6 +102,10 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
         _ => None,
     };
     let input = input.transpose().map_err(MachineError::Input)?;
+    let on_terminal = input.as_ref().is_some_and(Unconnected::is_terminal);
+    // Its name and its socket are to go with it.
+    let ending = reachable.as_ref().filter(|_| !on_terminal).map(|_| Ending::hold());
+    let ending = ending.transpose().map_err(MachineError::Input)?;
     let surroundings = Surroundings::new(io::stdout()).on_panic(repeat);
     let mut machine = Machine::build(spec, hypervisor, surroundings)?;
     if let Some(path) = dump_dtb {
@@ -112,6 +116,8 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
     }
     let console = input.map(|input| input.connect(Connection::to(&machine))).transpose();
     let console = console.map_err(MachineError::Input)?;
+    let ending = ending.map(|ending| ending.connect(Connection::to(&machine))).transpose();
+    let ending = ending.map_err(MachineError::Input)?;
     let api = reachable.map(|reachable| reachable.serve(machine.handle())).transpose()?;
     let ended = machine.run();
     // Clients that wait learn that it has ended.
@@ -121,11 +127,12 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
         // Nothing is lost where nobody reads it.
         let _ = writeln!(io::stderr(), "{news}");
     }
-    Ok(outcome(ended, console.as_ref()))
+    let signal = console.as_ref().and_then(Console::signal);
+    Ok(outcome(ended, signal.or_else(|| ending.and_then(|by| by.get().copied()))))
 }
 
-fn outcome(ended: Ended, console: Option<&Console>) -> Outcome {
-    match (ended, console.and_then(Console::signal)) {
+fn outcome(ended: Ended, signal: Option<u8>) -> Outcome {
+    match (ended, signal) {
         (Ended::Panicked, _) => Outcome::GuestPanic,
         (Ended::Stopped, Some(signal)) => Outcome::Signal(signal),
         (Ended::Off | Ended::Hibernated | Ended::Reset(_) | Ended::Stopped, _) => Outcome::Done,

@@ -84,7 +84,11 @@ impl Claim {
         let folder = runtime.join(id);
         let failed = |source| ClaimError::Folder { folder: folder.clone(), source };
         loop {
-            DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+            match DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
+                // The last machine takes the folder of all with it, perhaps just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                made => made.map_err(failed)?,
+            }
             let mut options = OpenOptions::new();
             let file =
                 match options.create(true).truncate(false).write(true).open(folder.join(LOCK)) {
@@ -133,6 +137,8 @@ impl Drop for Claim {
         // removed is taken over by whoever wants the name next.
         let _ = fs::remove_file(self.folder.join(LOCK));
         let _ = fs::remove_dir(&self.folder);
+        // It stays where there are other machines.
+        let _ = self.folder.parent().map(fs::remove_dir);
         let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }

@@ -17,7 +17,7 @@ use super::{Guest, piece, spawn};
 use crate::status::Status;
 
 /// How long a machine may take to end before the process ends without it.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// Whoever watches the keys.
 pub(super) struct Keys {

@@ -4,6 +4,7 @@
 //! are kedge's own, and signals that would end the process end the machine
 //! first, so that the terminal is never left raw.
 
+mod ending;
 mod escape;
 mod keys;
 mod signals;
@@ -19,6 +20,7 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, retry_on_intr};
 
+pub(crate) use ending::Ending;
 use keys::Keys;
 use signals::Signals;
 use terminal::{Input, RawTerminal};
@@ -66,6 +68,11 @@ impl Unconnected {
             Input::Background | Input::Plain => None,
         };
         Ok(Self { input: input.as_fd().try_clone_to_owned()?, kind, signals })
+    }
+
+    /// Whether a person sits there, who ends the machine by its keys.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.kind == Input::Terminal
     }
 
     /// Connects it to `guest`.
