@@ -22,9 +22,10 @@ mod kedge;
 mod library;
 mod limits;
 mod linux;
-mod pause;
+
 mod power;
 mod profile;
+mod remote;
 mod rom;
 mod rows;
 mod services;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
     rows::tests(&mut suite);
     abi::tests(&mut suite);
     power::tests(&mut suite);
-    pause::tests(&mut suite);
+    remote::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
     services::tests(&mut suite);

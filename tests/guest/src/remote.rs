@@ -1,4 +1,4 @@
-//! Machines that stand still and go on: by kedge's commands, and by the API.
+//! Machines that are asked to stand still and to go on: by kedge's commands, and by the API.
 
 use std::path::Path;
 use std::thread;
@@ -19,20 +19,20 @@ const PAUSE: Duration = Duration::from_secs(3);
 const NOTHING: f64 = 1.5;
 
 pub(crate) fn tests(suite: &mut Suite) {
-    suite.every_host("pause::a_guests_time_stands_still", &[], |host| {
+    suite.every_host("remote::a_guests_time_stands_still", &[], |host| {
         let (virtual_gap, _) = gaps_over_a_pause(host)?;
         ensure!(virtual_gap < NOTHING, "the virtual counter went on for {virtual_gap:.2} s");
         Ok(())
     });
     let sixth = &[Need::Kernel(6, 4)];
-    suite.every_host("pause::the_physical_counter_stands_still_too", sixth, |host| {
+    suite.every_host("remote::the_physical_counter_stands_still_too", sixth, |host| {
         let (_, physical_gap) = gaps_over_a_pause(host)?;
         ensure!(physical_gap < NOTHING, "the physical counter went on for {physical_gap:.2} s");
         Ok(())
     });
-    suite.once("pause::the_api_says_how_a_machine_is", &[], states);
-    suite.once("pause::a_name_is_one_machines", &[], one_name);
-    suite.once("pause::a_machine_that_stands_still_can_be_ended", &[], |host| {
+    suite.once("remote::the_api_says_how_a_machine_is", &[], states);
+    suite.once("remote::a_name_is_one_machines", &[], one_name);
+    suite.once("remote::a_machine_that_stands_still_can_be_ended", &[], |host| {
         let folder = TempDir::new()?;
         let socket = folder.path().join("api");
         let guest = start(host, &socket)?;
@@ -45,17 +45,17 @@ pub(crate) fn tests(suite: &mut Suite) {
 
 /// A guest that says its time, with an API at `socket`.
 fn start(host: &Host, socket: &Path) -> anyhow::Result<Running> {
-    let guest = Kedge::run(host.payload("ticks")).flags("--memory 16M");
+    let guest = Kedge::run(host.payload("counters")).flags("--memory 16M");
     let guest = guest.with(["--api-sock".as_ref(), socket.as_os_str()]).start()?;
-    guest.wait_for("TICK ", 3, SOON)?;
+    guest.wait_for("COUNT ", 3, SOON)?;
     Ok(guest)
 }
 
 /// The greatest steps of a guest's counters in seconds, virtual and physical, when it was
 /// paused and resumed by its name.
 fn gaps_over_a_pause(host: &Host) -> anyhow::Result<(f64, f64)> {
-    let guest = Kedge::run(host.payload("ticks")).flags("--memory 16M --id ticks").start()?;
-    guest.wait_for("TICK ", 3, SOON)?;
+    let guest = Kedge::run(host.payload("counters")).flags("--memory 16M --id ticks").start()?;
+    guest.wait_for("COUNT ", 3, SOON)?;
     Kedge::new(["pause", "ticks"]).finish()?.with_status(0)?;
     // Asked twice it stands still as well.
     Kedge::new(["pause", "ticks"]).finish()?.with_status(0)?;
@@ -64,18 +64,18 @@ fn gaps_over_a_pause(host: &Host) -> anyhow::Result<(f64, f64)> {
     thread::sleep(PAUSE);
     ensure!(guest.said() == before, "the guest ran on");
     Kedge::new(["resume", "ticks"]).finish()?.with_status(0)?;
-    let ticks = before.matches("TICK ").count();
-    guest.wait_for("TICK ", ticks + 3, SOON)?;
+    let ticks = before.matches("COUNT ").count();
+    guest.wait_for("COUNT ", ticks + 3, SOON)?;
     let said = guest.terminate().map(|ended| ended.stdout)?;
     Ok((greatest_step(&said, 0)?, greatest_step(&said, 1)?))
 }
 
 /// The greatest step of the counter in this column, in seconds.
 fn greatest_step(said: &str, column: usize) -> anyhow::Result<f64> {
-    let frequency: f64 = after(said, "TICKS ")?.parse()?;
+    let frequency: f64 = after(said, "COUNTERS ")?.parse()?;
     // The last line may have been cut off.
     let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let lines = whole.lines().filter_map(|line| line.trim_end().strip_prefix("TICK "));
+    let lines = whole.lines().filter_map(|line| line.trim_end().strip_prefix("COUNT "));
     let words = lines.map(|line| line.split(' ').nth(column).context("two counters"));
     let counts = words.map(|word| Ok(word?.parse::<f64>()?)).collect::<anyhow::Result<Vec<_>>>()?;
     let steps = counts.windows(2).map(|pair| (pair[1] - pair[0]) / frequency);
@@ -104,15 +104,15 @@ fn states(host: &Host) -> Outcome {
 }
 
 fn one_name(host: &Host) -> Outcome {
-    let named = || Kedge::run(host.payload("ticks")).flags("--memory 16M --id ticks");
+    let named = || Kedge::run(host.payload("counters")).flags("--memory 16M --id ticks");
     let guest = named().start()?;
-    guest.wait_for("TICK ", 1, SOON)?;
+    guest.wait_for("COUNT ", 1, SOON)?;
     let second = named().finish()?.with_status(1)?;
     let told = "a machine with the name `ticks` runs already";
     ensure!(second.stderr.contains(told), "{}", second.stderr);
     guest.terminate()?;
     let guest = named().start()?;
-    guest.wait_for("TICK ", 1, SOON)?;
+    guest.wait_for("COUNT ", 1, SOON)?;
     guest.terminate()?;
     let gone = Kedge::new(["pause", "ticks"]).finish()?.with_status(1)?;
     ensure!(gone.stderr.contains("no machine answers at"), "{}", gone.stderr);

@@ -23,7 +23,7 @@ macro_rules! read {
 
 fn main(_: &Boot) {
     let frequency = read!("cntfrq_el0");
-    println!("TICKS {frequency}");
+    println!("COUNTERS {frequency}");
     let mut next = read!("cntvct_el0");
     loop {
         let now = read!("cntvct_el0");
@@ -31,6 +31,6 @@ fn main(_: &Boot) {
             continue;
         }
         next = now + frequency / 20;
-        println!("TICK {now} {}", read!("cntpct_el0"));
+        println!("COUNT {now} {}", read!("cntpct_el0"));
     }
 }
