@@ -1,0 +1,36 @@
+//! Saved machines: what a part of one is.
+//!
+//! Whoever has state to save keeps it in a frozen struct of its own, `…V1`, with
+//! `#[serde(deny_unknown_fields)]`, and makes a [`Part`] of it. A change is a new
+//! struct with the next version and a conversion from the one before:
+//!
+//! ```
+//! # use kedge_saved_state::{Part, StateError, Versioned};
+//! # use serde::{Deserialize, Serialize};
+//! #[derive(Serialize, Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! struct ClockV1 {
+//!     offset: u64,
+//! }
+//!
+//! impl Versioned for ClockV1 {
+//!     const KIND: &'static str = "pl031";
+//!     const VERSION: u16 = 1;
+//! }
+//!
+//! let part = Part::of(&ClockV1 { offset: 7 });
+//! assert_eq!(part.read::<ClockV1>()?.offset, 7);
+//! # Ok::<(), StateError>(())
+//! ```
+//!
+//! Saved state is input: whoever reads a part checks lengths, indices and addresses,
+//! and answers a bad one with [`StateError::field`].
+#![forbid(unsafe_code)]
+
+mod bytes;
+mod error;
+mod part;
+
+pub use bytes::Bytes;
+pub use error::StateError;
+pub use part::{Part, Versioned};
