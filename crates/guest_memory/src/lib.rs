@@ -2,12 +2,17 @@
 //! end; every other crate speaks of memory through the names here.
 #![deny(unsafe_code)]
 
+mod dirty;
 mod pages;
+mod pageset;
 
 use std::sync::Arc;
 
+pub use dirty::{DirtyPages, DirtySet, DirtySlice, RamSlice, is_tracked, put_back, take, track};
 use kedge_diag::Fix;
 pub use pages::about_to_fill;
+pub use pageset::{Extent, PageSet};
+pub use vm_memory::bitmap::BitmapSlice;
 use vm_memory::mmap::MmapRegionBuilder;
 pub use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend,
@@ -16,10 +21,10 @@ pub use vm_memory::{
 pub use vm_memory::{FileOffset, MemoryRegionAddress, MmapRegion};
 
 /// One contiguous piece of guest RAM and the host mapping behind it.
-pub type RamRegion = vm_memory::GuestRegionMmap<()>;
+pub type RamRegion = vm_memory::GuestRegionMmap<DirtyPages>;
 
 /// All of a guest's RAM. Cloning shares the mappings.
-pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+pub type GuestMemory = vm_memory::GuestMemoryMmap<DirtyPages>;
 
 /// A range of guest physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,19 +12,27 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use kedge_guest_memory::{BitmapSlice, DirtySlice};
 use kedge_ids::u64_from;
 use vm_memory::VolatileSlice;
 
-/// Bytes of guest RAM in pieces.
-#[derive(Clone, Default)]
-pub struct Buffers<'m> {
-    slices: Vec<VolatileSlice<'m>>,
+/// Bytes of guest RAM in pieces. Whatever is written to them is recorded where
+/// somebody asked for it ([`kedge_guest_memory::track`]).
+#[derive(Clone)]
+pub struct Buffers<'m, B = DirtySlice<'m>> {
+    slices: Vec<VolatileSlice<'m, B>>,
     length: usize,
 }
 
-impl<'m> Buffers<'m> {
+impl<B> Default for Buffers<'_, B> {
+    fn default() -> Self {
+        Self { slices: Vec::new(), length: 0 }
+    }
+}
+
+impl<'m, B: BitmapSlice> Buffers<'m, B> {
     /// Adds a piece at the end.
-    pub fn push(&mut self, slice: VolatileSlice<'m>) {
+    pub fn push(&mut self, slice: VolatileSlice<'m, B>) {
         // 64 bits do not overflow with pieces of memory that exists, each at
         // most 4 GiB and at most 65535 of them.
         self.length = self.length.saturating_add(slice.len());
@@ -91,7 +99,7 @@ impl<'m> Buffers<'m> {
     /// The host's, or `UnexpectedEof` where the file ends before.
     pub fn read_exact_at(self, file: impl AsFd, offset: u64) -> io::Result<()> {
         let file = file.as_fd();
-        self.move_all(offset, |iovecs, offset| {
+        self.move_all(offset, Written::Yes, |iovecs, offset| {
             // SAFETY: each address is of guest RAM that stays mapped, and valid
             // for the length with it, for 'm (the promise of `VolatileSlice`).
             unsafe { libc::preadv(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), offset) }
@@ -104,7 +112,7 @@ impl<'m> Buffers<'m> {
     /// The host's, or `UnexpectedEof` where the file takes no more.
     pub fn write_all_at(self, file: impl AsFd, offset: u64) -> io::Result<()> {
         let file = file.as_fd();
-        self.move_all(offset, |iovecs, offset| {
+        self.move_all(offset, Written::No, |iovecs, offset| {
             // SAFETY: as in `read_exact_at`.
             unsafe { libc::pwritev(file.as_raw_fd(), iovecs.as_ptr(), count(iovecs), offset) }
         })
@@ -119,7 +127,9 @@ impl<'m> Buffers<'m> {
         let iovecs = self.iovecs();
         let fd = stream.as_fd().as_raw_fd();
         // SAFETY: as in `read_exact_at`.
-        moved(unsafe { libc::readv(fd, iovecs.as_ptr(), count(&iovecs)) })
+        let filled = moved(unsafe { libc::readv(fd, iovecs.as_ptr(), count(&iovecs)) })?;
+        self.mark_written(filled);
+        Ok(filled)
     }
 
     /// Writes them, as far as it goes in one call, as a stream or datagram.
@@ -137,6 +147,7 @@ impl<'m> Buffers<'m> {
     fn move_all(
         mut self,
         mut offset: u64,
+        written: Written,
         call: impl Fn(&[libc::iovec], libc::off_t) -> isize,
     ) -> io::Result<()> {
         while !self.is_empty() {
@@ -145,7 +156,9 @@ impl<'m> Buffers<'m> {
             match moved(call(&self.iovecs(), at)) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
-                    self.split_front(count);
+                    if let (Some(front), Written::Yes) = (self.split_front(count), written) {
+                        front.mark_written(count);
+                    }
                     offset = offset.saturating_add(u64_from(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -153,6 +166,17 @@ impl<'m> Buffers<'m> {
             }
         }
         Ok(())
+    }
+
+    /// Records the first `count` bytes as written: the kernel does not.
+    fn mark_written(&self, mut count: usize) {
+        for slice in &self.slices {
+            slice.bitmap().mark_dirty(0, count.min(slice.len()));
+            count = count.saturating_sub(slice.len());
+            if count == 0 {
+                break;
+            }
+        }
     }
 
     /// The pieces as the kernel takes them; the first 1024 (`UIO_MAXIOV`).
@@ -168,6 +192,13 @@ impl<'m> Buffers<'m> {
     }
 }
 
+/// Whether a call writes to the buffers.
+#[derive(Clone, Copy)]
+enum Written {
+    Yes,
+    No,
+}
+
 fn count(iovecs: &[libc::iovec]) -> libc::c_int {
     libc::c_int::try_from(iovecs.len()).unwrap_or(libc::c_int::MAX)
 }
@@ -176,7 +207,7 @@ fn moved(returned: isize) -> io::Result<usize> {
     usize::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-impl fmt::Debug for Buffers<'_> {
+impl<B> fmt::Debug for Buffers<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes in {} pieces", self.length, self.slices.len())
     }
@@ -186,9 +217,14 @@ impl fmt::Debug for Buffers<'_> {
 mod tests {
     use std::io::{Read, Seek, Write};
 
+    use kedge_guest_memory::{
+        GuestAddress, GuestMemoryAccess as _, GuestRange, map_anonymous, take, track,
+    };
+    use vm_memory::Permissions;
+
     use super::*;
 
-    fn in_pieces<'m>(memory: &'m mut [u8], lengths: &[usize]) -> Buffers<'m> {
+    fn in_pieces<'m>(memory: &'m mut [u8], lengths: &[usize]) -> Buffers<'m, ()> {
         let all = VolatileSlice::from(memory);
         let mut buffers = Buffers::default();
         let mut at = 0;
@@ -197,6 +233,31 @@ mod tests {
             at += length;
         }
         buffers
+    }
+
+    #[test]
+    fn what_is_filled_is_recorded_as_written() {
+        let ranges = [GuestRange::new(0x1000, 0x4_0000), GuestRange::new(0x10_0000, 0x1_0000)];
+        let memory = map_anonymous(&ranges).unwrap();
+        track(&memory);
+        let mut buffers = Buffers::default();
+        for (start, length) in [(0x1000, 0x8000), (0x10_0000, 0x100)] {
+            let slices = memory.get_slices(GuestAddress(start), length, Permissions::Write);
+            slices.unwrap().for_each(|slice| buffers.push(slice.unwrap()));
+        }
+        let source = tempfile::tempfile().unwrap();
+        source.set_len(0x8100).unwrap();
+        buffers.clone().write_all_at(&source, 0).unwrap();
+        assert_eq!(take(&memory).bytes(), 0);
+
+        buffers.clone().read_exact_at(&source, 0).unwrap();
+        let page = u64_from(rustix::param::page_size());
+        assert_eq!(take(&memory).bytes(), 0x8000_u64.next_multiple_of(page) + page);
+
+        let mut source = source;
+        source.seek(io::SeekFrom::Start(0x8100 - 0x10)).unwrap();
+        buffers.read_from(&source).unwrap();
+        assert_eq!(take(&memory).bytes(), page);
     }
 
     #[test]
