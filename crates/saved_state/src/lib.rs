@@ -29,8 +29,14 @@
 
 mod bytes;
 mod error;
+mod file;
+mod header;
+mod id;
 mod part;
 
 pub use bytes::Bytes;
 pub use error::StateError;
+pub use file::{FileError, StateFile};
+pub use header::{About, Entry, Header, MemoryIdentity, Need, Region, Sample, Section};
+pub use id::{NotAnId, SnapshotId};
 pub use part::{Part, Versioned};
