@@ -32,11 +32,19 @@ mod error;
 mod file;
 mod header;
 mod id;
+mod image;
+mod pair;
 mod part;
+mod snapshot;
+#[cfg(test)]
+mod testing;
 
 pub use bytes::Bytes;
 pub use error::StateError;
 pub use file::{FileError, StateFile};
 pub use header::{About, Entry, Header, MemoryIdentity, Need, Region, Sample, Section};
 pub use id::{NotAnId, SnapshotId};
+pub use image::{Contents, Image, ImageError, ImageWriter, MemoryMap, WrittenImage};
+pub use pair::{Durability, PendingPair, PlaceError};
 pub use part::{Part, Versioned};
+pub use snapshot::{OpenError, RebaseError, Snapshot, rebase, rebased_contents};
