@@ -1,0 +1,164 @@
+//! A save that ends before its time: by SIGKILL at any moment, or at a limit of the
+//! host. A process of its own saves, over and over, where a whole snapshot stands.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::env;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use kedge_saved_state::{
+    About, Contents, Durability, Part, PendingPair, PlaceError, Region, Section, Snapshot,
+    Versioned,
+};
+use serde::{Deserialize, Serialize};
+
+const FOLDER: &str = "KEDGE_TEST_FOLDER";
+const KILLS: u64 = 200;
+const PAGE: u32 = 4096;
+const PAGES: u64 = 256;
+
+#[derive(Serialize, Deserialize)]
+struct CountV1 {
+    count: u64,
+}
+
+impl Versioned for CountV1 {
+    const KIND: &'static str = "count";
+    const VERSION: u16 = 1;
+}
+
+fn files(folder: &Path) -> (PathBuf, PathBuf) {
+    (folder.join("state"), folder.join("mem"))
+}
+
+/// Saves a snapshot whose state and whose every other page hold `count`.
+fn save(folder: &Path, count: u64) -> Result<(), PlaceError> {
+    let (state, memory) = files(folder);
+    let pair = PendingPair::create(&state, &memory, Contents::Full)?;
+    let regions = [Region { start: 0x4000_0000, size: u64::from(PAGE) * PAGES }];
+    let mut writer = pair.begin_memory(&regions, PAGE)?;
+    // One of the machine's pages differs from one snapshot to the next, so that samples
+    // hardly ever tell two apart.
+    let mut page = [0x55; 4096];
+    for number in (0..PAGES).step_by(2) {
+        if number == 100 {
+            page[..8].copy_from_slice(&count.to_le_bytes());
+        }
+        let written = writer.write(number * u64::from(PAGE), &page);
+        written.map_err(|source| pair.memory_error(source))?;
+        page.fill(0x55);
+    }
+    let written = writer.finish().map_err(|source| pair.memory_error(source))?;
+    let about = About {
+        release: "0.1.0".to_owned(),
+        architecture: "aarch64".to_owned(),
+        page_size: PAGE,
+        kernel: "6.12.38".to_owned(),
+        cpu: 0,
+        saved_at: 0,
+        machine: "{}".to_owned(),
+    };
+    let section = Section::required(Part::of(&CountV1 { count }));
+    pair.commit(&about, &written, &[section], Durability::Cached)
+}
+
+/// The count of the snapshot that is there, of state and memory.
+fn saved(folder: &Path) -> (u64, u64) {
+    let (state, memory) = files(folder);
+    let snapshot = Snapshot::open(&state, &memory).unwrap();
+    snapshot.image().verify().unwrap();
+    let mut bytes = [0; 8];
+    snapshot.image().file().read_exact_at(&mut bytes, 100 * u64::from(PAGE)).unwrap();
+    let count = snapshot.state().read_part::<CountV1>().unwrap().count;
+    (count, u64::from_le_bytes(bytes))
+}
+
+/// One of this file's tests that are no tests, run in a process of its own.
+fn process(name: &str, folder: &Path) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", name, "--ignored", "--nocapture"]).env(FOLDER, folder);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// A folder in memory, where there is one: disks would decide how many saves there are.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn folder() -> PathBuf {
+    env::var_os(FOLDER).expect("it is started by another test").into()
+}
+
+#[test]
+#[ignore = "runs until it is killed: a process for the test below"]
+fn save_over_and_over() {
+    let (first, _) = saved(&folder());
+    (first + 1..u64::MAX).for_each(|count| save(&folder(), count).unwrap());
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_a_whole_snapshot() {
+    let folder = in_memory();
+    save(folder.path(), 1).unwrap();
+    let mut last = 1;
+    for kill in 0..KILLS {
+        let mut child = process("save_over_and_over", folder.path()).spawn().unwrap();
+        // Moments that have nothing to do with how long anything takes.
+        sleep(Duration::from_micros(2000 + kill * 7919 % 12_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (state, memory) = saved(folder.path());
+        assert_eq!(state, memory, "kill {kill}");
+        assert!(state >= last, "kill {kill}");
+        last = state;
+    }
+    assert!(last > KILLS, "no snapshot was saved between two kills");
+    save(folder.path(), 0).unwrap();
+    assert_eq!(saved(folder.path()), (0, 0));
+}
+
+#[test]
+#[ignore = "a process for the test below"]
+fn save_past_a_limit() {
+    let error = save(&folder(), 2).unwrap_err();
+    fs::write(folder().join("error"), kedge_diag::report(&error)).unwrap();
+}
+
+#[test]
+fn a_disk_without_room_leaves_the_old_snapshot_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), 1).unwrap();
+    let own = process("save_past_a_limit", folder.path());
+    // The limit stands for a full disk: the host refuses a write in the middle.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]);
+    let status = shell.arg(own.get_program()).args(own.get_args()).env(FOLDER, folder.path());
+    assert!(status.stdout(Stdio::null()).status().unwrap().success());
+
+    let error = fs::read_to_string(folder.path().join("error")).unwrap();
+    assert!(error.contains("mem.saving cannot be written"), "{error}");
+    fs::remove_file(folder.path().join("error")).unwrap();
+    let mut names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["mem", "state"]);
+    assert_eq!(saved(folder.path()), (1, 1));
+}
+
+#[test]
+fn a_snapshot_can_be_read_while_the_next_is_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), 1).unwrap();
+    let (state, memory) = files(folder.path());
+    let old = Snapshot::open(&state, &memory).unwrap();
+    save(folder.path(), 2).unwrap();
+    old.image().verify().unwrap();
+    let mapped: File = old.image().file().try_clone().unwrap();
+    assert_eq!(mapped.metadata().unwrap().len(), u64::from(PAGE) * PAGES);
+}
