@@ -2,14 +2,19 @@
 //! end; every other crate speaks of memory through the names here.
 #![deny(unsafe_code)]
 
+mod contents;
 mod dirty;
+mod pagemap;
 mod pages;
 mod pageset;
 
+use std::fs::File;
 use std::sync::Arc;
 
+pub use contents::{ReadOutError, read_all, read_dirty};
 pub use dirty::{DirtyPages, DirtySet, DirtySlice, RamSlice, is_tracked, put_back, take, track};
 use kedge_diag::Fix;
+pub use pagemap::{Pagemap, backed};
 pub use pages::about_to_fill;
 pub use pageset::{Extent, PageSet};
 pub use vm_memory::bitmap::BitmapSlice;
@@ -60,6 +65,17 @@ pub enum MapError {
         /// What the host said.
         source: std::io::Error,
     },
+    /// The file does not have that much.
+    #[error("the memory file has {length} bytes, and the guest's memory has {needed}")]
+    Short {
+        /// The file's length in bytes.
+        length: u64,
+        /// The guest's memory in bytes.
+        needed: u64,
+    },
+    /// The host cannot tell how long the file is.
+    #[error("the memory file cannot be read")]
+    File(#[source] std::io::Error),
     /// Two regions overlap, or one wraps the address space.
     #[error("guest memory at {start:#x} overlaps other guest memory or ends past 2^64")]
     Layout {
@@ -74,7 +90,10 @@ impl Fix for MapError {
             Self::Map { .. } => {
                 Some("ask for less memory, or raise the limits (ulimit -v, cgroup)".to_owned())
             }
-            Self::Layout { .. } => None,
+            Self::Short { .. } => {
+                Some("name the memory file that was saved with the state file".to_owned())
+            }
+            Self::File(_) | Self::Layout { .. } => None,
         }
     }
 }
@@ -85,10 +104,39 @@ impl Fix for MapError {
 /// # Errors
 /// The host refuses a mapping, or the ranges overlap.
 pub fn map_anonymous(ranges: &[GuestRange]) -> Result<GuestMemory, MapError> {
+    let region = |range: &GuestRange| map_region(range, None).map(Arc::new);
+    collect(ranges, ranges.iter().map(region).collect::<Result<_, _>>()?)
+}
+
+/// Maps `file` for `ranges`, one after the other. Nothing is read before the guest
+/// touches it, and nothing that the guest writes reaches the file: a page that is
+/// written to is copied first, and any number of guests can run from one file.
+///
+/// Whoever shortens the file takes pages away from under the guest: the kernel raises
+/// SIGBUS in who touches them.
+///
+/// # Errors
+/// The file is shorter than the ranges, the host refuses a mapping, or the ranges
+/// overlap.
+pub fn map_file_private(ranges: &[GuestRange], file: &Arc<File>) -> Result<GuestMemory, MapError> {
+    let length = file.metadata().map_err(MapError::File)?.len();
+    let mut offset = 0_u64;
     let mut regions = Vec::with_capacity(ranges.len());
     for range in ranges {
-        regions.push(Arc::new(map_region(range)?));
+        let start = range.start.0;
+        let end = offset.checked_add(range.size).ok_or(MapError::Layout { start })?;
+        if end > length {
+            let needed = ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.size));
+            return Err(MapError::Short { length, needed });
+        }
+        let from = FileOffset::from_arc(Arc::clone(file), offset);
+        regions.push(Arc::new(map_region(range, Some(from))?));
+        offset = end;
     }
+    collect(ranges, regions)
+}
+
+fn collect(ranges: &[GuestRange], regions: Vec<Arc<RamRegion>>) -> Result<GuestMemory, MapError> {
     let start = ranges.first().map_or(0, |range| range.start.0);
     GuestMemory::from_arc_regions(regions).map_err(|_| MapError::Layout { start })
 }
@@ -99,15 +147,18 @@ pub fn regions(memory: &GuestMemory) -> Vec<Arc<RamRegion>> {
     memory.iter().filter_map(shared).map(Arc::new).collect()
 }
 
-fn map_region(range: &GuestRange) -> Result<RamRegion, MapError> {
+fn map_region(range: &GuestRange, file: Option<FileOffset>) -> Result<RamRegion, MapError> {
     let (start, size) = (range.start.0, range.size);
     let refused = |source| MapError::Map { start, size, source };
     let length = usize::try_from(size).map_err(|_| MapError::Layout { start })?;
-    let mapping = MmapRegionBuilder::new(length)
+    let private = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+    let mut mapping = MmapRegionBuilder::new(length)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-        .build()
-        .map_err(|error| refused(std::io::Error::other(error)))?;
+        .with_mmap_flags(private | libc::MAP_ANONYMOUS);
+    if let Some(file) = file {
+        mapping = mapping.with_mmap_flags(private).with_file_offset(file);
+    }
+    let mapping = mapping.build().map_err(|error| refused(std::io::Error::other(error)))?;
     RamRegion::new(mapping, range.start).ok_or(MapError::Layout { start })
 }
 
