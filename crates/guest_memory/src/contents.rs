@@ -1,43 +1,56 @@
-//! Reading guest RAM out, for a memory file: region after region, in order, and only
+//! Taking guest RAM out, for a memory file: region after region, in order, and only
 //! what can be anything but zero.
 //!
 //! Pages that were never touched are not read: reading would give the process a page
 //! for each. Pages of a memory file that the guest only read, or never touched, come
 //! from the file.
+//!
+//! There are two ways. [`read_all`] and [`read_dirty`] copy, for who looks at every
+//! byte, to make checksums; [`write_all`] and [`write_dirty`] write to a file straight
+//! from guest RAM, which is all that speed asks for.
+//!
+//! Nobody may write to the memory meanwhile: what is taken is not of one moment
+//! otherwise.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use kedge_ids::usize_from;
+use kedge_ids::{u64_from, usize_from};
 use vm_memory::{Bytes as _, GuestMemoryBackend as _, GuestMemoryRegion as _, MemoryRegionAddress};
 
 use crate::pagemap::{all, backed};
-use crate::{DirtySet, Extent, GuestMemory, PageSet, Pagemap, RamRegion};
+use crate::zeroes::is_zero;
+use crate::{DirtySet, Extent, GuestMemory, PageSet, Pagemap, RamRegion, RamSlice};
 
 /// Bytes that are copied at once: a file system takes them in few calls, and a CPU's
 /// second-level cache holds them.
 const PIECE: u64 = 256 << 10;
 
-/// Why guest RAM could not be read out.
+/// Why guest RAM could not be taken out.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadOutError {
+pub enum TakeOutError {
     /// The host does not tell which pages there are.
     #[error("the host does not tell which pages of guest memory are in use")]
     Pages(#[source] io::Error),
     /// The memory file that the guest runs from cannot be read.
     #[error("the memory file that the guest runs from cannot be read")]
     File(#[source] io::Error),
-    /// Whoever takes the pages does not.
+    /// Whoever takes the pages does not, or the file does not.
     #[error("guest memory cannot be written out")]
     Sink(#[source] io::Error),
 }
 
-impl kedge_diag::Fix for ReadOutError {
+impl kedge_diag::Fix for TakeOutError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::File(_) => Some(
                 "leave the memory files of snapshots alone while guests run from them".to_owned(),
             ),
+            Self::Sink(source) if source.kind() == io::ErrorKind::StorageFull => {
+                Some("make room, or save to another disk".to_owned())
+            }
             Self::Pages(_) | Self::Sink(_) => None,
         }
     }
@@ -46,22 +59,14 @@ impl kedge_diag::Fix for ReadOutError {
 /// Gives `sink` all of `memory` that can be anything but zero: whole pages and their
 /// offset in a memory file, in order. Where `pagemap` is not at hand, that is all.
 ///
-/// Nobody may write to `memory` meanwhile: what is read is not of one moment otherwise.
-///
 /// # Errors
 /// The host does not tell or read, or `sink` fails.
 pub fn read_all(
     memory: &GuestMemory,
     pagemap: Option<&Pagemap>,
-    mut sink: impl FnMut(u64, &[u8]) -> io::Result<()>,
-) -> Result<(), ReadOutError> {
-    each_region(memory, |region, copy| {
-        let touched = pagemap.map_or_else(|| Ok(all(region)), |pagemap| pagemap.touched(region));
-        let touched = touched.map_err(ReadOutError::Pages)?;
-        let mut file = backed(region).map_err(ReadOutError::Pages)?;
-        touched.extents().for_each(|extent| file.remove(extent));
-        copy.pages(&touched, &file, &mut sink)
-    })
+    sink: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> Result<(), TakeOutError> {
+    take_all(memory, pagemap, &mut Copies { sink, buffer: buffer() })
 }
 
 /// Gives `sink` the pages of `dirty`, and their offset in a memory file, in order.
@@ -71,91 +76,216 @@ pub fn read_all(
 pub fn read_dirty(
     memory: &GuestMemory,
     dirty: &DirtySet,
-    mut sink: impl FnMut(u64, &[u8]) -> io::Result<()>,
-) -> Result<(), ReadOutError> {
-    let mut regions = dirty.regions().iter();
-    each_region(memory, |region, copy| match regions.next() {
-        Some(pages) => copy.pages(pages, &PageSet::new(region.len()), &mut sink),
-        None => Ok(()),
-    })
+    sink: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> Result<(), TakeOutError> {
+    take_dirty(memory, dirty, &mut Copies { sink, buffer: buffer() })
 }
 
-fn each_region(
+/// Writes all of `memory` that is not zero to the memory file `to`, which has only holes.
+/// `written` hears of every extent of it, in order.
+///
+/// # Errors
+/// The host does not tell, read or write.
+pub fn write_all(
     memory: &GuestMemory,
-    mut read: impl FnMut(&RamRegion, &mut Copy<'_>) -> Result<(), ReadOutError>,
-) -> Result<(), ReadOutError> {
-    let mut buffer = vec![0; usize_from(PIECE)];
+    pagemap: Option<&Pagemap>,
+    to: &File,
+    written: impl FnMut(Range<u64>),
+) -> Result<(), TakeOutError> {
+    take_all(memory, pagemap, &mut Writes { to, written, keeps: holds_data })
+}
+
+/// Writes the pages of `dirty`, zero or not, to the memory file `to`. `written` hears of
+/// every extent of it, in order.
+///
+/// # Errors
+/// The host does not write.
+pub fn write_dirty(
+    memory: &GuestMemory,
+    dirty: &DirtySet,
+    to: &File,
+    written: impl FnMut(Range<u64>),
+) -> Result<(), TakeOutError> {
+    take_dirty(memory, dirty, &mut Writes { to, written, keeps: any })
+}
+
+fn take_all(
+    memory: &GuestMemory,
+    pagemap: Option<&Pagemap>,
+    taker: &mut impl Taker,
+) -> Result<(), TakeOutError> {
     let mut offset = 0;
     for region in memory.iter() {
-        read(region, &mut Copy { region, offset, buffer: &mut buffer })?;
+        let touched = pagemap.map_or_else(|| Ok(all(region)), |pagemap| pagemap.touched(region));
+        let touched = touched.map_err(TakeOutError::Pages)?;
+        let mut file = backed(region).map_err(TakeOutError::Pages)?;
+        touched.extents().for_each(|extent| file.remove(extent));
+        take_region(region, offset, [&touched, &file], taker)?;
         offset += region.len();
     }
     Ok(())
 }
 
-/// A region on its way out.
-struct Copy<'c> {
-    region: &'c RamRegion,
-    /// Where the region begins in a memory file.
-    offset: u64,
-    buffer: &'c mut [u8],
+fn take_dirty(
+    memory: &GuestMemory,
+    dirty: &DirtySet,
+    taker: &mut impl Taker,
+) -> Result<(), TakeOutError> {
+    let mut offset = 0;
+    for (region, pages) in memory.iter().zip(dirty.regions()) {
+        take_region(region, offset, [pages, &PageSet::new(region.len())], taker)?;
+        offset += region.len();
+    }
+    Ok(())
 }
 
-impl Copy<'_> {
-    /// Hands on the pages of `memory` and those of `file`, which no two of are the same,
-    /// in order.
-    fn pages(
-        &mut self,
-        memory: &PageSet,
-        file: &PageSet,
-        sink: &mut impl FnMut(u64, &[u8]) -> io::Result<()>,
-    ) -> Result<(), ReadOutError> {
-        let mut memory = memory.extents().peekable();
-        let mut file = file.extents().peekable();
-        loop {
-            let next_of_file = file.peek().map_or(u64::MAX, |extent| extent.start);
-            if let Some(extent) = memory.next_if(|extent| extent.start < next_of_file) {
-                self.extent(extent, sink, Self::read_memory)?;
-            } else if let Some(extent) = file.next() {
-                self.extent(extent, sink, Self::read_file)?;
-            } else {
-                return Ok(());
-            }
+/// Takes the pages that are in memory and those that are in the file behind it, which no
+/// two of are the same, in order.
+fn take_region(
+    region: &RamRegion,
+    offset: u64,
+    [memory, file]: [&PageSet; 2],
+    taker: &mut impl Taker,
+) -> Result<(), TakeOutError> {
+    let mut memory = memory.extents().peekable();
+    let mut file = file.extents().peekable();
+    loop {
+        let next_of_file = file.peek().map_or(u64::MAX, |extent| extent.start);
+        if let Some(extent) = memory.next_if(|extent| extent.start < next_of_file) {
+            check_backing(region).map_err(TakeOutError::File)?;
+            taker.memory(offset + extent.start, &slice(region, extent)?)?;
+        } else if let Some(extent) = file.next() {
+            let Some(backing) = region.get_mmap().file_offset().cloned() else { return Ok(()) };
+            let at = backing.start() + extent.start..backing.start() + extent.end();
+            taker.file(offset + extent.start, backing.file(), at)?;
+        } else {
+            return Ok(());
         }
     }
+}
 
-    fn extent(
-        &mut self,
-        extent: Extent,
-        sink: &mut impl FnMut(u64, &[u8]) -> io::Result<()>,
-        read: fn(&RamRegion, u64, &mut [u8]) -> io::Result<()>,
-    ) -> Result<(), ReadOutError> {
-        let mut at = extent.start;
-        while at < extent.end() {
-            let length = PIECE.min(extent.end() - at);
-            let bytes = &mut self.buffer[..usize_from(length)];
-            read(self.region, at, bytes).map_err(ReadOutError::File)?;
-            sink(self.offset + at, bytes).map_err(ReadOutError::Sink)?;
-            at += length;
+/// A page past the file's end is gone even if it was written to. What is cut off between
+/// this and the access is for who handles SIGBUS.
+fn check_backing(region: &RamRegion) -> io::Result<()> {
+    let mapping = region.get_mmap();
+    let Some(backing) = mapping.file_offset() else { return Ok(()) };
+    if backing.file().metadata()?.len() < backing.start() + region.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
+}
+
+fn slice(region: &RamRegion, extent: Extent) -> Result<RamSlice<'_>, TakeOutError> {
+    let length = usize_from(extent.length);
+    let slice = region.get_slice(MemoryRegionAddress(extent.start), length);
+    slice.map_err(|error| TakeOutError::Pages(io::Error::other(error)))
+}
+
+fn buffer() -> Vec<u8> {
+    vec![0; usize_from(PIECE)]
+}
+
+/// Who takes guest RAM.
+trait Taker {
+    /// Takes pages that are in memory; `offset` is theirs in the memory file.
+    fn memory(&mut self, offset: u64, pages: &RamSlice<'_>) -> Result<(), TakeOutError>;
+
+    /// Takes pages that `file` has in the range `at`.
+    fn file(&mut self, offset: u64, file: &File, at: Range<u64>) -> Result<(), TakeOutError>;
+}
+
+/// Copies, for a sink that looks at the bytes.
+struct Copies<S> {
+    sink: S,
+    buffer: Vec<u8>,
+}
+
+impl<S: FnMut(u64, &[u8]) -> io::Result<()>> Taker for Copies<S> {
+    fn memory(&mut self, mut offset: u64, pages: &RamSlice<'_>) -> Result<(), TakeOutError> {
+        let mut rest = *pages;
+        while !rest.is_empty() {
+            let copied = rest.copy_to(&mut self.buffer);
+            (self.sink)(offset, &self.buffer[..copied]).map_err(TakeOutError::Sink)?;
+            rest = rest.offset(copied).map_err(|e| TakeOutError::Pages(io::Error::other(e)))?;
+            offset += u64_from(copied);
         }
         Ok(())
     }
 
-    fn read_memory(region: &RamRegion, at: u64, to: &mut [u8]) -> io::Result<()> {
-        if let Some(backing) = region.get_mmap().file_offset() {
-            // A page past the file's end is gone even if it was written to. What is cut
-            // off between this and the copy is for who handles SIGBUS.
-            let needed = backing.start() + region.len();
-            if backing.file().metadata()?.len() < needed {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+    fn file(&mut self, offset: u64, file: &File, at: Range<u64>) -> Result<(), TakeOutError> {
+        each_piece(&mut self.buffer, offset, file, at, &mut self.sink)
+    }
+}
+
+/// Writes to a file, straight from where the pages are.
+struct Writes<'f, W> {
+    to: &'f File,
+    /// Hears of what was written.
+    written: W,
+    /// Whether a page is written.
+    keeps: fn(&RamSlice<'_>) -> bool,
+}
+
+impl<W: FnMut(Range<u64>)> Taker for Writes<'_, W> {
+    fn memory(&mut self, offset: u64, pages: &RamSlice<'_>) -> Result<(), TakeOutError> {
+        let page = rustix::param::page_size();
+        let count = pages.len() / page;
+        let keeps = |number: usize| {
+            pages.subslice(number * page, page).is_ok_and(|page| (self.keeps)(&page))
+        };
+        let mut at = 0;
+        while let Some(first) = (at..count).find(|&number| keeps(number)) {
+            let behind = (first..count).find(|&number| !keeps(number)).unwrap_or(count);
+            let run = pages.subslice(first * page, (behind - first) * page);
+            let run = run.map_err(|error| TakeOutError::Pages(io::Error::other(error)))?;
+            let start = offset + u64_from(first * page);
+            write_slice(self.to, start, &run).map_err(TakeOutError::Sink)?;
+            (self.written)(start..start + u64_from(run.len()));
+            at = behind;
         }
-        region.read_slice(to, MemoryRegionAddress(at)).map_err(io::Error::other)
+        Ok(())
     }
 
-    fn read_file(region: &RamRegion, at: u64, to: &mut [u8]) -> io::Result<()> {
-        let mapping = region.get_mmap();
-        let backing = mapping.file_offset().ok_or(io::ErrorKind::NotFound)?;
-        backing.file().read_exact_at(to, backing.start() + at)
+    fn file(&mut self, offset: u64, file: &File, at: Range<u64>) -> Result<(), TakeOutError> {
+        each_piece(&mut buffer(), offset, file, at, &mut |offset, bytes| {
+            self.to.write_all_at(bytes, offset)?;
+            (self.written)(offset..offset + u64_from(bytes.len()));
+            Ok(())
+        })
     }
+}
+
+fn holds_data(page: &RamSlice<'_>) -> bool {
+    !is_zero(page)
+}
+
+fn any(_: &RamSlice<'_>) -> bool {
+    true
+}
+
+fn write_slice(mut to: &File, offset: u64, pages: &RamSlice<'_>) -> io::Result<()> {
+    to.seek(SeekFrom::Start(offset))?;
+    // The kernel reads guest RAM itself: a page that is gone is an error, no signal.
+    pages.write_all_volatile_to(0, &mut to, pages.len()).map_err(|error| match error {
+        vm_memory::VolatileMemoryError::IOError(error) => error,
+        error => io::Error::other(error),
+    })
+}
+
+fn each_piece(
+    buffer: &mut [u8],
+    mut offset: u64,
+    file: &File,
+    mut at: Range<u64>,
+    sink: &mut impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> Result<(), TakeOutError> {
+    while !at.is_empty() {
+        let length = u64_from(buffer.len()).min(at.end - at.start);
+        let bytes = &mut buffer[..usize_from(length)];
+        file.read_exact_at(bytes, at.start).map_err(TakeOutError::File)?;
+        sink(offset, bytes).map_err(TakeOutError::Sink)?;
+        offset += length;
+        at.start += length;
+    }
+    Ok(())
 }

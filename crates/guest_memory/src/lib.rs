@@ -7,11 +7,12 @@ mod dirty;
 mod pagemap;
 mod pages;
 mod pageset;
+mod zeroes;
 
 use std::fs::File;
 use std::sync::Arc;
 
-pub use contents::{ReadOutError, read_all, read_dirty};
+pub use contents::{TakeOutError, read_all, read_dirty, write_all, write_dirty};
 pub use dirty::{DirtyPages, DirtySet, DirtySlice, RamSlice, is_tracked, put_back, take, track};
 use kedge_diag::Fix;
 pub use pagemap::{Pagemap, backed};

@@ -7,8 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use kedge_guest_memory::{
-    Bytes, Extent, GuestAddress, GuestMemory, GuestRange, MapError, PageSet, Pagemap, ReadOutError,
-    backed, map_anonymous, map_file_private, read_all, read_dirty, regions, take, track,
+    Bytes, Extent, GuestAddress, GuestMemory, GuestRange, MapError, PageSet, Pagemap, TakeOutError,
+    backed, map_anonymous, map_file_private, read_all, read_dirty, regions, take, track, write_all,
+    write_dirty,
 };
 use kedge_ids::u64_from;
 
@@ -168,6 +169,61 @@ fn written_pages_alone_are_read_out_for_a_difference() {
     assert_eq!(offsets, [(2, 2, 1), (PAGES + 2, 0, 1)]);
 }
 
+/// What a memory file holds: each page's number and first byte, but for zeroes.
+fn held(file: &File) -> Vec<(u64, u8)> {
+    let mut byte = [0];
+    let mut first = |number: u64| {
+        file.read_exact_at(&mut byte, number * page()).unwrap();
+        (number, byte[0])
+    };
+    (0..PAGES + 8).map(&mut first).filter(|&(_, byte)| byte != 0).collect()
+}
+
+#[test]
+fn memory_is_written_to_a_file_but_for_zeroes() {
+    let from = memory_file(&[(1, 5), (2, 6), (30, 9), (PAGES, 4)]);
+    let memory = map_file_private(&ranges(), &from).unwrap();
+    for (number, byte) in [(2, 7), (3, 0), (4, 1), (5, 0), (40, 8), (41, 8)] {
+        write(&memory, number, byte);
+    }
+    let to = memory_file(&[]);
+    let mut written = Vec::new();
+    write_all(&memory, Some(&Pagemap::open().unwrap()), &to, |extent| {
+        written.push((extent.start / page(), extent.end / page()));
+    })
+    .unwrap();
+    let expected = [(1, 5), (2, 7), (4, 1), (30, 9), (40, 8), (41, 8), (PAGES, 4)];
+    assert_eq!(held(&to), expected);
+    assert!(written.is_sorted_by(|before, next| before.1 <= next.0));
+    assert!(expected.iter().all(|(n, _)| written.iter().any(|(s, e)| (s..e).contains(&n))));
+    assert!(written.contains(&(40, 42)) && written.contains(&(4, 5)));
+}
+
+#[test]
+fn a_difference_is_written_with_its_zeroes() {
+    let memory = map_anonymous(&ranges()).unwrap();
+    write(&memory, 1, 1);
+    track(&memory);
+    write(&memory, 2, 2);
+    write(&memory, 3, 0);
+    let (to, mut written) = (memory_file(&[]), Vec::new());
+    write_dirty(&memory, &take(&memory), &to, |extent| written.push(extent)).unwrap();
+    assert_eq!(held(&to), [(2, 2)]);
+    assert_eq!(written, std::slice::from_ref(&(2 * page()..4 * page())));
+}
+
+#[test]
+fn a_file_that_takes_no_more_is_an_error_of_the_sink() {
+    let memory = map_anonymous(&ranges()).unwrap();
+    write(&memory, 1, 1);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let refused = write_all(&memory, Some(&Pagemap::open().unwrap()), &full, |_| ());
+    assert!(matches!(
+        refused,
+        Err(TakeOutError::Sink(error)) if error.kind() == std::io::ErrorKind::StorageFull
+    ));
+}
+
 #[test]
 fn a_file_too_short_is_refused() {
     let file = memory_file(&[]);
@@ -186,7 +242,7 @@ fn a_file_shortened_under_a_guest_is_an_error_of_reading_out() {
         calls += 1;
         file.set_len(0)
     });
-    assert!(matches!(refused, Err(ReadOutError::File(_))));
+    assert!(matches!(refused, Err(TakeOutError::File(_))));
     assert_eq!(calls, 1);
 }
 
@@ -200,6 +256,6 @@ fn the_sinks_failure_ends_the_reading() {
         calls += 1;
         Err(std::io::ErrorKind::StorageFull.into())
     });
-    assert!(matches!(refused, Err(ReadOutError::Sink(_))));
+    assert!(matches!(refused, Err(TakeOutError::Sink(_))));
     assert_eq!(calls, 1);
 }

@@ -185,7 +185,7 @@ impl PendingPair {
         memory: &WrittenImage,
         sections: &[Section],
     ) -> Result<(), PlaceError> {
-        let sections = [sections, &memory.sections].concat();
+        let sections = [sections, memory.sections.as_slice()].concat();
         let mut to = BufWriter::new(&self.state.file);
         StateFile::write(&mut to, about, &memory.identity, &sections)
             .and_then(|()| to.flush())

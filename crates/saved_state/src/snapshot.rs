@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kedge_diag::Fix;
 
-use crate::image::{MergeError, merge};
+use crate::image::{MEMORY_KINDS, MergeError, merge};
 use crate::pair::kept_memory;
 use crate::{
     Contents, Durability, FileError, Image, ImageError, PendingPair, PlaceError, Section,
@@ -186,7 +186,8 @@ pub fn rebased_contents(
 }
 
 /// Merges a chain of snapshots, each the difference to the one before it, into one: the
-/// state of the last with the memory of all. Every checksum is verified on the way.
+/// state of the last with the memory of all. Every checksum there is is verified on the
+/// way, and the merged snapshot has them all.
 /// `to` was created for [`rebased_contents`].
 ///
 /// # Errors
@@ -201,7 +202,10 @@ pub fn rebase(
     let images: Vec<_> =
         [base].into_iter().chain(differences).map(|snapshot| &snapshot.image).collect();
     for (index, image) in images.iter().enumerate() {
-        image.verify().map_err(|source| RebaseError::Memory { index, source })?;
+        match image.verify() {
+            Ok(()) | Err(ImageError::Unchecked) => {}
+            Err(source) => return Err(RebaseError::Memory { index, source }),
+        }
     }
     let last = &differences.last().unwrap_or(base).state;
     let about = &last.header().about;
@@ -211,9 +215,7 @@ pub fn rebase(
         MergeError::Write(source) => to.memory_error(source).into(),
     })?;
     let written = writer.finish().map_err(|source| to.memory_error(source))?;
-    let is_ours = |section: &&Section| {
-        written.sections.iter().all(|ours| ours.part.kind != section.part.kind)
-    };
+    let is_ours = |section: &&Section| !MEMORY_KINDS.contains(&section.part.kind.as_str());
     let sections: Vec<_> = last.sections().iter().filter(is_ours).cloned().collect();
     Ok(to.commit(about, &written, &sections, durability)?)
 }

@@ -48,7 +48,7 @@ fn format_1_is_read() {
         Snapshot::open(&resource("format-1.state"), &resource("format-1.memory")).unwrap();
     assert_eq!(snapshot.state().read_part::<SampleV1>().unwrap(), sample());
     snapshot.image().verify().unwrap();
-    assert_eq!(snapshot.image().map().extents(), [0x1000..0x2000, 0x4000..0x6000]);
+    assert_eq!(snapshot.image().map().unwrap().extents(), [0x1000..0x2000, 0x4000..0x6000]);
 }
 
 fn header() -> Header {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::map::{ChecksumsV1, MemoryMap, MemoryMapV1};
 use super::{CHUNK, is_zero};
-use crate::{FileError, MemoryIdentity, StateError, StateFile, Versioned};
+use crate::{FileError, MemoryIdentity, Part, StateError, StateFile, Versioned};
 
 /// Why a memory file cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,9 @@ pub enum ImageError {
         /// The data's offset in the file.
         offset: u64,
     },
+    /// It was saved without checksums.
+    #[error("it was saved without checksums")]
+    Unchecked,
     /// The state file does not tell where it has data, or its checksums.
     #[error("the state file does not describe it")]
     State(#[from] FileError),
@@ -61,6 +64,7 @@ impl Fix for ImageError {
         let text = match self {
             Self::State(source) => return source.fix(),
             Self::Read(_) => return None,
+            Self::Unchecked => "save snapshots that are to be verified with checksums",
             Self::Length { .. } | Self::Changed { .. } => {
                 "name the memory file that was saved with the state file; a machine that runs \
                  from a snapshot never changes it, but whatever else does spoils it"
@@ -79,9 +83,10 @@ impl Fix for ImageError {
 pub struct Image {
     file: File,
     identity: MemoryIdentity,
-    map: MemoryMap,
+    /// As the state file has it: a load has no use for it, and it can be long.
+    map: Part,
     /// As the state file has them, if it has them.
-    checksums: Option<ChecksumsV1>,
+    checksums: Option<Part>,
 }
 
 impl Image {
@@ -89,16 +94,13 @@ impl Image {
     /// however large the memory is.
     ///
     /// # Errors
-    /// It is another, or the state file's description of it cannot be.
+    /// It is another, or the state file does not describe it.
     pub fn open(file: File, state: &StateFile) -> Result<Self, ImageError> {
         let identity = state.header().memory.clone();
         check_identity(&file, &identity, state.header().about.page_size)?;
-        let saved: MemoryMapV1 = state.read_part()?;
-        let map = MemoryMap::from_saved(&saved, identity.length).map_err(FileError::from)?;
-        let checksums = match state.find(ChecksumsV1::KIND, "") {
-            Some(part) => Some(part.read::<ChecksumsV1>().map_err(FileError::from)?),
-            None => None,
-        };
+        let missing = || FileError::Missing { kind: MemoryMapV1::KIND, instance: String::new() };
+        let map = state.find(MemoryMapV1::KIND, "").ok_or_else(missing)?.clone();
+        let checksums = state.find(ChecksumsV1::KIND, "").cloned();
         Ok(Self { file, identity, map, checksums })
     }
 
@@ -113,8 +115,13 @@ impl Image {
     }
 
     /// Where it has data.
-    pub fn map(&self) -> &MemoryMap {
-        &self.map
+    ///
+    /// # Errors
+    /// The state file's map of it cannot be.
+    pub fn map(&self) -> Result<MemoryMap, ImageError> {
+        let saved = self.map.read::<MemoryMapV1>();
+        let map = saved.and_then(|saved| MemoryMap::from_saved(&saved, self.identity.length));
+        Ok(map.map_err(FileError::from)?)
     }
 
     /// Reads all of its data and holds it against the checksums.
@@ -122,10 +129,11 @@ impl Image {
     /// # Errors
     /// It is damaged, cannot be read, or was saved without checksums.
     pub fn verify(&self) -> Result<(), ImageError> {
-        let missing = FileError::Missing { kind: ChecksumsV1::KIND, instance: String::new() };
-        let saved = self.checksums.as_ref().ok_or(missing)?;
-        let expected = checksums(saved, self.identity.length).map_err(FileError::from)?;
-        let mut extents = self.map.extents();
+        let saved = self.checksums.as_ref().ok_or(ImageError::Unchecked)?;
+        let saved = saved.read::<ChecksumsV1>().map_err(FileError::from)?;
+        let expected = checksums(&saved, self.identity.length).map_err(FileError::from)?;
+        let map = self.map()?;
+        let mut extents = map.extents();
         let mut buffer = vec![0; usize_from(CHUNK)];
         for (start, expected) in (0_u64..).step_by(usize_from(saved.chunk)).zip(expected) {
             let end = start.saturating_add(saved.chunk).min(self.identity.length);
@@ -144,7 +152,7 @@ impl Image {
                 return Err(ImageError::Damaged { start, end });
             }
         }
-        self.verify_gaps(&mut buffer)
+        self.verify_gaps(&map, &mut buffer)
     }
 
     /// Reads `extent` in pieces that fit in `buffer`.
@@ -166,8 +174,8 @@ impl Image {
     }
 
     /// Nothing may be where the snapshot has nothing: a restored guest would read it.
-    fn verify_gaps(&self, buffer: &mut [u8]) -> Result<(), ImageError> {
-        for gap in self.map.gaps(self.identity.length) {
+    fn verify_gaps(&self, map: &MemoryMap, buffer: &mut [u8]) -> Result<(), ImageError> {
+        for gap in map.gaps(self.identity.length) {
             let mut at = gap.start;
             while let Some(data) = data_from(&self.file, at, gap.end).map_err(ImageError::Read)? {
                 at = data.end;

@@ -25,10 +25,11 @@ struct Piece {
 
 /// Writes `images` to `to`, each over those before it.
 pub(crate) fn merge(images: &[&Image], to: &mut ImageWriter<'_>) -> Result<(), MergeError> {
-    let pieces = images
-        .iter()
-        .enumerate()
-        .fold(Vec::new(), |below, (index, image)| overlay(below, image.map(), index));
+    let mut pieces = Vec::new();
+    for (index, image) in images.iter().enumerate() {
+        let map = image.map().map_err(|source| MergeError::Read { index, source })?;
+        pieces = overlay(pieces, &map, index);
+    }
     let mut buffer = vec![0; usize_from(CHUNK)];
     for Piece { extent, image: index } in pieces {
         let mut written = Ok(());

@@ -13,6 +13,11 @@ pub use map::MemoryMap;
 pub(crate) use merge::{MergeError, merge};
 pub use writer::{Contents, ImageWriter, WrittenImage};
 
+use crate::Versioned as _;
+
+/// The sections that describe a memory file.
+pub(crate) const MEMORY_KINDS: [&str; 2] = [map::MemoryMapV1::KIND, map::ChecksumsV1::KIND];
+
 /// How many bytes of a memory file one checksum is for.
 const CHUNK: u64 = 1 << 20;
 

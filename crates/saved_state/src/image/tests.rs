@@ -8,8 +8,8 @@ use kedge_ids::u64_from;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{Files, PAGE, PAGES, pages, regions};
-use crate::{Snapshot, SnapshotId};
+use crate::testing::{Files, PAGE, PAGES, about, pages, regions};
+use crate::{Durability, Snapshot, SnapshotId};
 
 fn saved(folder: &Path) -> (Files, Snapshot) {
     let files = Files::new(folder, "a");
@@ -31,7 +31,7 @@ fn a_full_image_has_holes_where_memory_is_zero() {
     let folder = tempfile::tempdir().unwrap();
     let (files, snapshot) = saved(folder.path());
     let extents = [at(1)..at(3), at(5)..at(6), at(100)..at(500), at(599)..at(600)];
-    assert_eq!(snapshot.image().map().extents(), extents);
+    assert_eq!(snapshot.image().map().unwrap().extents(), extents);
     let metadata = fs::metadata(&files.memory).unwrap();
     assert_eq!(metadata.len(), at(PAGES));
     assert!(metadata.blocks() * 512 < at(450));
@@ -43,7 +43,7 @@ fn a_difference_has_pages_of_zeroes() {
     let files = Files::new(folder.path(), "d");
     let of = SnapshotId::new(7);
     let snapshot = files.save(Contents::Difference { of }, &[(1..3, 0), (5..6, 1)]);
-    assert_eq!(snapshot.image().map().extents(), [at(1)..at(3), at(5)..at(6)]);
+    assert_eq!(snapshot.image().map().unwrap().extents(), [at(1)..at(3), at(5)..at(6)]);
     assert_eq!(snapshot.contents(), Contents::Difference { of });
     snapshot.image().verify().unwrap();
 }
@@ -52,7 +52,7 @@ fn a_difference_has_pages_of_zeroes() {
 fn untouched_memory_is_an_image() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = Files::new(folder.path(), "z").save(Contents::Full, &[(0..PAGES, 0)]);
-    assert_eq!(snapshot.image().map().extents(), []);
+    assert_eq!(snapshot.image().map().unwrap().extents(), []);
     snapshot.image().verify().unwrap();
 }
 
@@ -67,9 +67,9 @@ fn samples_are_data_and_spread() {
     let folder = tempfile::tempdir().unwrap();
     let (_, snapshot) = saved(folder.path());
     let samples = &snapshot.image().identity().samples;
-    assert_eq!(samples.len(), 16);
+    assert_eq!(samples.len(), 8);
     assert!(samples.is_sorted_by(|a, b| a.offset < b.offset));
-    assert!(samples[0].offset < at(130) && samples[15].offset > at(470));
+    assert!(samples[0].offset < at(160) && samples[7].offset > at(430));
 }
 
 #[test]
@@ -83,6 +83,28 @@ fn pages_out_of_order_or_outside_are_refused() {
     assert!(writer.write(u64::MAX - 4095, &page).is_err());
     assert!(writer.write(at(3) + 1, &page).is_err());
     assert!(writer.write(at(3), &page[1..]).is_err());
+}
+
+#[test]
+fn an_image_written_by_others_is_one_without_checksums() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::new(folder.path(), "a");
+    let pair = files.create(Contents::Full).unwrap();
+    let mut writer = pair.begin_memory(&regions(), 4096).unwrap();
+    writer.file().write_all_at(&[7; 2 * PAGE], at(3)).unwrap();
+    writer.add(at(3)..at(5)).unwrap();
+    assert!(writer.add(at(4)..at(6)).is_err());
+    let written = writer.finish().unwrap();
+    assert_eq!(written.data_bytes(), at(2));
+    pair.commit(&about(), &written, &[], Durability::Cached).unwrap();
+
+    let snapshot = files.open().unwrap();
+    assert_eq!(snapshot.image().map().unwrap().extents(), std::slice::from_ref(&(at(3)..at(5))));
+    assert_eq!(snapshot.image().identity().samples.len(), 2);
+    expect![[r#"
+        error: it was saved without checksums
+          fix: save snapshots that are to be verified with checksums"#]]
+    .assert_eq(&report(&snapshot.image().verify().unwrap_err()));
 }
 
 #[test]
@@ -141,7 +163,7 @@ fn a_file_of_another_length_is_refused_when_it_is_opened() {
 fn a_file_that_was_written_to_is_refused_when_it_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let (files, snapshot) = saved(folder.path());
-    let offset = snapshot.image().identity().samples[8].offset;
+    let offset = snapshot.image().identity().samples[4].offset;
     overwrite(&files.memory, offset, &[0xff; PAGE]);
     let refused = files.open().unwrap_err();
     assert!(matches!(

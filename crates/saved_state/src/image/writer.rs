@@ -13,7 +13,7 @@ use crate::{Bytes, MemoryIdentity, Part, Region, Sample, Section, SnapshotId};
 
 /// Pages that a file is known by: reading them must not be felt when a snapshot is
 /// loaded.
-const SAMPLES: u64 = 16;
+const SAMPLES: u64 = 8;
 
 /// What a memory file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct ImageWriter<'f> {
     page_size: u32,
     map: MemoryMap,
     checksums: Vec<u32>,
+    /// Whether all data passed by here: there are no checksums otherwise.
+    has_seen_all: bool,
     /// The checksum of the data in the last chunk so far, which `checksums` lacks.
     chunk: crc32fast::Hasher,
     /// What was offered so far ends here.
@@ -45,7 +47,7 @@ pub struct ImageWriter<'f> {
 #[derive(Clone, Debug)]
 pub struct WrittenImage {
     pub(crate) identity: MemoryIdentity,
-    pub(crate) sections: [Section; 2],
+    pub(crate) sections: Vec<Section>,
     data: u64,
 }
 
@@ -83,7 +85,16 @@ impl<'f> ImageWriter<'f> {
         let regions = regions.to_vec();
         let identity = MemoryIdentity { id, base, length, regions, samples: Vec::new() };
         let (map, checksums) = (MemoryMap::default(), Vec::new());
-        Ok(Self { file, identity, page_size, map, checksums, chunk: Default::default(), end: 0 })
+        Ok(Self {
+            file,
+            identity,
+            page_size,
+            map,
+            checksums,
+            has_seen_all: true,
+            chunk: crc32fast::Hasher::new(),
+            end: 0,
+        })
     }
 
     /// Writes `bytes`, whole pages of the memory file from `offset` on, behind all that
@@ -94,13 +105,7 @@ impl<'f> ImageWriter<'f> {
     /// memory file's, or not behind the others.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let page = u64::from(self.page_size);
-        let length = u64_from(bytes.len());
-        let end = offset.checked_add(length).filter(|&end| end <= self.identity.length);
-        let whole = offset.is_multiple_of(page) && length.is_multiple_of(page);
-        let (Some(end), true, true) = (end, whole, offset >= self.end) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        self.end = end;
+        self.advance(offset, u64_from(bytes.len()))?;
         if self.identity.base.is_some() {
             return self.write_run(offset, bytes);
         }
@@ -117,6 +122,27 @@ impl<'f> ImageWriter<'f> {
         Ok(())
     }
 
+    /// The file, for who writes pages to it from where they are and tells by
+    /// [`ImageWriter::add`].
+    pub fn file(&self) -> &'f File {
+        self.file
+    }
+
+    /// Takes note of whole pages that were written to [`ImageWriter::file`], behind all
+    /// others. Then the image has no checksums: making them costs about as much as a
+    /// third of the writing, and [`crate::Image::verify`] is refused.
+    ///
+    /// # Errors
+    /// The pages are none of the memory file's, or not behind the others.
+    pub fn add(&mut self, extent: Range<u64>) -> io::Result<()> {
+        self.advance(extent.start, extent.end.saturating_sub(extent.start))?;
+        self.has_seen_all = false;
+        if !extent.is_empty() {
+            self.map.push(extent);
+        }
+        Ok(())
+    }
+
     /// Ends the memory file: what the state file is to say of it.
     ///
     /// # Errors
@@ -126,11 +152,23 @@ impl<'f> ImageWriter<'f> {
         self.identity.samples = self.samples()?;
         let checksums = self.checksums.iter().flat_map(|checksum| checksum.to_le_bytes());
         let checksums = ChecksumsV1 { chunk: CHUNK, checksums: Bytes(checksums.collect()) };
-        let sections = [
-            Section::required(Part::of(&self.map.to_saved(self.page_size))),
-            Section::optional(Part::of(&checksums)),
-        ];
+        let mut sections = vec![Section::required(Part::of(&self.map.to_saved(self.page_size)))];
+        if self.has_seen_all {
+            sections.push(Section::optional(Part::of(&checksums)));
+        }
         Ok(WrittenImage { identity: self.identity, sections, data: self.map.bytes() })
+    }
+
+    /// Moves on to behind these pages, if they can come next.
+    fn advance(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        let page = u64::from(self.page_size);
+        let end = offset.checked_add(length).filter(|&end| end <= self.identity.length);
+        let whole = offset.is_multiple_of(page) && length.is_multiple_of(page);
+        match end {
+            Some(end) if whole && offset >= self.end => self.end = end,
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+        Ok(())
     }
 
     fn write_run(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {

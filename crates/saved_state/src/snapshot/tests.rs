@@ -118,7 +118,7 @@ fn differences_are_merged_to_one() {
     rebase(&b, &chain, files[2].create(contents).unwrap(), Durability::Cached).unwrap();
 
     let merged = files[2].open().unwrap();
-    assert_eq!(merged.image().map().bytes(), 20 << 12);
+    assert_eq!(merged.image().map().unwrap().bytes(), 20 << 12);
     assert_eq!(merged.contents(), contents);
 }
 
