@@ -4,6 +4,7 @@
 
 mod contents;
 mod dirty;
+mod page_server;
 mod pagemap;
 mod pages;
 mod pageset;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 pub use contents::{TakeOutError, read_all, read_dirty, write_all, write_dirty};
 pub use dirty::{DirtyPages, DirtySet, DirtySlice, RamSlice, is_tracked, put_back, take, track};
 use kedge_diag::Fix;
+pub use page_server::{PageServer, PageServerError, map_served};
 pub use pagemap::{Pagemap, backed};
 pub use pages::about_to_fill;
 pub use pageset::{Extent, PageSet};
