@@ -4,6 +4,7 @@
 
 mod contents;
 mod dirty;
+mod lost;
 mod page_server;
 mod pagemap;
 mod pages;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub use contents::{TakeOutError, read_all, read_dirty, write_all, write_dirty};
 pub use dirty::{DirtyPages, DirtySet, DirtySlice, RamSlice, is_tracked, put_back, take, track};
 use kedge_diag::Fix;
+pub use lost::Lost;
 pub use page_server::{PageServer, PageServerError, map_served};
 pub use pagemap::{Pagemap, backed};
 pub use pages::about_to_fill;
