@@ -15,8 +15,11 @@ use kedge_saved_state::{
     About, Contents, Durability, Part, PendingPair, PlaceError, Region, Section, Snapshot,
     Versioned,
 };
+use libtest_mimic::{Arguments, Trial};
 use serde::{Deserialize, Serialize};
 
+/// What a process of this program does instead of testing, and where.
+const PROCESS: &str = "KEDGE_TEST_PROCESS";
 const FOLDER: &str = "KEDGE_TEST_FOLDER";
 const KILLS: u64 = 200;
 const PAGE: u32 = 4096;
@@ -78,10 +81,10 @@ fn saved(folder: &Path) -> (u64, u64) {
     (count, u64::from_le_bytes(bytes))
 }
 
-/// One of this file's tests that are no tests, run in a process of its own.
-fn process(name: &str, folder: &Path) -> Command {
+/// This program, to do what `process` says.
+fn process(process: &str, folder: &Path) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", name, "--ignored", "--nocapture"]).env(FOLDER, folder);
+    command.env(PROCESS, process).env(FOLDER, folder);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
@@ -91,24 +94,49 @@ fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-fn folder() -> PathBuf {
-    env::var_os(FOLDER).expect("it is started by another test").into()
+fn main() {
+    let folder = || PathBuf::from(env::var_os(FOLDER).unwrap());
+    match env::var(PROCESS).as_deref() {
+        Ok("over and over") => save_over_and_over(&folder()),
+        Ok("past a limit") => save_past_a_limit(&folder()),
+        _ => test(),
+    }
 }
 
-#[test]
-#[ignore = "runs until it is killed: a process for the test below"]
-fn save_over_and_over() {
-    let (first, _) = saved(&folder());
-    (first + 1..u64::MAX).for_each(|count| save(&folder(), count).unwrap());
+fn test() {
+    let trials = vec![
+        trial("a kill at any moment leaves a whole snapshot", kill),
+        trial("a disk without room leaves the old snapshot and nothing else", fill),
+        trial("a snapshot can be read while the next is saved", read_on),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-#[test]
-fn a_kill_at_any_moment_leaves_a_whole_snapshot() {
+fn trial(name: &str, test: fn()) -> Trial {
+    let run = move || {
+        test();
+        Ok(())
+    };
+    Trial::test(name, run)
+}
+
+/// Until it is killed.
+fn save_over_and_over(folder: &Path) {
+    let (first, _) = saved(folder);
+    (first + 1..u64::MAX).for_each(|count| save(folder, count).unwrap());
+}
+
+fn save_past_a_limit(folder: &Path) {
+    let error = save(folder, 2).unwrap_err();
+    fs::write(folder.join("error"), kedge_diag::report(&error)).unwrap();
+}
+
+fn kill() {
     let folder = in_memory();
     save(folder.path(), 1).unwrap();
     let mut last = 1;
     for kill in 0..KILLS {
-        let mut child = process("save_over_and_over", folder.path()).spawn().unwrap();
+        let mut child = process("over and over", folder.path()).spawn().unwrap();
         // Moments that have nothing to do with how long anything takes.
         sleep(Duration::from_micros(2000 + kill * 7919 % 12_000));
         child.kill().unwrap();
@@ -123,22 +151,15 @@ fn a_kill_at_any_moment_leaves_a_whole_snapshot() {
     assert_eq!(saved(folder.path()), (0, 0));
 }
 
-#[test]
-#[ignore = "a process for the test below"]
-fn save_past_a_limit() {
-    let error = save(&folder(), 2).unwrap_err();
-    fs::write(folder().join("error"), kedge_diag::report(&error)).unwrap();
-}
-
-#[test]
-fn a_disk_without_room_leaves_the_old_snapshot_and_nothing_else() {
+fn fill() {
     let folder = tempfile::tempdir().unwrap();
     save(folder.path(), 1).unwrap();
-    let own = process("save_past_a_limit", folder.path());
+    let own = process("past a limit", folder.path());
     // The limit stands for a full disk: the host refuses a write in the middle.
     let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]);
-    let status = shell.arg(own.get_program()).args(own.get_args()).env(FOLDER, folder.path());
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\""]).arg(own.get_program());
+    let variables = own.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let status = shell.envs(variables);
     assert!(status.stdout(Stdio::null()).status().unwrap().success());
 
     let error = fs::read_to_string(folder.path().join("error")).unwrap();
@@ -151,8 +172,7 @@ fn a_disk_without_room_leaves_the_old_snapshot_and_nothing_else() {
     assert_eq!(saved(folder.path()), (1, 1));
 }
 
-#[test]
-fn a_snapshot_can_be_read_while_the_next_is_saved() {
+fn read_on() {
     let folder = tempfile::tempdir().unwrap();
     save(folder.path(), 1).unwrap();
     let (state, memory) = files(folder.path());

@@ -1,3 +1,5 @@
+//! The state file, whole, damaged and of other releases.
+
 use std::io::Cursor;
 
 use expect_test::expect;

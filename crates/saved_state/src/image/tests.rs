@@ -1,3 +1,5 @@
+//! Memory files, whole, damaged and changed.
+
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Snapshots put in place, and saves that end at each step of it.
+
 use expect_test::expect;
 use kedge_diag::report;
 

@@ -1,3 +1,5 @@
+//! Snapshots opened, and chains of them merged.
+
 use expect_test::expect;
 use kedge_diag::report;
 
