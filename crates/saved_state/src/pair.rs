@@ -51,7 +51,7 @@ pub enum PlaceError {
         /// The name.
         path: PathBuf,
     },
-    /// The name has no last part, or is a folder's.
+    /// The name has no last part, or is that of something else than a file.
     #[error("{} is no name for a file of a snapshot", path.display())]
     Name {
         /// The name.
@@ -303,9 +303,18 @@ struct Target {
 impl Target {
     fn new(path: &Path) -> Result<Self, PlaceError> {
         let bad = || PlaceError::Name { path: path.to_owned() };
-        let name = path.file_name().filter(|_| !path.is_dir()).ok_or_else(bad)?;
-        let folder = folder(path).canonicalize().map_err(file_error(path, "created"))?;
-        let path = folder.join(name);
+        // Where there is a file, through links to it.
+        let path = match path.canonicalize() {
+            Ok(there) => there,
+            Err(_) => {
+                let name = path.file_name().ok_or_else(bad)?;
+                folder(path).canonicalize().map_err(file_error(path, "created"))?.join(name)
+            }
+        };
+        // A rename would put a file in place of a device.
+        if path.exists() && !path.is_file() {
+            return Err(bad());
+        }
         Ok(Self { temporary: with_suffix(&path, "saving"), path })
     }
 

@@ -105,7 +105,9 @@ fn open(path: &Path) -> Result<File, OpenError> {
 /// be replaced, or `memory` itself. The one that was kept comes first: that it is the
 /// right one, its name says.
 fn open_memory(state: &StateFile, memory: &Path) -> Result<Image, OpenError> {
-    let kept = kept_memory(memory, state.header().memory.id);
+    // A save puts it beside the file, not beside a link to it.
+    let place = memory.canonicalize().unwrap_or_else(|_| memory.to_owned());
+    let kept = kept_memory(&place, state.header().memory.id);
     let kept = File::open(kept).ok().and_then(|file| Image::open(file, state).ok());
     match kept {
         Some(image) => Ok(image),

@@ -161,6 +161,7 @@ fn names_that_are_no_two_files_are_refused() {
         refused("a", "d/../a"),
         refused("a", "a.saving"),
         refused("a", "d"),
+        refused("a", "/dev/null"),
         refused("nowhere/a", "b"),
     ];
     expect![[r#"
@@ -172,11 +173,26 @@ fn names_that_are_no_two_files_are_refused() {
           fix: name two files
         error: /d is no name for a file of a snapshot
           fix: name a file in a folder that exists
+        error: /dev/null is no name for a file of a snapshot
+          fix: name a file in a folder that exists
         error: /nowhere/a cannot be created
           because: No such file or directory (os error 2)
           fix: create the folder first"#]]
     .assert_eq(&texts.join("\n"));
     assert_eq!(names(folder.path()), ["d"]);
+}
+
+#[test]
+fn a_link_stays_one_to_the_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, link) = (Files::new(folder.path(), "a"), folder.path().join("link"));
+    files.save(Contents::Full, &[(0..9, 1)]);
+    std::os::unix::fs::symlink(&files.memory, &link).unwrap();
+    let through = Files { state: files.state.clone(), memory: link.clone() };
+    through.save(Contents::Full, &[(0..9, 2)]);
+    assert!(link.is_symlink());
+    assert_eq!(pages(&files.memory)[0], 2);
+    assert_eq!(names(folder.path()), ["a.mem", "a.state", "link"]);
 }
 
 #[test]

@@ -73,6 +73,9 @@ fn a_memory_file_kept_under_its_id_is_found() {
     )
     .unwrap();
     files.open().unwrap().image().verify().unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&files.memory, &link).unwrap();
+    Snapshot::open(&files.state, &link).unwrap().image().verify().unwrap();
 }
 
 #[test]
