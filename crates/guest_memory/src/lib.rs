@@ -1,9 +1,18 @@
 //! Guest RAM: mapping and sharing. The one importer of vm-memory's mmap back
 //! end; every other crate speaks of memory through the names here.
+//!
+//! | memory comes from | by |
+//! |---|---|
+//! | nowhere: zeroes, as the guest touches them | [`map_anonymous`] |
+//! | a snapshot's memory file, as the guest touches it | [`map_file_private`], with [`Lost`] |
+//! | another process, as the guest touches it | [`map_served`] |
+//!
+//! It leaves by [`write_all`] and [`read_all`], and what was written since by
+//! [`write_dirty`] and [`read_dirty`], with what [`dirty`] and the hypervisor recorded.
 #![deny(unsafe_code)]
 
 mod contents;
-mod dirty;
+pub mod dirty;
 mod lost;
 mod page_server;
 mod pagemap;
@@ -15,7 +24,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 pub use contents::{TakeOutError, read_all, read_dirty, write_all, write_dirty};
-pub use dirty::{DirtyPages, DirtySet, DirtySlice, RamSlice, is_tracked, put_back, take, track};
+pub use dirty::{DirtyPages, DirtySet, DirtySlice, RamSlice};
 use kedge_diag::Fix;
 pub use lost::Lost;
 pub use page_server::{PageServer, PageServerError, map_served};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use kedge_guest_memory::{
     Bytes, Extent, GuestAddress, GuestMemory, GuestRange, MapError, PageSet, Pagemap, TakeOutError,
-    backed, map_anonymous, map_file_private, read_all, read_dirty, regions, take, track, write_all,
+    backed, dirty, map_anonymous, map_file_private, read_all, read_dirty, regions, write_all,
     write_dirty,
 };
 use kedge_ids::u64_from;
@@ -156,12 +156,12 @@ fn what_a_guest_did_not_write_is_read_out_of_its_file() {
 fn written_pages_alone_are_read_out_for_a_difference() {
     let memory = map_anonymous(&ranges()).unwrap();
     write(&memory, 1, 1);
-    track(&memory);
+    dirty::track(&memory);
     write(&memory, 2, 2);
-    let mut dirty = take(&memory);
-    dirty.merge(1, &[0b100]).unwrap();
+    let mut pages = dirty::take(&memory);
+    pages.merge(1, &[0b100]).unwrap();
     let mut offsets = Vec::new();
-    read_dirty(&memory, &dirty, |offset, bytes| {
+    read_dirty(&memory, &pages, |offset, bytes| {
         offsets.push((offset / page(), bytes[0], u64_from(bytes.len()) / page()));
         Ok(())
     })
@@ -203,11 +203,11 @@ fn memory_is_written_to_a_file_but_for_zeroes() {
 fn a_difference_is_written_with_its_zeroes() {
     let memory = map_anonymous(&ranges()).unwrap();
     write(&memory, 1, 1);
-    track(&memory);
+    dirty::track(&memory);
     write(&memory, 2, 2);
     write(&memory, 3, 0);
     let (to, mut written) = (memory_file(&[]), Vec::new());
-    write_dirty(&memory, &take(&memory), &to, |extent| written.push(extent)).unwrap();
+    write_dirty(&memory, &dirty::take(&memory), &to, |extent| written.push(extent)).unwrap();
     assert_eq!(held(&to), [(2, 2)]);
     assert_eq!(written, std::slice::from_ref(&(2 * page()..4 * page())));
 }

@@ -11,8 +11,9 @@
 //! | | | the sections, CBOR, one after the other to the end of the file |
 //!
 //! The preamble is the same in every format, and so is where the header says which
-//! release wrote it. All of it is input: a reader takes no more memory than what the
-//! file is long, but for the room of the decoded header.
+//! release wrote it. All of it is input: no length in it is believed before the file was
+//! found to be that long, so a reader takes memory in proportion to the file, whatever
+//! the file says.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -21,7 +22,9 @@ use kedge_ids::{u64_from, usize_from};
 use serde::Deserialize;
 
 use crate::part::decode;
-use crate::{About, Entry, Header, MemoryIdentity, Need, Part, Section, StateError, Versioned};
+use crate::{
+    About, Entry, Header, MemoryIdentity, Need, Part, Section, StateError, Versioned, image,
+};
 
 const MAGIC: [u8; 8] = *b"\x89KEDGE\r\n";
 const FORMAT: u32 = 1;
@@ -212,12 +215,13 @@ impl Header {
         Ok(header)
     }
 
-    /// Refuses a file with a required section that `knows` knows nothing of. Optional
-    /// ones are for who knows them.
+    /// Refuses a file with a required section that `knows` knows nothing of, but for those
+    /// that describe its memory. Optional ones are for who knows them.
     ///
     /// # Errors
     /// [`FileError::Unknown`], with all of them.
     pub fn check_sections(&self, knows: impl Fn(&Entry) -> bool) -> Result<(), FileError> {
+        let knows = |entry: &Entry| knows(entry) || image::knows(entry);
         let unknown = self.sections.iter().filter(|e| e.need == Need::Required && !knows(e));
         let names: Vec<_> =
             unknown.map(|entry| format!("{} version {}", entry.name(), entry.version)).collect();

@@ -17,7 +17,7 @@ use kedge_ids::u64_from;
 use vm_memory::VolatileSlice;
 
 /// Bytes of guest RAM in pieces. Whatever is written to them is recorded where
-/// somebody asked for it ([`kedge_guest_memory::track`]).
+/// somebody asked for it ([`kedge_guest_memory::dirty::track`]).
 #[derive(Clone)]
 pub struct Buffers<'m, B = DirtySlice<'m>> {
     slices: Vec<VolatileSlice<'m, B>>,
@@ -218,7 +218,7 @@ mod tests {
     use std::io::{Read, Seek, Write};
 
     use kedge_guest_memory::{
-        GuestAddress, GuestMemoryAccess as _, GuestRange, map_anonymous, take, track,
+        GuestAddress, GuestMemoryAccess as _, GuestRange, dirty, map_anonymous,
     };
     use vm_memory::Permissions;
 
@@ -239,7 +239,7 @@ mod tests {
     fn what_is_filled_is_recorded_as_written() {
         let ranges = [GuestRange::new(0x1000, 0x4_0000), GuestRange::new(0x10_0000, 0x1_0000)];
         let memory = map_anonymous(&ranges).unwrap();
-        track(&memory);
+        dirty::track(&memory);
         let mut buffers = Buffers::default();
         for (start, length) in [(0x1000, 0x8000), (0x10_0000, 0x100)] {
             let slices = memory.get_slices(GuestAddress(start), length, Permissions::Write);
@@ -248,16 +248,16 @@ mod tests {
         let source = tempfile::tempfile().unwrap();
         source.set_len(0x8100).unwrap();
         buffers.clone().write_all_at(&source, 0).unwrap();
-        assert_eq!(take(&memory).bytes(), 0);
+        assert_eq!(dirty::take(&memory).bytes(), 0);
 
         buffers.clone().read_exact_at(&source, 0).unwrap();
         let page = u64_from(rustix::param::page_size());
-        assert_eq!(take(&memory).bytes(), 0x8000_u64.next_multiple_of(page) + page);
+        assert_eq!(dirty::take(&memory).bytes(), 0x8000_u64.next_multiple_of(page) + page);
 
         let mut source = source;
         source.seek(io::SeekFrom::Start(0x8100 - 0x10)).unwrap();
         buffers.read_from(&source).unwrap();
-        assert_eq!(take(&memory).bytes(), page);
+        assert_eq!(dirty::take(&memory).bytes(), page);
     }
 
     #[test]

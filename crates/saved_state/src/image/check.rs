@@ -100,6 +100,11 @@ impl Image {
         check_identity(&file, &identity, state.header().about.page_size)?;
         let missing = || FileError::Missing { kind: MemoryMapV1::KIND, instance: String::new() };
         let map = state.find(MemoryMapV1::KIND, "").ok_or_else(missing)?.clone();
+        if map.version != MemoryMapV1::VERSION {
+            let (kind, found) = (map.kind, map.version);
+            let known = MemoryMapV1::VERSION;
+            return Err(FileError::from(StateError::Version { kind, found, known }).into());
+        }
         let checksums = state.find(ChecksumsV1::KIND, "").cloned();
         Ok(Self { file, identity, map, checksums })
     }

@@ -13,10 +13,19 @@ pub use map::MemoryMap;
 pub(crate) use merge::{MergeError, merge};
 pub use writer::{Contents, ImageWriter, WrittenImage};
 
-use crate::Versioned as _;
+use crate::{Entry, Versioned as _};
 
 /// The sections that describe a memory file.
 pub(crate) const MEMORY_KINDS: [&str; 2] = [map::MemoryMapV1::KIND, map::ChecksumsV1::KIND];
+
+/// Whether `entry` is a section that this module reads.
+pub(crate) fn knows(entry: &Entry) -> bool {
+    let known = [
+        (map::MemoryMapV1::KIND, map::MemoryMapV1::VERSION),
+        (map::ChecksumsV1::KIND, map::ChecksumsV1::VERSION),
+    ];
+    known.contains(&(entry.kind.as_str(), entry.version))
+}
 
 /// How many bytes of a memory file one checksum is for.
 const CHUNK: u64 = 1 << 20;

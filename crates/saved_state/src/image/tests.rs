@@ -176,6 +176,24 @@ fn a_file_that_was_written_to_is_refused_when_it_is_opened() {
 }
 
 #[test]
+fn a_newer_map_is_refused_when_the_snapshot_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::new(folder.path(), "a");
+    let pair = files.create(Contents::Full).unwrap();
+    let mut written = crate::testing::write_memory(&pair, &[(0..9, 1)]);
+    written.sections[0].part.version = 2;
+    pair.commit(&about(), &written, &[], Durability::Cached).unwrap();
+
+    let state = crate::StateFile::read(&mut File::open(&files.state).unwrap()).unwrap();
+    expect![
+        "it needs `memory-map` version 2, which this release does not know; kedge 0.1.0 wrote it"
+    ]
+    .assert_eq(&state.header().check_sections(|_| false).unwrap_err().to_string());
+    let refused = report(&files.open().unwrap_err());
+    assert!(refused.contains("the saved `memory-map` has version 2"), "{refused}");
+}
+
+#[test]
 fn words_of_zeroes_are_told_from_others() {
     assert!(is_zero(&[0; PAGE]) && is_zero(&[0; 70]) && is_zero(&[]));
     for at in [0, 63, 64, 69] {
