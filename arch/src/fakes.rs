@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, Exit, Gic, GicConfig, GicVersion, HvError, Kick, MpState, SError, SmcccRange, Timer,
-    Vcpu, VcpuFeatures, VcpuReg, Vm, WritableMasks,
+    Access, DirtyLog, Exit, Gic, GicConfig, GicVersion, HvError, Kick, MpState, SError, SmcccRange,
+    Timer, Vcpu, VcpuFeatures, VcpuReg, Vm, WritableMasks,
 };
 use kedge_ids::{Ppi, RegId, Spi, VcpuId};
 use vmm_sys_util::eventfd::EventFd;
@@ -30,6 +30,12 @@ impl Vm for FakeVm {
         self.its
     }
     fn map_ram(&self, _: u32, _: Arc<RamRegion>, _: Access) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn set_dirty_log(&self, _: u32, _: DirtyLog) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn take_dirty_log(&self, _: u32) -> Result<Vec<u64>, HvError> {
         Err(absent())
     }
     fn create_vcpu(&self, _: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {

@@ -130,6 +130,37 @@ pub trait Gic: Send + Sync {
     /// As [`Gic::reg`]; `EINVAL` also for a value the register cannot have.
     fn set_reg(&self, reg: GicReg, value: u64) -> Result<(), HvError>;
 
+    /// Writes which LPIs are pending into the pending tables in guest memory, while no
+    /// vCPU runs: the hypervisor keeps it to itself until then.
+    ///
+    /// # Errors
+    /// `EBUSY`: a vCPU runs; `EFAULT`: the guest put a table where it has no memory;
+    /// `ENXIO`: a GICv2, or not ready.
+    fn save_pending_tables(&self) -> Result<(), HvError>;
+
+    /// Writes what the translation service knows of devices, their interrupts and
+    /// collections into the tables in guest memory, while no vCPU runs.
+    ///
+    /// # Errors
+    /// `EBUSY`: a vCPU runs; `EFAULT`, `EINVAL` and other: the guest put a table where it
+    /// has no memory, or made it too small or nonsense; `ENXIO`: there is no service.
+    fn save_its_tables(&self) -> Result<(), HvError>;
+
+    /// Reads back what [`Gic::save_its_tables`] wrote, after everything else of the
+    /// controller is in place but `GITS_CTLR`.
+    ///
+    /// # Errors
+    /// `EBUSY`: a vCPU runs; `EFAULT`, `EINVAL` and other: the tables are inconsistent;
+    /// `ENXIO`: there is no service.
+    fn restore_its_tables(&self) -> Result<(), HvError>;
+
+    /// Lets the translation service forget everything, as at a reset of the machine: the
+    /// initialisation of vCPUs does not touch it.
+    ///
+    /// # Errors
+    /// `EBUSY`: a vCPU runs; `ENXIO`: there is no service.
+    fn reset_its(&self) -> Result<(), HvError>;
+
     /// The revision of the distributor's behaviour that the guest sees: bits 15:12
     /// of `GICD_IIDR`. KVM's is 2, and since Linux 5.19 its user can choose 2 or 3.
     ///

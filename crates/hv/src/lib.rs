@@ -27,4 +27,4 @@ pub use gic::{Gic, GicConfig, GicReg, GicVersion};
 pub use masks::WritableMasks;
 pub use smccc::{SmcccAction, SmcccRange};
 pub use vcpu::{Kick, MpState, SError, Timer, Vcpu, VcpuReg};
-pub use vm::{Abilities, Access, Hypervisor, Limits, Vm, VmConfig};
+pub use vm::{Abilities, Access, DirtyLog, Hypervisor, Limits, Vm, VmConfig};

@@ -69,6 +69,15 @@ pub enum Access {
     ReadOnly,
 }
 
+/// Whether writes to a memory slot are noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirtyLog {
+    /// Each page that is written, until it is asked for.
+    On,
+    /// Not at all.
+    Off,
+}
+
 /// Makes machines.
 pub trait Hypervisor: Send + Sync {
     /// What it can give.
@@ -100,6 +109,23 @@ pub trait Vm: Send + Sync {
     /// `EINVAL`: too large, misaligned, no such slot; `EEXIST`: overlaps, or the
     /// slot is in use; `EFAULT`: past the machine's address bits.
     fn map_ram(&self, slot: u32, region: Arc<RamRegion>, access: Access) -> Result<(), HvError>;
+
+    /// Says whether writes to memory slot `slot` are noted, from now on: those of guest
+    /// code, and the hypervisor's own (tables of the interrupt controller, records of
+    /// stolen time), but not those of this process. Switching it on forgets nothing
+    /// where it is on, and starts with no page where it is off.
+    ///
+    /// # Errors
+    /// `ENOENT`: nothing was mapped as that slot.
+    fn set_dirty_log(&self, slot: u32, log: DirtyLog) -> Result<(), HvError>;
+
+    /// The pages of memory slot `slot` that were written since the last call, or since
+    /// the log was switched on: bit n % 64 of element n / 64 is the host's page n of
+    /// the slot. Nothing is lost between two calls, even while vCPUs run.
+    ///
+    /// # Errors
+    /// `ENOENT`: the slot has no log, or is none.
+    fn take_dirty_log(&self, slot: u32) -> Result<Vec<u64>, HvError>;
 
     /// Creates vCPU `id`. All of them come before [`Gic::init`].
     ///

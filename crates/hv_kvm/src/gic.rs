@@ -15,13 +15,15 @@ use std::sync::Arc;
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::{Gic, GicConfig, GicReg, GicVersion, HvError};
 use kvm_bindings::{
+    KVM_DEV_ARM_ITS_CTRL_RESET, KVM_DEV_ARM_ITS_RESTORE_TABLES, KVM_DEV_ARM_ITS_SAVE_TABLES,
     KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CPU_REGS,
     KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_DIST_REGS,
     KVM_DEV_ARM_VGIC_GRP_ITS_REGS, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, KVM_DEV_ARM_VGIC_GRP_NR_IRQS,
     KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, KVM_DEV_ARM_VGIC_LINE_LEVEL_INFO_SHIFT,
-    KVM_VGIC_ITS_ADDR_TYPE, KVM_VGIC_V2_ADDR_TYPE_CPU, KVM_VGIC_V2_ADDR_TYPE_DIST,
-    KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST, VGIC_LEVEL_INFO_LINE_LEVEL,
-    kvm_create_device, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS as VGIC_ITS,
+    KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, KVM_VGIC_ITS_ADDR_TYPE, KVM_VGIC_V2_ADDR_TYPE_CPU,
+    KVM_VGIC_V2_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST,
+    VGIC_LEVEL_INFO_LINE_LEVEL, kvm_create_device,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS as VGIC_ITS,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2 as VGIC_V2,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3 as VGIC_V3,
 };
@@ -32,8 +34,17 @@ use crate::attribute::{Attribute, Attributes, attribute, refused};
 use crate::ioctl;
 use crate::machine::Machine;
 
-const INIT: Attribute = attribute(KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT);
+const INIT: Attribute = control(KVM_DEV_ARM_VGIC_CTRL_INIT);
+const SAVE_PENDING_TABLES: Attribute = control(KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES);
+const SAVE_TABLES: Attribute = control(KVM_DEV_ARM_ITS_SAVE_TABLES);
+const RESTORE_TABLES: Attribute = control(KVM_DEV_ARM_ITS_RESTORE_TABLES);
+const RESET: Attribute = control(KVM_DEV_ARM_ITS_CTRL_RESET);
 const NR_IRQS: Attribute = (KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0);
+
+/// Something that a controller or a translation service is to do.
+const fn control(number: u32) -> Attribute {
+    attribute(KVM_DEV_ARM_VGIC_GRP_CTRL, number)
+}
 
 /// SGIs and PPIs, which `NR_IRQS` counts in.
 const PRIVATE_INTERRUPTS: u32 = 32;
@@ -105,6 +116,12 @@ impl KvmGic {
         // The two versions have numbers in common that mean different things.
         (version == self.version).then_some((device, attribute))
     }
+
+    /// Lets the translation service do something, if there is one.
+    fn service(&self, what: Attribute, call: &'static str) -> Result<(), HvError> {
+        let its = self.its.as_ref().ok_or(HvError::new(call, ENXIO))?;
+        its.perform(what, call)
+    }
 }
 
 impl Gic for KvmGic {
@@ -130,6 +147,27 @@ impl Gic for KvmGic {
             Some(its) => its.perform(INIT, "initialize the interrupt translation service"),
             None => Ok(()),
         }
+    }
+
+    fn save_pending_tables(&self) -> Result<(), HvError> {
+        const CALL: &str = "write the pending LPIs into the guest's memory";
+        if self.version == GicVersion::V2 {
+            // A GICv2 has another answer on each kernel.
+            return Err(HvError::new(CALL, ENXIO));
+        }
+        self.gic.perform(SAVE_PENDING_TABLES, CALL)
+    }
+
+    fn save_its_tables(&self) -> Result<(), HvError> {
+        self.service(SAVE_TABLES, "write the interrupt translations into the guest's memory")
+    }
+
+    fn restore_its_tables(&self) -> Result<(), HvError> {
+        self.service(RESTORE_TABLES, "read the interrupt translations from the guest's memory")
+    }
+
+    fn reset_its(&self) -> Result<(), HvError> {
+        self.service(RESET, "reset the interrupt translation service")
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, Gic, GicConfig, GicVersion, HvError, SmcccAction, SmcccRange, Vcpu, Vm, VmConfig,
-    WritableMasks,
+    Access, DirtyLog, Gic, GicConfig, GicVersion, HvError, SmcccAction, SmcccRange, Vcpu, Vm,
+    VmConfig, WritableMasks,
 };
 use kedge_ids::{Spi, VcpuId};
 use kvm_bindings::{
@@ -69,6 +69,14 @@ impl Vm for KvmVm {
 
     fn map_ram(&self, slot: u32, region: Arc<RamRegion>, access: Access) -> Result<(), HvError> {
         self.machine.map_ram(slot, region, access)
+    }
+
+    fn set_dirty_log(&self, slot: u32, log: DirtyLog) -> Result<(), HvError> {
+        self.machine.set_dirty_log(slot, log)
+    }
+
+    fn take_dirty_log(&self, slot: u32) -> Result<Vec<u64>, HvError> {
+        self.machine.take_dirty_log(slot)
     }
 
     fn create_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {

@@ -2,14 +2,13 @@
 //! machine chose, and the services of the SMC Calling Convention (Arm DEN0028)
 //! that its bitmaps leave on.
 
-use kedge_guest_memory::{Bytes, GuestMemoryRegion};
 use kedge_hv::{Access, Conduit, MpState, SmcccAction, SystemEvent, VcpuFeatures};
-use kedge_ids::{Mpidr, RegId, VcpuId, usize_from};
+use kedge_ids::{Mpidr, RegId, VcpuId};
 
+use crate::memory::slot_at;
 use crate::registers::{Registers, at_reset};
 use crate::release::{Ability, Answer, CpuOnReset, PSCI_0_1, Service};
 use crate::releases::id;
-use crate::run::slot_at;
 use crate::state::number;
 
 /// What became of a firmware call.
@@ -257,14 +256,11 @@ impl Registers<'_> {
     }
 
     /// Tells the guest where the record of stolen time is, and zeroes it.
-    fn pv_time_record(&self) -> u64 {
+    fn pv_time_record(&mut self) -> u64 {
         let Some(address) = self.vm.vcpus[&self.vcpu].pv_time else { return NOT_SUPPORTED };
         let slot = slot_at(self.vm, address, RECORD).filter(|s| s.access == Access::ReadWrite);
-        let memory = slot.and_then(|slot| Some((slot, slot.region.as_volatile_slice().ok()?)));
-        if let Some((slot, memory)) = memory {
-            // What the host has lost is not the guest's to know.
-            let _ = memory.write_slice(&[0; RECORD], usize_from(address - slot.bounds().0));
-        }
+        // What the host has lost is not the guest's to know.
+        let _ = slot.and_then(|slot| slot.write(address, &[0; RECORD]));
         address
     }
 

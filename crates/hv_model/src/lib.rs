@@ -26,9 +26,11 @@
 #![forbid(unsafe_code)]
 
 mod firmware;
+mod gic;
 mod hypervisor;
 pub mod invented;
 mod machine;
+mod memory;
 mod program;
 mod recording;
 mod refusal;

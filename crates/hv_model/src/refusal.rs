@@ -40,6 +40,10 @@ refusals! {
     SlotOverlap = EEXIST, "map guest memory";
     /// Memory past the machine's address bits.
     SlotBeyond = EFAULT, "map guest memory";
+    /// The log of a slot that there is not.
+    NoSlot = ENOENT, "switch the log of a memory slot's written pages";
+    /// What was written to a slot whose log is off, or that there is not.
+    NoDirtyLog = ENOENT, "read the log of a memory slot's written pages";
 
     // vCPUs.
     /// A vCPU that there is.
@@ -148,6 +152,10 @@ refusals! {
     NoGicRegister = ENXIO, "reach a register of the interrupt controller";
     /// A register of a controller that is not ready.
     GicRegisterEarly = EBUSY, "reach a register of the interrupt controller";
+    /// Tables of LPIs on a GICv2.
+    NoPendingTables = ENXIO, "write the pending LPIs into the guest's memory";
+    /// Something of a translation service that there is not.
+    NoIts = ENXIO, "reach the interrupt translation service";
     /// A value that the controller's register cannot have.
     GicRegisterValue = EINVAL, "write a register of the interrupt controller";
 

@@ -1,16 +1,17 @@
 //! Running a vCPU: its script, one step after the other, until something needs
 //! the machine's user.
 
-use kedge_guest_memory::{Bytes, GuestAddress, GuestMemoryRegion};
+use kedge_guest_memory::GuestAddress;
 use kedge_hv::{Access, Conduit, GicConfig, HvError, MpState, SystemEvent, VcpuFeatures};
 use kedge_ids::RegId;
 
 use crate::firmware::Called;
+use crate::memory::slot_at;
 use crate::program::{Step, Width};
 use crate::refusal::{Refusal, refuse};
 use crate::registers::Registers;
 use crate::release::{FailedRun, FirstRun, FrozenBy, UnreadyPmu};
-use crate::state::{Doorbell, GicState, Pending, Slot, Sve, VcpuState, VmState, number};
+use crate::state::{Doorbell, GicState, Pending, Sve, VcpuState, VmState, number};
 use crate::trace::Event;
 
 /// The vector base.
@@ -249,7 +250,7 @@ impl Registers<'_> {
         let length = width.bytes();
         if let Some(slot) = slot_at(self.vm, address, length) {
             let mut data = [0; 8];
-            if read(slot, address, &mut data[..length]).is_none() {
+            if slot.read(address, &mut data[..length]).is_none() {
                 return Outcome::Exit(Exit::Failed(lost(address)));
             }
             self.vcpu_state().put(RegId::x(u64::from(reg)), number(&data));
@@ -271,7 +272,7 @@ impl Registers<'_> {
         let value = value & u64::MAX >> (64 - 8 * u32::try_from(length).unwrap_or(8));
         if let Some(slot) = slot_at(self.vm, address, length) {
             if slot.access == Access::ReadWrite {
-                return match write(slot, address, &value.to_le_bytes()[..length]) {
+                return match slot.write(address, &value.to_le_bytes()[..length]) {
                     Some(()) => self.next(),
                     None => Outcome::Exit(Exit::Failed(lost(address))),
                 };
@@ -316,25 +317,6 @@ impl Registers<'_> {
 
 fn lost(address: u64) -> String {
     format!("the host lost the guest's memory at {address:#x}")
-}
-
-/// The memory slot that has all of these bytes.
-pub(crate) fn slot_at(vm: &VmState, address: u64, length: usize) -> Option<&Slot> {
-    let last = address.checked_add(kedge_ids::u64_from(length) - 1)?;
-    vm.slots.values().find(|slot| {
-        let (start, end) = slot.bounds();
-        (start..end).contains(&address) && (start..end).contains(&last)
-    })
-}
-
-fn read(slot: &Slot, address: u64, data: &mut [u8]) -> Option<()> {
-    let offset = kedge_ids::usize_from(address - slot.bounds().0);
-    slot.region.as_volatile_slice().ok()?.read_slice(data, offset).ok()
-}
-
-fn write(slot: &Slot, address: u64, data: &[u8]) -> Option<()> {
-    let offset = kedge_ids::usize_from(address - slot.bounds().0);
-    slot.region.as_volatile_slice().ok()?.write_slice(data, offset).ok()
 }
 
 /// Whether one of the interrupt controller's frames answers at `address`.

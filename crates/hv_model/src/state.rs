@@ -2,14 +2,13 @@
 //! elsewhere: `registers`, `firmware`, `run`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use kedge_guest_memory::{GuestMemoryRegion, RamRegion};
-use kedge_hv::{Access, GicConfig, MpState, SError, SmcccRange, Timer, VcpuFeatures};
+use kedge_hv::{GicConfig, MpState, SError, SmcccRange, Timer, VcpuFeatures};
 use kedge_ids::{Ppi, RegId, Spi};
 use vmm_sys_util::epoll::Epoll;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::memory::Slot;
 use crate::program::{Program, Step};
 use crate::release::Ability;
 
@@ -39,26 +38,6 @@ pub(crate) struct VmState {
     /// The triggers of `irqs`, by index.
     pub(crate) triggers: Epoll,
     pub(crate) doorbells: Vec<Doorbell>,
-}
-
-/// A memory slot.
-pub(crate) struct Slot {
-    pub(crate) region: Arc<RamRegion>,
-    pub(crate) access: Access,
-}
-
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").field("access", &self.access).finish_non_exhaustive()
-    }
-}
-
-impl Slot {
-    /// The first address, and the first behind it.
-    pub(crate) fn bounds(&self) -> (u64, u64) {
-        let start = self.region.start_addr().0;
-        (start, start.saturating_add(self.region.len()))
-    }
 }
 
 /// The interrupt controller.

@@ -13,10 +13,11 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::machine::Machine;
+use crate::memory::slot_at;
 use crate::refusal::{Refusal, refuse};
 use crate::registers::{Registers, at_reset};
 use crate::release::{Ability, PowerOff, SErrorTaken, Scope, WidthOf};
-use crate::run::{self, Entry, Outcome, slot_at};
+use crate::run::{self, Entry, Outcome};
 use crate::state::{Pending, Sve, VcpuState, VmState};
 
 /// A vCPU of the model.
@@ -269,7 +270,7 @@ impl Vcpu for ModelVcpu {
 
     fn set_pv_time(&self, address: GuestAddress) -> Result<(), HvError> {
         let mut vm = self.machine.lock();
-        let backed = slot_at(&vm, address.0, 1).is_some_and(|s| s.access == Access::ReadWrite);
+        let backed = slot_at(&mut vm, address.0, 1).is_some_and(|s| s.access == Access::ReadWrite);
         let vcpu = state(&mut vm, self.id);
         if !address.0.is_multiple_of(64) {
             return self.machine.refuse(Refusal::PvTimeMisaligned);

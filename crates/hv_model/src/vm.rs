@@ -6,17 +6,19 @@ use std::sync::Arc;
 
 use kedge_guest_memory::{GuestAddress, GuestMemoryRegion, RamRegion};
 use kedge_hv::{
-    Access, Gic, GicConfig, GicReg, GicVersion, HvError, SmcccRange, Vcpu, Vm, WritableMasks,
+    Access, DirtyLog, Gic, GicConfig, GicVersion, HvError, SmcccRange, Vcpu, Vm, WritableMasks,
 };
 use kedge_ids::{Spi, VcpuId, u64_from};
 use vmm_sys_util::epoll::{ControlOperation, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::gic::ModelGic;
 use crate::machine::{Machine, identity, no_event};
+use crate::memory::Slot;
 use crate::refusal::Refusal;
 use crate::registers::{Registers, offset_counters, restart_counters};
 use crate::release::{Ability, EmptyRange, Rule, Scope};
-use crate::state::{Doorbell, GicState, Irq, Slot, VcpuState, VmState, number};
+use crate::state::{Doorbell, GicState, Irq, VcpuState, VmState, number};
 use crate::vcpu::ModelVcpu;
 
 /// The smallest page of an arm64 host, in bytes.
@@ -58,7 +60,7 @@ impl Vm for ModelVm {
 
     fn map_ram(&self, slot: u32, region: Arc<RamRegion>, access: Access) -> Result<(), HvError> {
         let mut vm = self.machine.lock();
-        let new = Slot { region, access };
+        let new = Slot::new(region, access);
         let (start, end) = new.bounds();
         let limits = &self.machine.shared.host.limits;
         if slot >= limits.slots || new.region.len() > limits.slot_bytes {
@@ -82,6 +84,21 @@ impl Vm for ModelVm {
         }
         vm.slots.insert(slot, new);
         Ok(())
+    }
+
+    fn set_dirty_log(&self, slot: u32, log: DirtyLog) -> Result<(), HvError> {
+        match self.machine.lock().slots.get_mut(&slot) {
+            Some(slot) => {
+                slot.set_log(log);
+                Ok(())
+            }
+            None => self.machine.refuse(Refusal::NoSlot),
+        }
+    }
+
+    fn take_dirty_log(&self, slot: u32) -> Result<Vec<u64>, HvError> {
+        let log = self.machine.lock().slots.get_mut(&slot).and_then(Slot::take_log);
+        log.map_or_else(|| self.machine.refuse(Refusal::NoDirtyLog), Ok)
     }
 
     fn create_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {
@@ -128,7 +145,7 @@ impl Vm for ModelVm {
         vm.gic = Some(GicState { config: *config, ready: false, revision });
         placed?;
         self.tell_controller(&mut vm, config.version());
-        Ok(Box::new(ModelGic { machine: Arc::clone(&self.machine) }))
+        Ok(Box::new(ModelGic::new(Arc::clone(&self.machine))))
     }
 
     fn connect_irq(&self, spi: Spi, trigger: &EventFd) -> Result<(), HvError> {
@@ -242,78 +259,5 @@ impl Vm for ModelVm {
             _ => shared.host.mask(id),
         };
         Ok(said.then(|| WritableMasks::of(mask)))
-    }
-}
-
-/// The interrupt controller of a model machine.
-struct ModelGic {
-    machine: Arc<Machine>,
-}
-
-impl ModelGic {
-    /// Whether there is this register, and it can be reached.
-    fn check(&self, vm: &mut VmState, reg: GicReg) -> Result<(), HvError> {
-        let Some(gic) = &mut vm.gic else { return self.machine.refuse(Refusal::NoGicRegister) };
-        let version = gic.config.version();
-        let known = match reg {
-            GicReg::Distributor { offset } => version == GicVersion::V3 && offset == GICD_IIDR,
-            GicReg::DistributorV2 { offset, .. } => {
-                version == GicVersion::V2 && offset == GICD_IIDR
-            }
-            _ => false,
-        };
-        // Reaching for a register of a GICv2 makes it ready.
-        gic.ready |= known && version == GicVersion::V2;
-        let ready = gic.ready || self.machine.shared.release.early_revision == Ability::Present;
-        match (known, ready) {
-            (false, _) => self.machine.refuse(Refusal::NoGicRegister),
-            (true, false) => self.machine.refuse(Refusal::GicRegisterEarly),
-            (true, true) => Ok(()),
-        }
-    }
-}
-
-/// The one register that the model has of the controllers.
-const GICD_IIDR: u32 = 0x8;
-/// `GICD_IIDR`: KVM's product, 'K', and Arm.
-const PRODUCT: u64 = 0x4b00_043b;
-const REVISION_SHIFT: u32 = 12;
-
-impl Gic for ModelGic {
-    fn version(&self) -> GicVersion {
-        self.machine.lock().gic.as_ref().map_or(GicVersion::V3, |gic| gic.config.version())
-    }
-
-    fn reg(&self, reg: GicReg) -> Result<u64, HvError> {
-        let mut vm = self.machine.lock();
-        self.check(&mut vm, reg)?;
-        let revision = vm.gic.as_ref().map_or(0, |gic| gic.revision);
-        Ok(PRODUCT | u64::from(revision) << REVISION_SHIFT)
-    }
-
-    fn set_reg(&self, reg: GicReg, value: u64) -> Result<(), HvError> {
-        let mut vm = self.machine.lock();
-        self.check(&mut vm, reg)?;
-        let revisions = self.machine.shared.release.gic_revisions.iter();
-        let mut values = revisions.map(|r| (*r, PRODUCT | u64::from(*r) << REVISION_SHIFT));
-        let chosen = values.find(|(_, iidr)| *iidr == value & 0xffff_ffff);
-        match (&mut vm.gic, chosen) {
-            (Some(gic), Some((revision, _))) => {
-                gic.revision = revision;
-                Ok(())
-            }
-            _ => self.machine.refuse(Refusal::GicRegisterValue),
-        }
-    }
-
-    fn init(&self) -> Result<(), HvError> {
-        let mut vm = self.machine.lock();
-        if vm.dead {
-            return self.machine.refuse(Refusal::Dead);
-        }
-        if let Some(gic) = &mut vm.gic {
-            gic.ready = true;
-        }
-        Ok(())
     }
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use hand_on::hand_on_to;
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Abilities, Access, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Limits, SmcccRange,
-    Vcpu, VcpuReg, Vm, VmConfig, WritableMasks,
+    Abilities, Access, DirtyLog, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Limits,
+    SmcccRange, Vcpu, VcpuReg, Vm, VmConfig, WritableMasks,
 };
 use kedge_hv_model::{ModelHypervisor, Release};
 use kedge_ids::{RegId, Spi, VcpuId};
@@ -89,6 +89,12 @@ impl Vm for WatchedVm {
     }
     fn map_ram(&self, slot: u32, region: Arc<RamRegion>, access: Access) -> Result<(), HvError> {
         self.vm.map_ram(slot, region, access)
+    }
+    fn set_dirty_log(&self, slot: u32, log: DirtyLog) -> Result<(), HvError> {
+        self.vm.set_dirty_log(slot, log)
+    }
+    fn take_dirty_log(&self, slot: u32) -> Result<Vec<u64>, HvError> {
+        self.vm.take_dirty_log(slot)
     }
     fn create_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {
         let vcpu = self.vm.create_vcpu(id)?;

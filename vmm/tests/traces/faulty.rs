@@ -8,8 +8,9 @@ use kedge_firmware::{PHYSICAL_COUNTER, VIRTUAL_COUNTER};
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Abilities, Access, Exit, Gic, GicConfig, GicReg, GicVersion, HvError, Hypervisor, Kick, Limits,
-    MpState, SError, SmcccRange, Timer, Vcpu, VcpuFeatures, VcpuReg, Vm, VmConfig, WritableMasks,
+    Abilities, Access, DirtyLog, Exit, Gic, GicConfig, GicReg, GicVersion, HvError, Hypervisor,
+    Kick, Limits, MpState, SError, SmcccRange, Timer, Vcpu, VcpuFeatures, VcpuReg, Vm, VmConfig,
+    WritableMasks,
 };
 use kedge_hv_model::ModelHypervisor;
 use kedge_ids::{Ppi, RegId, Spi, VcpuId};
@@ -121,6 +122,16 @@ impl Vm for FaultyVm {
         self.vm.map_ram(slot, region, access)
     }
 
+    fn set_dirty_log(&self, slot: u32, log: DirtyLog) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vm.set_dirty_log(slot, log)
+    }
+
+    fn take_dirty_log(&self, slot: u32) -> Result<Vec<u64>, HvError> {
+        self.count.call()?;
+        self.vm.take_dirty_log(slot)
+    }
+
     fn create_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {
         self.count.call()?;
         let vcpu = self.vm.create_vcpu(id)?;
@@ -207,6 +218,26 @@ impl Gic for FaultyGic {
     fn init(&self) -> Result<(), HvError> {
         self.count.call()?;
         self.gic.init()
+    }
+
+    fn save_pending_tables(&self) -> Result<(), HvError> {
+        self.count.call()?;
+        self.gic.save_pending_tables()
+    }
+
+    fn save_its_tables(&self) -> Result<(), HvError> {
+        self.count.call()?;
+        self.gic.save_its_tables()
+    }
+
+    fn restore_its_tables(&self) -> Result<(), HvError> {
+        self.count.call()?;
+        self.gic.restore_its_tables()
+    }
+
+    fn reset_its(&self) -> Result<(), HvError> {
+        self.count.call()?;
+        self.gic.reset_its()
     }
 }
 
