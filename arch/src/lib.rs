@@ -13,6 +13,7 @@ mod fakes;
 pub mod fdt;
 pub mod features;
 pub mod gic;
+pub mod gic_state;
 pub mod image;
 pub mod layout;
 pub mod psci;

@@ -1,0 +1,143 @@
+//! Writing a saved state into a controller that was just made ready.
+
+use kedge_diag::Fix;
+use kedge_hv::{Gic, GicReg, HvError};
+use kedge_saved_state::StateError;
+
+use super::Tables;
+use super::capture::by_the_guest;
+use super::fit::Misfit;
+use super::name::name;
+use super::registers::{self, GITS_CTLR, Saved, Unreached};
+use super::saved::{GicV2StateV1, GicV3StateV1, ItsStateV1};
+
+/// Why a saved controller cannot be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The saved state is none.
+    #[error(transparent)]
+    Implausible(#[from] StateError),
+    /// This host's controller differs where the guest would see it. Nothing was written.
+    #[error("the saved interrupt controller is not this host's: {}", list(.0))]
+    Misfit(Vec<Misfit>),
+    /// A register cannot be read.
+    #[error("cannot read {register} of the interrupt controller")]
+    Read {
+        /// The register's name.
+        register: String,
+        /// What the hypervisor said.
+        source: HvError,
+    },
+    /// A register cannot be written.
+    #[error("cannot set {register} of the interrupt controller to {value:#x}")]
+    Write {
+        /// The register's name.
+        register: String,
+        /// The saved value.
+        value: u64,
+        /// What the hypervisor said.
+        source: HvError,
+    },
+    /// A register took another value.
+    #[error("{register} of the interrupt controller is {found:#x} once it was set to {value:#x}")]
+    Dropped {
+        /// The register's name.
+        register: String,
+        /// The saved value.
+        value: u64,
+        /// What it holds.
+        found: u64,
+    },
+    /// The tables of interrupts cannot be read, and not by the guest's doing.
+    #[error("cannot take the guest's tables of interrupts up again")]
+    Tables {
+        /// What the hypervisor said.
+        source: HvError,
+    },
+}
+
+fn list(misfits: &[Misfit]) -> String {
+    misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Fix for RestoreError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Implausible(error) => error.fix(),
+            Self::Misfit(_) => Some(
+                "restore on a host with the same kind of interrupt controller, and a kernel \
+                 at least as new as the one the guest was born on"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl From<Unreached> for RestoreError {
+    fn from((reg, source): Unreached) -> Self {
+        Self::Read { register: name(reg), source }
+    }
+}
+
+pub(super) fn write(gic: &dyn Gic, (reg, value): (GicReg, u64)) -> Result<(), RestoreError> {
+    let refused = |source| RestoreError::Write { register: name(reg), value, source };
+    gic.set_reg(reg, value).map_err(refused)
+}
+
+fn write_all(gic: &dyn Gic, list: &[Saved<'_>]) -> Result<(), RestoreError> {
+    list.iter().flat_map(Saved::writes).try_for_each(|due| write(gic, due))
+}
+
+impl GicV3StateV1 {
+    pub(super) fn restore(&self, gic: &dyn Gic) -> Result<(), RestoreError> {
+        write_all(gic, &registers::v3(&mut self.clone()))
+    }
+}
+
+impl GicV2StateV1 {
+    pub(super) fn restore(&self, gic: &dyn Gic) -> Result<(), RestoreError> {
+        write_all(gic, &registers::v2(&mut self.clone()))
+    }
+}
+
+impl ItsStateV1 {
+    /// Restores the translation service of a machine that was just made, behind its
+    /// guest memory and the rest of the controller ([`super::GicState::restore`]).
+    ///
+    /// Tables that make no sense are the guest's doing: the service then knows nothing,
+    /// as one whose guest never mapped anything.
+    ///
+    /// # Errors
+    /// The state is implausible, or there is no service here that can hold it; or the
+    /// hypervisor fails for a reason of its own.
+    pub fn restore(&self, gic: &dyn Gic) -> Result<Tables, RestoreError> {
+        self.check()?;
+        self.write(gic)?;
+        let tables = match gic.restore_its_tables() {
+            Ok(()) => Tables::Kept,
+            Err(error) if by_the_guest(&error) => {
+                gic.reset_its().map_err(|source| RestoreError::Tables { source })?;
+                self.write(gic)?;
+                Tables::Lost(error)
+            }
+            Err(source) => return Err(RestoreError::Tables { source }),
+        };
+        write(gic, (GITS_CTLR, self.gits_ctlr))?;
+        Ok(tables)
+    }
+
+    /// Writes the registers, and sees that they hold: parts of some cannot be changed.
+    fn write(&self, gic: &dyn Gic) -> Result<(), RestoreError> {
+        let mut state = self.clone();
+        let list = registers::its(&mut state);
+        write_all(gic, &list)?;
+        for (reg, value) in list.iter().flat_map(Saved::writes) {
+            let found = gic.reg(reg).map_err(|error| (reg, error))?;
+            if found != value {
+                return Err(RestoreError::Dropped { register: name(reg), value, found });
+            }
+        }
+        Ok(())
+    }
+}
