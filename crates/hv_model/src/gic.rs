@@ -1,12 +1,21 @@
 //! The interrupt controller of a model machine: its registers, as their user reaches
-//! them.
+//! them. What they hold changes nothing for guests here, whose interrupts are those of
+//! their scripts.
 
-use std::sync::Arc;
+mod attributes;
+mod controller;
+mod interface;
+mod its;
+mod lines;
 
-use kedge_hv::{Gic, GicConfig, GicReg, GicVersion, HvError};
+use std::sync::{Arc, MutexGuard};
+
+pub(crate) use controller::GicState;
+use controller::{PRODUCT, REVISION_SHIFT, named};
+use kedge_hv::{Gic, GicReg, GicVersion, HvError};
 
 use crate::machine::Machine;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, refuse};
 use crate::release::Ability;
 use crate::state::VmState;
 
@@ -15,47 +24,88 @@ pub(crate) struct ModelGic {
     machine: Arc<Machine>,
 }
 
+/// `GICD_IIDR` and `GICD_TYPER2`.
+const GICD_IIDR: u32 = 0x8;
+const GICD_TYPER2: u32 = 0xc;
+
+/// Which version has this register.
+const fn version_of(reg: GicReg) -> GicVersion {
+    match reg {
+        GicReg::DistributorV2 { .. } | GicReg::CpuInterfaceV2 { .. } => GicVersion::V2,
+        _ => GicVersion::V3,
+    }
+}
+
 impl ModelGic {
     pub(crate) fn new(machine: Arc<Machine>) -> Self {
         Self { machine }
     }
 
-    /// Whether there is a translation service.
-    fn its(&self) -> Result<(), HvError> {
-        let gic = self.machine.lock().gic.as_ref().map(|gic| gic.config);
-        match gic {
-            Some(GicConfig::V3 { its: Some(_), .. }) => Ok(()),
-            _ => self.machine.refuse(Refusal::NoIts),
+    /// The machine, while no vCPU runs.
+    fn standing(&self) -> Result<MutexGuard<'_, VmState>, Refusal> {
+        let vm = self.machine.lock();
+        if vm.running > 0 { Err(Refusal::GicRunning) } else { Ok(vm) }
+    }
+
+    fn told<T>(&self, result: Result<T, Refusal>) -> Result<T, HvError> {
+        result.or_else(|refusal| refuse(&self.machine.shared.release, refusal))
+    }
+
+    /// Does something with a register that there is and that can be reached: hands over
+    /// the vCPU through which it is, and how many there are.
+    fn reach<T>(
+        &self,
+        reg: GicReg,
+        act: impl FnOnce(&mut GicState, (u32, usize)) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let mut vm = self.standing()?;
+        let VmState { gic, vcpus, .. } = &mut *vm;
+        let gic = gic.as_mut().ok_or(Refusal::NoGicRegister)?;
+        let version = gic.config.version();
+        let missing = matches!(reg, GicReg::Its { .. }) && gic.its.is_none();
+        if version != version_of(reg) || missing {
+            return Err(Refusal::NoGicRegister);
+        }
+        let index = named(reg, vcpus.keys().copied()).ok_or(Refusal::NoGicCpu)?;
+        // Reaching for a register of a GICv2 makes it ready.
+        gic.ready |= version == GicVersion::V2;
+        if !gic.ready && !self.early(reg) {
+            return Err(Refusal::GicRegisterEarly);
+        }
+        act(gic, (index, vcpus.len()))
+    }
+
+    /// Whether a register can be reached before its controller is ready.
+    fn early(&self, reg: GicReg) -> bool {
+        let told = self.machine.shared.release.early_revision == Ability::Present;
+        match reg {
+            GicReg::Its { .. } => true,
+            GicReg::Distributor { offset: GICD_IIDR | GICD_TYPER2 } => told,
+            _ => false,
         }
     }
 
-    /// Whether there is this register, and it can be reached.
-    fn check(&self, vm: &mut VmState, reg: GicReg) -> Result<(), HvError> {
-        let Some(gic) = &mut vm.gic else { return self.machine.refuse(Refusal::NoGicRegister) };
-        let version = gic.config.version();
-        let known = match reg {
-            GicReg::Distributor { offset } => version == GicVersion::V3 && offset == GICD_IIDR,
-            GicReg::DistributorV2 { offset, .. } => {
-                version == GicVersion::V2 && offset == GICD_IIDR
-            }
-            _ => false,
-        };
-        // Reaching for a register of a GICv2 makes it ready.
-        gic.ready |= known && version == GicVersion::V2;
-        let ready = gic.ready || self.machine.shared.release.early_revision == Ability::Present;
-        match (known, ready) {
-            (false, _) => self.machine.refuse(Refusal::NoGicRegister),
-            (true, false) => self.machine.refuse(Refusal::GicRegisterEarly),
-            (true, true) => Ok(()),
-        }
+    /// Chooses the revision of the distributor's behaviour.
+    fn choose(&self, gic: &mut GicState, value: u64) -> Result<(), Refusal> {
+        let iidr = |revision: u32| u64::from(PRODUCT | revision << REVISION_SHIFT);
+        let mut revisions = self.machine.shared.release.gic_revisions.iter();
+        let chosen = revisions.find(|revision| iidr(**revision) == value & 0xffff_ffff);
+        gic.revision = *chosen.ok_or(Refusal::GicRegisterValue)?;
+        gic.chosen = true;
+        Ok(())
+    }
+
+    /// Does something with the tables of the translation service.
+    fn with_tables(
+        &self,
+        act: impl FnOnce(&mut VmState, [Option<u64>; 2]) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut vm = self.standing()?;
+        let its = vm.gic.as_ref().and_then(|gic| gic.its.as_ref()).ok_or(Refusal::NoIts)?;
+        let tables = its.tables();
+        act(&mut vm, tables)
     }
 }
-
-/// The one register that the model has of the controllers.
-const GICD_IIDR: u32 = 0x8;
-/// `GICD_IIDR`: KVM's product, 'K', and Arm.
-const PRODUCT: u64 = 0x4b00_043b;
-const REVISION_SHIFT: u32 = 12;
 
 impl Gic for ModelGic {
     fn version(&self) -> GicVersion {
@@ -63,25 +113,15 @@ impl Gic for ModelGic {
     }
 
     fn reg(&self, reg: GicReg) -> Result<u64, HvError> {
-        let mut vm = self.machine.lock();
-        self.check(&mut vm, reg)?;
-        let revision = vm.gic.as_ref().map_or(0, |gic| gic.revision);
-        Ok(PRODUCT | u64::from(revision) << REVISION_SHIFT)
+        self.told(self.reach(reg, |gic, (index, cpus)| gic.read(reg, index, cpus)))
     }
 
     fn set_reg(&self, reg: GicReg, value: u64) -> Result<(), HvError> {
-        let mut vm = self.machine.lock();
-        self.check(&mut vm, reg)?;
-        let revisions = self.machine.shared.release.gic_revisions.iter();
-        let mut values = revisions.map(|r| (*r, PRODUCT | u64::from(*r) << REVISION_SHIFT));
-        let chosen = values.find(|(_, iidr)| *iidr == value & 0xffff_ffff);
-        match (&mut vm.gic, chosen) {
-            (Some(gic), Some((revision, _))) => {
-                gic.revision = revision;
-                Ok(())
-            }
-            _ => self.machine.refuse(Refusal::GicRegisterValue),
-        }
+        self.told(self.reach(reg, |gic, cpu| match reg {
+            GicReg::Distributor { offset: GICD_IIDR }
+            | GicReg::DistributorV2 { offset: GICD_IIDR, .. } => self.choose(gic, value),
+            _ => gic.write(reg, cpu, value),
+        }))
     }
 
     fn init(&self) -> Result<(), HvError> {
@@ -96,21 +136,29 @@ impl Gic for ModelGic {
     }
 
     fn save_pending_tables(&self) -> Result<(), HvError> {
-        match self.version() {
+        let vm = self.told(self.standing())?;
+        let Some(gic) = &vm.gic else { return self.machine.refuse(Refusal::NoPendingTables) };
+        let early = self.machine.shared.release.early_pending_tables == Ability::Present;
+        match gic.config.version() {
             GicVersion::V2 => self.machine.refuse(Refusal::NoPendingTables),
-            GicVersion::V3 => Ok(()),
+            // No guest here lets LPIs through.
+            GicVersion::V3 if gic.ready || early => Ok(()),
+            GicVersion::V3 => self.machine.refuse(Refusal::PendingTablesEarly),
         }
     }
 
     fn save_its_tables(&self) -> Result<(), HvError> {
-        self.its()
+        self.told(self.with_tables(its::save))
     }
 
     fn restore_its_tables(&self) -> Result<(), HvError> {
-        self.its()
+        self.told(self.with_tables(its::restore))
     }
 
     fn reset_its(&self) -> Result<(), HvError> {
-        self.its()
+        self.told(self.with_tables(|vm, _| {
+            vm.gic.iter_mut().filter_map(|gic| gic.its.as_mut()).for_each(its::Its::reset);
+            Ok(())
+        }))
     }
 }

@@ -49,6 +49,7 @@ impl Machine {
             vcpus: BTreeMap::new(),
             gic: None,
             ran: false,
+            running: 0,
             dead: false,
             suspend: Ability::Absent,
             imp_ids,

@@ -152,8 +152,28 @@ refusals! {
     NoGicRegister = ENXIO, "reach a register of the interrupt controller";
     /// A register of a controller that is not ready.
     GicRegisterEarly = EBUSY, "reach a register of the interrupt controller";
+    /// A register of a vCPU that there is not.
+    NoGicCpu = EINVAL, "reach a register of the interrupt controller";
+    /// Anything of the controller while a vCPU runs.
+    GicRunning = EBUSY, "reach the interrupt controller";
+    /// A register that a CPU interface does not have.
+    NoCpuRegister = ENOENT, "reach a register of the interrupt controller";
+    /// Active priorities beyond the bits of a priority.
+    NoActivePriorities = EINVAL, "reach a register of the interrupt controller";
+    /// Levels from a number on that is no multiple of 32.
+    LevelAlignment = EINVAL, "reach a register of the interrupt controller";
+    /// A part of a register of the translation service.
+    ItsAlignment = EINVAL, "reach a register of the interrupt controller";
+    /// A change of what a distributor says it can.
+    GicTyper2 = EINVAL, "write a register of the interrupt controller";
+    /// A change of where commands are read, of a service that reads them.
+    ItsEnabled = EBUSY, "write a register of the interrupt controller";
     /// Tables of LPIs on a GICv2.
     NoPendingTables = ENXIO, "write the pending LPIs into the guest's memory";
+    /// Tables of LPIs of a controller that is not ready.
+    PendingTablesEarly = ENXIO, "write the pending LPIs into the guest's memory";
+    /// A table where the guest has no memory.
+    TableNowhere = EFAULT, "reach a table of the interrupt translation service";
     /// Something of a translation service that there is not.
     NoIts = ENXIO, "reach the interrupt translation service";
     /// A value that the controller's register cannot have.

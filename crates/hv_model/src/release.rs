@@ -67,6 +67,9 @@ pub struct Release {
     /// Whether the revision of a GICv3's behaviour can be reached before it is
     /// initialised.
     pub early_revision: Ability,
+    /// Whether a GICv3 writes its pending LPIs into the guest's memory before it is
+    /// initialised.
+    pub early_pending_tables: Ability,
     /// Fields of ID registers that say what controller there is: from its creation on,
     /// with this value for a GICv3 and 0 for a GICv2.
     pub gic_fields: &'static [(RegId, u64, u64)],

@@ -5,6 +5,7 @@
 use kedge_hv::{MpState, Timer};
 use kedge_ids::RegId;
 
+use crate::refusal::Refusal;
 use crate::release::{
     Ability, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, EmptyRange, FailedRun,
     FirstRun, FrozenBy, Ids, Istatus, PowerOff, Release, Row, Rule, SErrorTaken, Scope, Service,
@@ -207,6 +208,7 @@ pub const V5_10: Release = Release {
     first_run: FirstRun::TriedOnce,
     empty_range: EmptyRange::Everything,
     early_revision: Ability::Absent,
+    early_pending_tables: Ability::Present,
     gic_fields: &[],
     early_serror: Ability::Present,
     serror_taken: SErrorTaken::WhenRun,
@@ -216,7 +218,7 @@ pub const V5_10: Release = Release {
     unready_pmu: UnreadyPmu::Runs,
     width_of: WidthOf::EveryVcpu,
     cpu_on_reset: CpuOnReset::WhenRead,
-    errnos: &[],
+    errnos: &[(Refusal::NoCpuRegister, libc::ENXIO)],
 };
 
 /// Linux 6.1.
@@ -229,10 +231,12 @@ pub const V6_1: Release = Release {
     mp_states: &[MpState::Runnable, MpState::Stopped, MpState::Suspended],
     system_suspend: Ability::Present,
     gic_revisions: &[2, 3],
+    early_pending_tables: Ability::Absent,
     failed_run: FailedRun::KillsMachine,
     first_run: FirstRun::Repeated,
     unready_pmu: UnreadyPmu::Refused,
     width_of: WidthOf::FirstInitialised,
+    errnos: &[],
     ..V5_10
 };
 
@@ -266,6 +270,7 @@ pub const V7_2: Release = Release {
     gic_fields: &[(ID_PFR1_EL1, 0xf << 28, 1 << 28), (ID_AA64PFR0_EL1, 0xf << 24, 1 << 24)],
     early_serror: Ability::Absent,
     serror_taken: SErrorTaken::AtOnce,
+    errnos: &[(Refusal::GicTyper2, libc::EBUSY)],
     ..V6_12
 };
 

@@ -6,12 +6,13 @@ use kedge_hv::{Access, Conduit, GicConfig, HvError, MpState, SystemEvent, VcpuFe
 use kedge_ids::RegId;
 
 use crate::firmware::Called;
+use crate::gic::GicState;
 use crate::memory::slot_at;
 use crate::program::{Step, Width};
 use crate::refusal::{Refusal, refuse};
 use crate::registers::Registers;
 use crate::release::{FailedRun, FirstRun, FrozenBy, UnreadyPmu};
-use crate::state::{Doorbell, GicState, Pending, Sve, VcpuState, VmState, number};
+use crate::state::{Doorbell, Pending, Sve, VcpuState, VmState, number};
 use crate::trace::Event;
 
 /// The vector base.

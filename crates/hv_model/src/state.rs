@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use kedge_hv::{GicConfig, MpState, SError, SmcccRange, Timer, VcpuFeatures};
+use kedge_hv::{MpState, SError, SmcccRange, Timer, VcpuFeatures};
 use kedge_ids::{Ppi, RegId, Spi};
 use vmm_sys_util::epoll::Epoll;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::gic::GicState;
 use crate::memory::Slot;
 use crate::program::{Program, Step};
 use crate::release::Ability;
@@ -24,6 +25,8 @@ pub(crate) struct VmState {
     pub(crate) vcpus: BTreeMap<u32, VcpuState>,
     pub(crate) gic: Option<GicState>,
     pub(crate) ran: bool,
+    /// vCPUs that are in their guest.
+    pub(crate) running: usize,
     pub(crate) dead: bool,
     pub(crate) suspend: Ability,
     /// Whether the main ID registers are the machine's.
@@ -38,15 +41,6 @@ pub(crate) struct VmState {
     /// The triggers of `irqs`, by index.
     pub(crate) triggers: Epoll,
     pub(crate) doorbells: Vec<Doorbell>,
-}
-
-/// The interrupt controller.
-#[derive(Debug)]
-pub(crate) struct GicState {
-    pub(crate) config: GicConfig,
-    pub(crate) ready: bool,
-    /// Of the distributor's behaviour.
-    pub(crate) revision: u32,
 }
 
 /// Who decides a machine's counters.

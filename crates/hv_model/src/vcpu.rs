@@ -174,6 +174,22 @@ impl ModelVcpu {
     }
 }
 
+/// Counts a vCPU as running.
+struct Inside<'a>(&'a Machine);
+
+impl<'a> Inside<'a> {
+    fn new(machine: &'a Machine) -> Self {
+        machine.lock().running += 1;
+        Self(machine)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+    }
+}
+
 fn state(vm: &mut VmState, id: VcpuId) -> &mut VcpuState {
     vm.vcpus.get_mut(&id.0).expect("vCPUs are never removed from a machine")
 }
@@ -342,6 +358,8 @@ impl Vcpu for ModelVcpu {
 
     fn run(&mut self) -> Result<Exit<'_>, HvError> {
         self.enter(Entry::Run)?;
+        let machine = Arc::clone(&self.machine);
+        let _inside = Inside::new(&machine);
         loop {
             if self.kicked.swap(false, Ordering::Acquire) {
                 return Ok(Exit::Interrupted);

@@ -12,13 +12,13 @@ use kedge_ids::{Spi, VcpuId, u64_from};
 use vmm_sys_util::epoll::{ControlOperation, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::gic::ModelGic;
+use crate::gic::{GicState, ModelGic};
 use crate::machine::{Machine, identity, no_event};
 use crate::memory::Slot;
 use crate::refusal::Refusal;
 use crate::registers::{Registers, offset_counters, restart_counters};
 use crate::release::{Ability, EmptyRange, Rule, Scope};
-use crate::state::{Doorbell, GicState, Irq, VcpuState, VmState, number};
+use crate::state::{Doorbell, Irq, VcpuState, VmState, number};
 use crate::vcpu::ModelVcpu;
 
 /// The smallest page of an arm64 host, in bytes.
@@ -142,7 +142,7 @@ impl Vm for ModelVm {
         // A controller that was refused an address stays: there is no way back.
         let placed = self.machine.check_gic(&vm, config);
         let revision = self.machine.shared.release.gic_revisions.last().copied().unwrap_or(0);
-        vm.gic = Some(GicState { config: *config, ready: false, revision });
+        vm.gic = Some(GicState::new(*config, revision));
         placed?;
         self.tell_controller(&mut vm, config.version());
         Ok(Box::new(ModelGic::new(Arc::clone(&self.machine))))

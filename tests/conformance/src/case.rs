@@ -55,6 +55,8 @@ pub enum Need {
     GicV2,
     /// A GICv3.
     GicV3,
+    /// A GICv3 with a translation service.
+    Its,
     /// No GICv2.
     NoGicV2,
     /// A filter of firmware calls.
@@ -89,6 +91,7 @@ pub struct Abilities {
     bitmaps: bool,
     suspend: bool,
     gics: Vec<GicVersion>,
+    its: bool,
     filter: bool,
     physical_counter: bool,
     ras: bool,
@@ -108,6 +111,7 @@ impl Abilities {
             features: ctx.limits().features,
             psci: machine[0].reg64(RegId::PSCI_VERSION)?,
             bitmaps: list.contains(&id::STD_BMAP),
+            its: machine.vm.supports_its(),
             filter: machine.vm.supports_smccc_filter(),
             physical_counter: list.contains(&id::PTIMER_CNT),
             ras: machine[0].reg64(ID_AA64PFR0_EL1)? >> 28 & 0xf != 0,
@@ -132,6 +136,7 @@ impl Abilities {
             Need::Psci1_3 => self.psci >= 0x1_0003,
             Need::GicV2 => self.gics.contains(&GicVersion::V2),
             Need::GicV3 => self.gics.contains(&GicVersion::V3),
+            Need::Its => self.its && self.gics.contains(&GicVersion::V3),
             Need::NoGicV2 => !self.gics.contains(&GicVersion::V2),
             Need::Filter => self.filter,
             Need::NoFilter => !self.filter,

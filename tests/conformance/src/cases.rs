@@ -4,6 +4,7 @@ pub mod counters;
 pub mod events;
 pub mod firmware;
 pub mod gic;
+pub mod gic_registers;
 pub mod guest;
 pub mod identity;
 pub mod init;
@@ -16,6 +17,7 @@ pub mod serror;
 pub mod smccc;
 pub mod stolen_time;
 pub mod sve;
+pub mod written;
 
 use crate::Case;
 
@@ -25,6 +27,7 @@ pub const GROUPS: &[&[Case]] = &[
     events::CASES,
     firmware::CASES,
     gic::CASES,
+    gic_registers::CASES,
     guest::CASES,
     identity::CASES,
     init::CASES,
@@ -37,4 +40,5 @@ pub const GROUPS: &[&[Case]] = &[
     smccc::CASES,
     stolen_time::CASES,
     sve::CASES,
+    written::CASES,
 ];

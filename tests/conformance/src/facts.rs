@@ -12,6 +12,7 @@ use crate::ctx::{Ctx, errno};
 mod abi;
 mod calls;
 mod firmware;
+mod gic;
 mod machine;
 mod registers;
 
@@ -39,11 +40,20 @@ pub enum Holds {
     SameHost,
     /// The same, and SVE.
     SameHostWithSve,
+    /// Those that have a GICv2.
+    GicV2,
 }
 
 /// All groups.
 pub fn groups() -> impl Iterator<Item = &'static Group> {
-    let files = [abi::GROUPS, calls::GROUPS, firmware::GROUPS, machine::GROUPS, registers::GROUPS];
+    let files = [
+        abi::GROUPS,
+        calls::GROUPS,
+        firmware::GROUPS,
+        gic::GROUPS,
+        machine::GROUPS,
+        registers::GROUPS,
+    ];
     files.into_iter().flatten()
 }
 
@@ -55,6 +65,11 @@ const fn of_release(name: &'static str, find: Find) -> Group {
 /// Facts that depend on the host's hardware, too.
 const fn of_host(name: &'static str, find: Find) -> Group {
     Group { name, holds: Holds::SameHost, find }
+}
+
+/// Facts about a GICv2.
+const fn of_gicv2(name: &'static str, find: Find) -> Group {
+    Group { name, holds: Holds::GicV2, find }
 }
 
 /// `MIDR_EL1`: which CPU.

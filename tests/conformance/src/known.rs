@@ -44,6 +44,7 @@ impl Host {
             Holds::Release => true,
             Holds::SameHost => same,
             Holds::SameHostWithSve => same && self.sve && other.sve,
+            Holds::GicV2 => self.gics[0] && other.gics[0],
         }
     }
 }

@@ -352,6 +352,22 @@ pub const MUTATIONS: &[Mutation] = &[
             r.early_revision = Ability::Absent;
         },
     ),
+    mutation(
+        "pending interrupts cannot be saved early",
+        V5_10,
+        "registers before initialisation",
+        |r| {
+            r.early_pending_tables = Ability::Absent;
+        },
+    ),
+    mutation(
+        "pending interrupts can be saved early",
+        V6_12,
+        "registers before initialisation",
+        |r| {
+            r.early_pending_tables = Ability::Present;
+        },
+    ),
     mutation("timers' interrupts are the machine's", V6_1, "interrupts of timers", |r| {
         r.timer_ppis = Scope::Vm;
     }),

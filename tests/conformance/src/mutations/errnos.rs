@@ -16,7 +16,8 @@ pub struct WrongErrno {
 impl WrongErrno {
     /// The release, wrong in this one errno.
     pub fn mutated(&self, release: &Release) -> Release {
-        let errnos = vec![(self.refusal, libc::EBADFD)];
+        let wrong = (self.refusal, libc::EBADFD);
+        let errnos: Vec<_> = std::iter::once(wrong).chain(release.errnos.iter().copied()).collect();
         Release { errnos: errnos.leak(), ..release.clone() }
     }
 }
@@ -41,6 +42,8 @@ pub const WRONG_ERRNOS: &[WrongErrno] = &[
     wrong(Refusal::SlotTwice, "a_slot_is_given_once"),
     wrong(Refusal::SlotOverlap, "memory_does_not_overlap"),
     wrong(Refusal::SlotBeyond, "memory_ends_within_the_machines_address_bits"),
+    wrong(Refusal::NoSlot, "a_slot_that_is_not_there_has_no_log"),
+    wrong(Refusal::NoDirtyLog, "a_slot_without_a_log_has_none_to_take"),
     wrong(Refusal::VcpuTwice, "there_is_one_vcpu_of_each_index"),
     wrong(Refusal::VcpuNumber, "there_are_no_more_vcpus_than_the_limit"),
     wrong(Refusal::VcpuLate, "vcpus_come_before_initialisation"),
@@ -99,6 +102,23 @@ pub const WRONG_ERRNOS: &[WrongErrno] = &[
     only_if(Refusal::GicRegisterEarly, "revisions of the distributor", |r| {
         r.early_revision == Ability::Absent
     }),
+    wrong(Refusal::NoGicCpu, "a_vcpu_that_is_not_there_has_no_registers"),
+    wrong(Refusal::GicRunning, "a_controller_is_out_of_reach_while_a_vcpu_runs"),
+    wrong(Refusal::NoCpuRegister, "registers of a CPU interface"),
+    wrong(
+        Refusal::NoActivePriorities,
+        "a_cpu_interface_has_as_many_active_priorities_as_its_bits_ask_for",
+    ),
+    wrong(Refusal::LevelAlignment, "levels_are_told_by_32_lines"),
+    wrong(Refusal::ItsAlignment, "registers_of_a_service_are_reached_whole"),
+    wrong(Refusal::GicTyper2, "registers of a distributor"),
+    wrong(Refusal::ItsEnabled, "a_service_at_work_keeps_its_place_in_the_queue"),
+    wrong(Refusal::NoPendingTables, "a_gicv2_has_no_lpis_to_save"),
+    only_if(Refusal::PendingTablesEarly, "registers before initialisation", |r| {
+        r.early_pending_tables == Ability::Absent
+    }),
+    wrong(Refusal::TableNowhere, "tables_are_where_there_is_memory"),
+    wrong(Refusal::NoIts, "a_controller_without_a_service_has_no_tables"),
     wrong(Refusal::GicRegisterValue, "a_revision_the_distributor_lacks_is_refused"),
     wrong(Refusal::SharedPpi, "two_timers_with_one_interrupt_do_not_run"),
     only_if(Refusal::Dead, "unready controllers", |r| r.failed_run == FailedRun::KillsMachine),
