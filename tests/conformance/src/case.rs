@@ -5,6 +5,7 @@ use kedge_hv_model::id;
 use kedge_ids::RegId;
 
 use crate::Ctx;
+use crate::cases::gic_moved::obeys_commands;
 
 /// One statement about the traits.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,8 @@ pub enum Need {
     GicV3,
     /// A GICv3 with a translation service.
     Its,
+    /// A translation service that does what its queue says: none of the model's does.
+    Commands,
     /// No GICv2.
     NoGicV2,
     /// A filter of firmware calls.
@@ -92,6 +95,7 @@ pub struct Abilities {
     suspend: bool,
     gics: Vec<GicVersion>,
     its: bool,
+    commands: bool,
     filter: bool,
     physical_counter: bool,
     ras: bool,
@@ -112,6 +116,7 @@ impl Abilities {
             psci: machine[0].reg64(RegId::PSCI_VERSION)?,
             bitmaps: list.contains(&id::STD_BMAP),
             its: machine.vm.supports_its(),
+            commands: machine.vm.supports_its() && obeys_commands(ctx)?,
             filter: machine.vm.supports_smccc_filter(),
             physical_counter: list.contains(&id::PTIMER_CNT),
             ras: machine[0].reg64(ID_AA64PFR0_EL1)? >> 28 & 0xf != 0,
@@ -137,6 +142,7 @@ impl Abilities {
             Need::GicV2 => self.gics.contains(&GicVersion::V2),
             Need::GicV3 => self.gics.contains(&GicVersion::V3),
             Need::Its => self.its && self.gics.contains(&GicVersion::V3),
+            Need::Commands => self.commands,
             Need::NoGicV2 => !self.gics.contains(&GicVersion::V2),
             Need::Filter => self.filter,
             Need::NoFilter => !self.filter,

@@ -4,6 +4,7 @@ pub mod counters;
 pub mod events;
 pub mod firmware;
 pub mod gic;
+pub mod gic_moved;
 pub mod gic_registers;
 pub mod guest;
 pub mod identity;
@@ -27,6 +28,7 @@ pub const GROUPS: &[&[Case]] = &[
     events::CASES,
     firmware::CASES,
     gic::CASES,
+    gic_moved::CASES,
     gic_registers::CASES,
     guest::CASES,
     identity::CASES,
