@@ -29,7 +29,7 @@ enum Place<'a> {
 /// What a register holds in a controller that was just made ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Birth {
-    /// Zero: need not be written.
+    /// Zero, need not be written; or it was never zero.
     Zero,
     /// Something else, or it depends on the host.
     Other,
@@ -61,15 +61,19 @@ impl Saved<'_> {
         let (value, upper) = match &self.place {
             Place::Word(place) => (u64::from(**place), None),
             Place::Double(place) => (**place, None),
-            Place::Halves(place, upper) => (**place & LOWER, Some((*upper, **place >> 32))),
+            Place::Halves(place, upper) => (**place, Some(*upper)),
         };
-        let mut writes = vec![(self.reg, value)];
-        match self.birth {
-            Birth::Zero => writes.retain(|(_, value)| *value != 0),
-            Birth::Other => {}
-            Birth::Set => writes.insert(0, (clearing(self.reg), !value & LOWER)),
+        if self.birth == Birth::Zero && value == 0 {
+            return Vec::new();
         }
-        writes.extend(upper);
+        let mut writes = Vec::new();
+        if self.birth == Birth::Set {
+            writes.push((clearing(self.reg), !value & LOWER));
+        }
+        match upper {
+            Some(upper) => writes.extend([(self.reg, value & LOWER), (upper, value >> 32)]),
+            None => writes.push((self.reg, value)),
+        }
         writes
     }
 }
@@ -109,7 +113,7 @@ impl<'a> List<'a> {
 
     fn halves(&mut self, reg: impl Fn(u32) -> GicReg, offset: u32, place: &'a mut u64) {
         let place = Place::Halves(place, reg(offset + 4));
-        self.0.push(Saved { reg: reg(offset), place, birth: Birth::Other });
+        self.0.push(Saved { reg: reg(offset), place, birth: Birth::Zero });
     }
 
     /// As many registers as there are places, from this offset on.
@@ -197,6 +201,7 @@ fn v3_cpu<'a>(parts: &mut V3Parts<'a>, state: &'a mut GicV3CpuV1) {
     let gicr = |offset| GicReg::Redistributor { cpu, offset };
     let sgi = |offset| GicReg::Redistributor { cpu, offset: SGI_FRAME + offset };
     let icc = |encoding| GicReg::CpuSystem { cpu, encoding };
+    // Zero where there is no translation service, and only there.
     parts.tables.halves(gicr, GICR_PROPBASER, &mut state.gicr_propbaser);
     parts.tables.halves(gicr, GICR_PENDBASER, &mut state.gicr_pendbaser);
     parts.switches.word(gicr(CTLR), &mut state.gicr_ctlr, Birth::Other);

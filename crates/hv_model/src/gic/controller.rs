@@ -85,7 +85,8 @@ impl GicState {
             enabled: false,
             spis: Line::spis(spis, rules),
             cpus: BTreeMap::new(),
-            propbaser: TABLES,
+            // A translation service comes with the place of its properties.
+            propbaser: its.map_or(0, |_| TABLES),
             its: its.map(|_| Its::default()),
         }
     }

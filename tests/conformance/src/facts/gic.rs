@@ -6,7 +6,7 @@ use kedge_hv::{Access, DirtyLog, Gic, GicConfig, GicReg, GicVersion};
 use kedge_ids::{Mpidr, VcpuId};
 
 use super::{Group, fact, of_gicv2, of_host};
-use crate::ctx::{Ctx, Machine, RAM, errno, ram};
+use crate::ctx::{Ctx, Machine, RAM, errno, gic_v3, ram};
 
 /// The groups of this file.
 pub(super) const GROUPS: &[Group] = &[
@@ -95,6 +95,11 @@ fn redistributor(ctx: &Ctx<'_>) -> anyhow::Result<Vec<String>> {
     let other = [0x0, 0x70, 0x78, 0x1_0100, 0x1_0200];
     facts.extend(all_tried(gic.as_ref(), &other, &[], of(Mpidr::of(VcpuId(0)))));
     facts.extend(all_tried(gic.as_ref(), &[0], &[], of(Mpidr::of(VcpuId(7)))));
+    let plain = ctx.machine(1)?;
+    let gic = plain.vm.create_gic(&gic_v3())?;
+    gic.init()?;
+    let alone = all_tried(gic.as_ref(), &[0x70, 0x78, 0x0], &[1], of(Mpidr::of(VcpuId(0))));
+    facts.extend(alone.iter().map(|fact| format!("without a service: {fact}")));
     Ok(facts)
 }
 
@@ -232,7 +237,7 @@ fn tables(ctx: &Ctx<'_>) -> anyhow::Result<Vec<String>> {
     }
     facts.extend(done(gic.as_ref(), "with tables nowhere"));
     let plain = ctx.machine(1)?;
-    let gic = plain.vm.create_gic(&crate::ctx::gic_v3())?;
+    let gic = plain.vm.create_gic(&gic_v3())?;
     gic.init()?;
     facts.extend(done(gic.as_ref(), "without a service"));
     Ok(facts)
