@@ -265,7 +265,7 @@ fn tables_are_written_before_registers_are_read() {
     .assert_eq(&watched.written.into_inner().unwrap());
 }
 
-fn refusal(state: GicState, onto: GicVersion) -> String {
+fn refusal(state: &GicState, onto: GicVersion) -> String {
     report(&state.restore(gic(onto, 1).as_ref(), &cpus(1), SPIS).unwrap_err())
 }
 
@@ -277,10 +277,10 @@ fn what_does_not_fit_is_named_with_a_cure() {
     state.cpus[0].icc_ap1r = vec![0; 2];
     expect![[r#"
         error: the saved interrupt controller is not this host's: ICC_CTLR_EL1.PRIbits is saved as 0x5 and 0x4 here; ICC_CTLR_EL1.SEIS is saved as 0x1 and 0x0 here; ICC_CTLR_EL1.A3V is saved as 0x0 and 0x1 here
-          fix: restore on a host with the same kind of interrupt controller, and a kernel at least as new as the one the guest was born on"#]].assert_eq(&refusal(GicState::V3(state), GicVersion::V3));
+          fix: restore on a host with the same kind of interrupt controller, and a kernel at least as new as the one the guest was born on"#]].assert_eq(&refusal(&GicState::V3(state), GicVersion::V3));
     expect![[r#"
         error: the saved interrupt controller is not this host's: the version of the GIC is saved as 0x3 and 0x2 here
-          fix: restore on a host with the same kind of interrupt controller, and a kernel at least as new as the one the guest was born on"#]].assert_eq(&refusal(GicState::V3(v3(1)), GicVersion::V2));
+          fix: restore on a host with the same kind of interrupt controller, and a kernel at least as new as the one the guest was born on"#]].assert_eq(&refusal(&GicState::V3(v3(1)), GicVersion::V2));
 }
 
 #[test]
@@ -288,29 +288,29 @@ fn a_state_of_another_machine_is_told_by_its_field() {
     expect![[r#"
         error: the saved `gic-v3` is not plausible: `cpus` has 2 elements, not the machine's 1
           fix: take another snapshot: this one is damaged"#]]
-    .assert_eq(&refusal(GicState::V3(v3(2)), GicVersion::V3));
+    .assert_eq(&refusal(&GicState::V3(v3(2)), GicVersion::V3));
     let mut state = v3(1);
     state.cpus[0].mpidr = Mpidr::of(VcpuId(3));
     expect![[r#"
         error: the saved `gic-v3` is not plausible: `cpus[0].mpidr` is 0x3, not the vCPU's 0x0
           fix: take another snapshot: this one is damaged"#]]
-    .assert_eq(&refusal(GicState::V3(state), GicVersion::V3));
+    .assert_eq(&refusal(&GicState::V3(state), GicVersion::V3));
     let mut state = v3(1);
     state.spis.ipriorityr.pop();
     expect![[r#"
         error: the saved `gic-v3` is not plausible: `spis.ipriorityr` has 7 elements, not the machine's 8
-          fix: take another snapshot: this one is damaged"#]].assert_eq(&refusal(GicState::V3(state), GicVersion::V3));
+          fix: take another snapshot: this one is damaged"#]].assert_eq(&refusal(&GicState::V3(state), GicVersion::V3));
     let mut state = v3(1);
     state.irouter[4] = 1 << 31;
     expect![[r#"
         error: the saved `gic-v3` is not plausible: `irouter[4]` is 0x80000000, which is no affinity
           fix: take another snapshot: this one is damaged"#]]
-    .assert_eq(&refusal(GicState::V3(state), GicVersion::V3));
+    .assert_eq(&refusal(&GicState::V3(state), GicVersion::V3));
     let mut state = v2(1);
     state.cpus[0].gicc_apr.clear();
     expect![[r#"
         error: the saved `gic-v2` is not plausible: `cpus[0].gicc_apr` has 0 elements, not the machine's 4
-          fix: take another snapshot: this one is damaged"#]].assert_eq(&refusal(GicState::V2(state), GicVersion::V2));
+          fix: take another snapshot: this one is damaged"#]].assert_eq(&refusal(&GicState::V2(state), GicVersion::V2));
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub trait Gic: Send + Sync {
     ///
     /// # Errors
     /// `EBUSY`: a vCPU runs; `EFAULT`: the guest put a table where it has no memory;
-    /// `ENXIO`: a GICv2, or not ready.
+    /// `ENXIO`: a GICv2; or, since Linux 6.1 or earlier, before [`Gic::init`].
     fn save_pending_tables(&self) -> Result<(), HvError>;
 
     /// Writes what the translation service knows of devices, their interrupts and

@@ -150,12 +150,7 @@ impl Gic for KvmGic {
     }
 
     fn save_pending_tables(&self) -> Result<(), HvError> {
-        const CALL: &str = "write the pending LPIs into the guest's memory";
-        if self.version == GicVersion::V2 {
-            // A GICv2 has another answer on each kernel.
-            return Err(HvError::new(CALL, ENXIO));
-        }
-        self.gic.perform(SAVE_PENDING_TABLES, CALL)
+        self.gic.perform(SAVE_PENDING_TABLES, "write the pending LPIs into the guest's memory")
     }
 
     fn save_its_tables(&self) -> Result<(), HvError> {
