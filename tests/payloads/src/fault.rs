@@ -1,5 +1,6 @@
-//! Exceptions: an access that is expected to abort is recorded and skipped; any
-//! other exception ends the guest with a line that says which.
+//! Exceptions: an access that is expected to abort is recorded and skipped, and so is
+//! an SError that is expected; any other exception ends the guest with a line that says
+//! which.
 
 // UNSAFETY: the record of an expected fault is known to the vectors by a system
 // register.
@@ -24,7 +25,8 @@ pub struct Faults {
     pub elr: u64,
 }
 
-/// Runs `access`, skipping each of its instructions that faults.
+/// Runs `access`, skipping each of its instructions that faults, and going on behind
+/// each SError.
 pub fn expect(access: impl FnOnce()) -> Faults {
     let mut faults = Faults::default();
     let record = &raw mut faults;
@@ -54,6 +56,8 @@ global_asm!(
     ".balign 128",
     ".if index == 4",
     "b 1f",
+    ".elseif index == 7",
+    "b 4f",
     ".else",
     "mov x0, #index",
     "b 2f",
@@ -78,6 +82,20 @@ global_asm!(
     "msr elr_el1, x1",
     "ldp x0, x1, [sp], #16",
     "eret",
+    // SError, from EL1 itself: behind no instruction in particular.
+    "4:",
+    "stp x0, x1, [sp, #-16]!",
+    "mrs x0, tpidr_el1",
+    "cbz x0, 5f",
+    "ldr x1, [x0]",
+    "add x1, x1, #1",
+    "str x1, [x0]",
+    "mrs x1, esr_el1",
+    "str x1, [x0, #8]",
+    "ldp x0, x1, [sp], #16",
+    "eret",
+    "5: mov x0, #7",
+    "b 2f",
     "3: mov x0, #4",
     "2: mrs x1, esr_el1",
     "mrs x2, far_el1",
