@@ -5,7 +5,7 @@ use kedge_hv_model::id;
 use kedge_ids::RegId;
 
 use crate::Ctx;
-use crate::cases::gic_moved::obeys_commands;
+use crate::cases::{gic_moved::obeys_commands, taken};
 
 /// One statement about the traits.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,8 @@ pub enum Need {
     Its,
     /// A translation service that does what its queue says: none of the model's does.
     Commands,
+    /// The guests of `tests/payloads`, and a host that runs them.
+    Payloads,
     /// No GICv2.
     NoGicV2,
     /// A filter of firmware calls.
@@ -143,6 +145,7 @@ impl Abilities {
             Need::GicV3 => self.gics.contains(&GicVersion::V3),
             Need::Its => self.its && self.gics.contains(&GicVersion::V3),
             Need::Commands => self.commands,
+            Need::Payloads => taken::payload().is_some(),
             Need::NoGicV2 => !self.gics.contains(&GicVersion::V2),
             Need::Filter => self.filter,
             Need::NoFilter => !self.filter,

@@ -18,6 +18,7 @@ pub mod serror;
 pub mod smccc;
 pub mod stolen_time;
 pub mod sve;
+pub mod taken;
 pub mod written;
 
 use crate::Case;
@@ -42,5 +43,6 @@ pub const GROUPS: &[&[Case]] = &[
     smccc::CASES,
     stolen_time::CASES,
     sve::CASES,
+    taken::CASES,
     written::CASES,
 ];

@@ -38,24 +38,35 @@ fn machine(ctx: &Ctx<'_>, features: VcpuFeatures) -> anyhow::Result<Machine> {
     Ok(machine)
 }
 
-fn save(ctx: &Ctx<'_>, machine: &Machine, features: VcpuFeatures) -> anyhow::Result<RegisterState> {
+/// The registers of a machine.
+pub(super) fn save(
+    ctx: &Ctx<'_>,
+    machine: &Machine,
+    features: VcpuFeatures,
+) -> anyhow::Result<RegisterState> {
     let abi = builtin(HOST).expect("it is built in");
     let source = Source { features, abilities: ctx.host_abilities() };
     let birth = Birth { abi, firmware: Vec::new() };
     Ok(capture(&vcpus(machine), &source, birth, &Rules::new(&[]))?)
 }
 
+/// Gives them to another machine on the same host.
+pub(super) fn restore(ctx: &Ctx<'_>, state: &RegisterState, new: &Machine) -> anyhow::Result<()> {
+    let rows = regs::rows();
+    let planned =
+        plan(state, &mut Live::new(&vcpus(new), ctx.host_abilities()), &Rules::new(&rows))?;
+    let otherwise: Vec<_> =
+        planned.plan.lines.iter().filter(|l| l.verdict.word() != "keep").collect();
+    ensure!(otherwise.is_empty(), "the same host offers something else: {otherwise:?}");
+    planned.restore(&vcpus(new), &Manner::default())?;
+    Ok(())
+}
+
 /// Moves the registers of `old` to a new machine, and compares all but the counters.
 fn moved(ctx: &Ctx<'_>, old: &Machine, features: VcpuFeatures) -> anyhow::Result<Machine> {
     let state = save(ctx, old, features)?;
     let new = machine(ctx, features)?;
-    let rows = regs::rows();
-    let planned =
-        plan(&state, &mut Live::new(&vcpus(&new), ctx.host_abilities()), &Rules::new(&rows))?;
-    let otherwise: Vec<_> =
-        planned.plan.lines.iter().filter(|l| l.verdict.word() != "keep").collect();
-    ensure!(otherwise.is_empty(), "the same host offers something else: {otherwise:?}");
-    planned.restore(&vcpus(&new), &Manner::default())?;
+    restore(ctx, &state, &new)?;
     let again = save(ctx, &new, features)?;
     for (vcpu, list) in old.vcpus.iter().map(|vcpu| vcpu.reg_list()).enumerate() {
         let counters = [id::TIMER_CNT, id::PTIMER_CNT];
