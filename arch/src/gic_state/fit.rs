@@ -103,19 +103,20 @@ impl GicV3StateV1 {
             // The switch would stay off, without a word.
             misfits.push(Misfit { field: "GICD_TYPER.LPIS", saved: 1, here: 0 });
         }
+        let Some(first) = self.cpus.first() else { return Ok(misfits) };
+        // Every vCPU is born with the host's. Never tried by writing: a refused value is
+        // taken in part, and PRIbits and IDbits only ever shrink.
+        let here = read(gic, GicReg::CpuSystem { cpu: first.mpidr, encoding: icc::CTLR })?;
         for cpu in &self.cpus {
-            let reg = GicReg::CpuSystem { cpu: cpu.mpidr, encoding: icc::CTLR };
-            // Never tried by writing: a refused value is taken in part, and PRIbits and
-            // IDbits only ever shrink.
-            let here = read(gic, reg)?;
             for (field, shift, mask, room) in ICC_CTLR {
                 let (saved, here) = (cpu.icc_ctlr >> shift & mask, here >> shift & mask);
-                if saved > here || saved != here && room == Room::Exactly {
-                    misfits.push(Misfit { field, saved, here });
+                let misfit = Misfit { field, saved, here };
+                let differs = saved > here || saved != here && room == Room::Exactly;
+                if differs && !misfits.contains(&misfit) {
+                    misfits.push(misfit);
                 }
             }
         }
-        misfits.dedup();
         Ok(misfits)
     }
 }

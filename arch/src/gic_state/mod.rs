@@ -103,7 +103,8 @@ impl GicState {
         }
     }
 
-    /// What of it `gic`, a controller that was just made ready, cannot have. At most the
+    /// What of it `gic`, a controller that was just made ready, cannot have: one of any
+    /// machine of this host with as many SPIs, if only with the first vCPU. At most the
     /// revision of the distributor's behaviour is chosen in passing, as restoring would.
     ///
     /// # Errors
