@@ -105,7 +105,7 @@ fn interrupts_that_wait_are_taken_once_in_another_machine(ctx: &Ctx<'_>) -> anyh
     let memory = ram(0x8000_0000, MEMORY)?;
     let mut old = Board::new(ctx, &memory)?;
     old.load(&memory)?;
-    let raised = old.says(SILENT, "\n")?;
+    let raised = old.says(SILENT, "\n").context("in the first machine")?;
     let count = raised.trim().strip_prefix("INTERRUPTS raised ").context(raised.clone())?;
     old.machine[0].complete_access()?;
     old.machine[0].set_serror(SError { esr: None })?;
@@ -123,7 +123,7 @@ fn interrupts_that_wait_are_taken_once_in_another_machine(ctx: &Ctx<'_>) -> anyh
         ensure!(matches!(restored, Tables::Kept), "{restored:?}");
     }
 
-    let said = new.says(SPEAKS, "others 0\n")?;
+    let said = new.says(SPEAKS, "others 0\n").context("in the second machine")?;
     let [serrors, taken] = said.lines().collect::<Vec<_>>()[..] else { bail!("{said}") };
     ensure!(serrors.starts_with("INTERRUPTS serrors 1 "), "{serrors}");
     equal(&taken, &format!("INTERRUPTS taken once {count} of {count}, others 0").as_str())
