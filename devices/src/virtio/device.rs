@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
+use kedge_diag::Trouble;
 use kedge_guest_memory::GuestMemory;
+use kedge_saved_state::Part;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -85,6 +88,9 @@ pub trait VirtioDevice: Send {
     /// What kind of device it is.
     fn device_id(&self) -> DeviceId;
 
+    /// What an error calls it: "disk `root`".
+    fn name(&self) -> String;
+
     /// The features offered, without the transport's own (`VIRTIO_F_VERSION_1`
     /// and the ring features are the transport's).
     fn features(&self) -> u64;
@@ -107,9 +113,28 @@ pub trait VirtioDevice: Send {
     fn activate(&mut self, activation: Activation) -> Result<(), LoopError>;
 
     /// Lets requests in flight finish and takes the queues back. Nothing where
-    /// the device is not active.
+    /// the device is not active. What comes from the host from then on waits
+    /// there, and what the device holds for its driver it keeps.
     ///
     /// # Errors
-    /// The event loop is gone.
-    fn deactivate(&mut self) -> Result<Vec<ActiveQueue>, LoopError>;
+    /// The event loop is gone; or [`LoopError::Late`]: it was not done by
+    /// `deadline`, and works on.
+    fn deactivate(&mut self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError>;
+
+    /// The driver has reset the device, whose queues are home: what the device
+    /// held for it is nobody's any more.
+    fn reset(&mut self) {}
+
+    /// What it takes to go on elsewhere, besides the transport's and the queues'
+    /// state. To be called while the queues are home.
+    fn save(&self) -> Part;
+
+    /// Takes up what was saved of a device like it, before it is first active.
+    /// What the guest was promised comes before what the host has now; where the
+    /// host's resource cannot keep the promise, it is an error.
+    ///
+    /// # Errors
+    /// The part is damaged or of another device, or the host's resource has
+    /// changed. The device is then of no further use.
+    fn restore(&mut self, saved: &Part) -> Result<(), Trouble>;
 }

@@ -1,21 +1,24 @@
 //! What device tests need on the other side: a driver that writes registers and
 //! rings as a guest does, well or badly, and an event loop on a thread.
 
+mod echo;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use event_manager::{EventManager, EventOps, Events, RemoteEndpoint};
-use kedge_bus::{IrqLine, MmioDevice};
+use event_manager::{EventManager, RemoteEndpoint};
+use kedge_bus::{IrqLine, MmioDevice, RestoreError, Stateful};
 use kedge_guest_memory::{Bytes, GuestAddress, GuestMemory, GuestRange, map_anonymous};
+use kedge_saved_state::Part;
 use virtio_queue::desc::split::Descriptor;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
-use super::ring::{Done, Ring};
+pub(crate) use self::echo::Echo;
+use super::device::VirtioDevice;
 use super::transport::{MmioTransport, reg};
-use super::worker::{EventLoop, LoopError, Running, Subscriber, Worker};
+use super::worker::{EventLoop, Subscriber};
 
 /// Where a test's RAM starts.
 pub(crate) const RAM: u64 = 0x8000_0000;
@@ -110,7 +113,7 @@ pub(crate) struct Driver {
     pub(crate) queues: Vec<DriverQueue>,
     next_buffer: u64,
     // Declared last: it ends after the device that works on it.
-    _event_loop: Arc<TestLoop>,
+    event_loop: Arc<TestLoop>,
 }
 
 impl Drop for Driver {
@@ -131,10 +134,39 @@ impl Driver {
         let (line, irq) = IrqLine::observed().unwrap();
         let transport =
             MmioTransport::new(device, memory.clone(), line, event_loop.handle()).unwrap();
-        let _event_loop = Arc::clone(event_loop);
+        let event_loop = Arc::clone(event_loop);
         // The rings of 16 queues fit below the buffers.
         let next_buffer = RAM + 16 * 0x4000;
-        Self { transport, memory, irq, queues: Vec::new(), next_buffer, _event_loop }
+        Self { transport, memory, irq, queues: Vec::new(), next_buffer, event_loop }
+    }
+
+    /// Pauses the device and says what is saved of it.
+    pub(crate) fn save(&self) -> Part {
+        self.transport.pause(Instant::now() + PATIENCE).unwrap();
+        self.transport.save().unwrap()
+    }
+
+    /// The driver with its memory as it is now, on `device` in another machine that
+    /// rests as it was `saved`.
+    pub(crate) fn moved(
+        &self,
+        device: Box<dyn VirtioDevice>,
+        saved: &Part,
+    ) -> Result<Self, RestoreError> {
+        let mut moved = Self::on(&self.event_loop, device);
+        let ram = self.bytes(RAM, usize::try_from(RAM_SIZE).unwrap());
+        moved.memory.write_slice(&ram, GuestAddress(RAM)).unwrap();
+        moved.queues.clone_from(&self.queues);
+        moved.next_buffer = self.next_buffer;
+        moved.transport.restore(saved)?;
+        Ok(moved)
+    }
+
+    /// The same, and `device` goes on.
+    pub(crate) fn move_to(&self, device: Box<dyn VirtioDevice>) -> Self {
+        let moved = self.moved(device, &self.save()).unwrap();
+        moved.transport.resume().unwrap();
+        moved
     }
 
     /// The same, with `features` accepted and every queue set up and running.
@@ -354,86 +386,6 @@ impl Driver {
         let mut bytes = vec![0; length];
         self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
         bytes
-    }
-}
-
-/// A device that writes back what it reads, with two queues and 8 bytes of
-/// configuration. Chains of one byte it keeps for itself.
-#[derive(Debug, Default)]
-pub(crate) struct Echo {
-    running: Option<Running>,
-    config: [u8; 8],
-}
-
-impl VirtioDevice for Echo {
-    fn device_id(&self) -> DeviceId {
-        DeviceId::Rng
-    }
-
-    fn features(&self) -> u64 {
-        1 << 3
-    }
-
-    fn queue_sizes(&self) -> &[u16] {
-        &[256, 16]
-    }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let config = usize::try_from(offset).ok().and_then(|offset| self.config.get(offset..));
-        for (to, from) in data.iter_mut().zip(config.unwrap_or_default()) {
-            *to = *from;
-        }
-    }
-
-    fn write_config(&mut self, offset: u64, data: &[u8]) {
-        let config = usize::try_from(offset).ok().and_then(|offset| self.config.get_mut(offset..));
-        for (to, from) in config.unwrap_or_default().iter_mut().zip(data) {
-            *to = *from;
-        }
-    }
-
-    fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
-        let Activation { memory, queues, interrupt, event_loop, .. } = activation;
-        let rings = queues.into_iter().map(|active| Ring::new(active, interrupt.clone()));
-        let worker = EchoWorker { memory, rings: rings.collect() };
-        self.running = Some(event_loop.start(Box::new(worker))?);
-        Ok(())
-    }
-
-    fn deactivate(&mut self) -> Result<Vec<ActiveQueue>, LoopError> {
-        self.running.take().map_or(Ok(Vec::new()), Running::stop)
-    }
-}
-
-struct EchoWorker {
-    memory: GuestMemory,
-    rings: Vec<Ring>,
-}
-
-impl Worker for EchoWorker {
-    fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
-        self.rings.iter().try_for_each(|ring| ring.watch(ops))
-    }
-
-    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        for ring in &mut self.rings {
-            ring.answer();
-            ring.serve(&self.memory, |mut chain| {
-                let mut content = vec![0; chain.readable.len()];
-                chain.readable.copy_to(&mut content);
-                let written = chain.writable.copy_from(&content);
-                Ok(if content.len() == 1 {
-                    Done::NotNow
-                } else {
-                    Done::Used(u32::try_from(written).unwrap())
-                })
-            });
-        }
-    }
-
-    fn retire(self: Box<Self>) -> Vec<ActiveQueue> {
-        let Self { memory, rings } = *self;
-        rings.into_iter().map(|ring| ring.retire(&memory)).collect()
     }
 }
 

@@ -7,6 +7,9 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Instant;
 
 use event_manager::{EventOps, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId};
 use kedge_diag::Fix;
@@ -61,13 +64,16 @@ pub enum LoopError {
     /// It is gone, or out of resources.
     #[error("the device's event loop does not take it")]
     Refused(#[from] event_manager::Error),
+    /// It is at something else, or the worker is.
+    #[error("the device has not finished its requests in time")]
+    Late,
 }
 
 impl Fix for LoopError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::Start(_) => Some("raise the limits of the process (ulimit -a)".to_owned()),
-            Self::Refused(_) => None,
+            Self::Refused(_) | Self::Late => None,
         }
     }
 }
@@ -126,15 +132,67 @@ pub struct Running {
 }
 
 impl Running {
-    /// Takes the worker off its loop and retires it.
+    /// Takes the worker off its loop, by `deadline` where there is one, and retires
+    /// it.
     ///
     /// # Errors
-    /// The loop is gone.
-    pub fn stop(self) -> Result<Vec<ActiveQueue>, LoopError> {
+    /// The loop is gone; or it is [`LoopError::Late`], and then the worker stays
+    /// where it is.
+    fn stop(&self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError> {
         let id = self.id;
-        let subscriber = self.event_loop.call_blocking(move |ops| ops.remove_subscriber(id))?;
+        let turn = Arc::new(Turn::default());
+        let (answer, answered) = mpsc::channel();
+        let loops_turn = Arc::clone(&turn);
+        self.event_loop.fire(move |ops| {
+            if loops_turn.take() {
+                // Nobody gives up waiting once the turn is taken.
+                let _ = answer.send(ops.remove_subscriber(id));
+            }
+        })?;
+        let removed = match deadline {
+            None => answered.recv().ok(),
+            Some(deadline) => {
+                match answered.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok(removed) => Some(removed),
+                    Err(RecvTimeoutError::Timeout) if turn.take() => return Err(LoopError::Late),
+                    // The loop is at it.
+                    Err(RecvTimeoutError::Timeout) => answered.recv().ok(),
+                    Err(RecvTimeoutError::Disconnected) => None,
+                }
+            }
+        };
+        let subscriber = removed.ok_or(event_manager::Error::ChannelRecv)??;
         Ok(subscriber.worker.retire())
     }
+}
+
+/// Who goes first: the loop that takes a worker off, or whoever no longer waits
+/// for it. The second leaves things as they are.
+#[derive(Default)]
+struct Turn(AtomicBool);
+
+impl Turn {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// Takes what runs in `slot` off its loop, by `deadline` where there is one, and
+/// its queues home. There are none where nothing runs.
+///
+/// # Errors
+/// The loop is gone; or it is [`LoopError::Late`], and then the worker runs on in
+/// `slot`.
+pub fn stop(
+    slot: &mut Option<Running>,
+    deadline: Option<Instant>,
+) -> Result<Vec<ActiveQueue>, LoopError> {
+    let Some(running) = slot.take() else { return Ok(Vec::new()) };
+    let stopped = running.stop(deadline);
+    if matches!(stopped, Err(LoopError::Late)) {
+        *slot = Some(running);
+    }
+    stopped
 }
 
 impl fmt::Debug for Running {

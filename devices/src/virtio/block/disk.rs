@@ -14,9 +14,9 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
 };
 
-use super::SECTOR;
 use super::config::{BlockConfig, Cache};
 use super::request::Operation;
+use super::{SECTOR, SEG_MAX};
 use crate::virtio::buffers::Buffers;
 
 /// Whether the guest may write.
@@ -117,16 +117,28 @@ pub(super) struct Disk {
     id: String,
     file: File,
     sectors: u64,
-    block_size: u32,
-    serial: [u8; SERIAL],
-    access: Access,
-    cache: Cache,
+    promise: Promise,
     failures: AtomicU64,
+}
+
+/// What a guest goes by as long as it lives, besides the size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Promise {
+    /// The size of a block in bytes.
+    pub(super) block_size: u32,
+    /// Buffers in a request, besides its header and its status.
+    pub(super) seg_max: u32,
+    /// The serial number.
+    pub(super) serial: [u8; SERIAL],
+    /// Whether the guest may write.
+    pub(super) access: Access,
+    /// Whether the guest can flush.
+    pub(super) cache: Cache,
 }
 
 /// Bytes in a serial number (5.2.6).
 #[expect(clippy::as_conversions, reason = "20, as the specification says, in a const")]
-const SERIAL: usize = VIRTIO_BLK_ID_BYTES as usize;
+pub(super) const SERIAL: usize = VIRTIO_BLK_ID_BYTES as usize;
 
 /// What came of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,16 +187,18 @@ impl Disk {
             );
         }
         let serial = serial(&metadata);
-        Ok(Self {
-            id,
-            file,
-            sectors,
-            block_size,
-            serial,
-            access,
-            cache,
-            failures: AtomicU64::new(0),
-        })
+        let promise = Promise { block_size, seg_max: u32::from(SEG_MAX), serial, access, cache };
+        Ok(Self { id, file, sectors, promise, failures: AtomicU64::new(0) })
+    }
+
+    /// Keeps to `promise` from now on, which a guest was given of a disk like it.
+    pub(super) fn promise(&mut self, promise: Promise) {
+        self.promise = promise;
+    }
+
+    /// Its name.
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     /// The disk with another file behind it.
@@ -201,17 +215,27 @@ impl Disk {
     /// The size of a block in bytes: what the guest should read and write at
     /// least.
     pub(super) fn block_size(&self) -> u32 {
-        self.block_size
+        self.promise.block_size
+    }
+
+    /// Buffers in a request, besides its header and its status.
+    pub(super) fn seg_max(&self) -> u32 {
+        self.promise.seg_max
+    }
+
+    /// The serial number.
+    pub(super) fn serial(&self) -> &[u8; SERIAL] {
+        &self.promise.serial
     }
 
     /// Whether the guest may write.
     pub(super) fn access(&self) -> Access {
-        self.access
+        self.promise.access
     }
 
     /// Whether the guest can flush.
     pub(super) fn cache(&self) -> Cache {
-        self.cache
+        self.promise.cache
     }
 
     /// Does what the driver wants. What the host cannot do is an error for the
@@ -223,16 +247,18 @@ impl Disk {
                 let done = self.offset(sector, &into).map(|at| into.read_exact_at(&self.file, at));
                 self.outcome("read", done, written)
             }
-            Operation::Out { .. } if self.access == Access::ReadOnly => failure(VIRTIO_BLK_S_IOERR),
+            Operation::Out { .. } if self.access() == Access::ReadOnly => {
+                failure(VIRTIO_BLK_S_IOERR)
+            }
             Operation::Out { sector, from } => {
                 let done = self.offset(sector, &from).map(|at| from.write_all_at(&self.file, at));
                 self.outcome("write", done, 0)
             }
-            Operation::Flush if self.cache == Cache::Writeback => {
+            Operation::Flush if self.cache() == Cache::Writeback => {
                 self.outcome("flush", Some(self.file.sync_data()), 0)
             }
             Operation::GetId { mut into } if into.len() >= SERIAL => {
-                self.outcome("identify", Some(Ok(())), into.copy_from(&self.serial))
+                self.outcome("identify", Some(Ok(())), into.copy_from(self.serial()))
             }
             Operation::GetId { .. } => failure(VIRTIO_BLK_S_IOERR),
             Operation::Flush | Operation::Unsupported => failure(VIRTIO_BLK_S_UNSUPP),

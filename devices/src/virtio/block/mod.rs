@@ -6,22 +6,30 @@
 mod config;
 mod disk;
 mod request;
+mod restore;
+pub mod saved;
 mod worker;
 
+#[cfg(test)]
+mod restore_tests;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use kedge_diag::Trouble;
+use kedge_saved_state::Part;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
 };
 
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
-use super::worker::{LoopError, Running};
+use super::worker::{LoopError, Running, stop};
 pub use config::{BlockConfig, Cache, KIND};
 use disk::Disk;
 pub use disk::{Access, OpenError};
+pub use restore::DiskChanged;
 use worker::BlockWorker;
 
 /// The largest size of the one queue, `requestq`.
@@ -51,7 +59,7 @@ impl Block {
     fn config(&self) -> [u8; 24] {
         let mut config = [0; 24];
         config[0..8].copy_from_slice(&self.disk.sectors().to_le_bytes()); // capacity
-        config[12..16].copy_from_slice(&u32::from(SEG_MAX).to_le_bytes()); // seg_max
+        config[12..16].copy_from_slice(&self.disk.seg_max().to_le_bytes()); // seg_max
         config[20..24].copy_from_slice(&self.disk.block_size().to_le_bytes()); // blk_size
         config
     }
@@ -60,6 +68,10 @@ impl Block {
 impl VirtioDevice for Block {
     fn device_id(&self) -> DeviceId {
         DeviceId::Block
+    }
+
+    fn name(&self) -> String {
+        format!("disk `{}`", self.disk.id())
     }
 
     fn features(&self) -> u64 {
@@ -90,7 +102,17 @@ impl VirtioDevice for Block {
         Ok(())
     }
 
-    fn deactivate(&mut self) -> Result<Vec<ActiveQueue>, LoopError> {
-        self.running.take().map_or(Ok(Vec::new()), Running::stop)
+    fn deactivate(&mut self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError> {
+        stop(&mut self.running, deadline)
+    }
+
+    fn save(&self) -> Part {
+        Part::of(&restore::save(&self.disk))
+    }
+
+    fn restore(&mut self, saved: &Part) -> Result<(), Trouble> {
+        let saved = saved.read().map_err(Trouble::new)?;
+        let disk = Arc::get_mut(&mut self.disk).expect("no worker shares a disk that is at rest");
+        restore::restore(disk, &saved)
     }
 }

@@ -15,18 +15,18 @@ use crate::virtio::catalog::DeviceConfig;
 use crate::virtio::testing::{Driver, NEEDS_RESET};
 use crate::virtio::transport::reg;
 
-const IN: u32 = 0;
-const OUT: u32 = 1;
+pub(super) const IN: u32 = 0;
+pub(super) const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
 const DISCARD: u32 = 11;
 
-const OK: u8 = 0;
+pub(super) const OK: u8 = 0;
 const IOERR: u8 = 1;
 const UNSUPP: u8 = 2;
 
 /// A disk of 8 sectors, each filled with its number.
-fn image() -> NamedTempFile {
+pub(super) fn image() -> NamedTempFile {
     let image = NamedTempFile::new().unwrap();
     for sector in 0..8 {
         image.as_file().write_all_at(&[sector; 512], 512 * u64::from(sector)).unwrap();
@@ -34,7 +34,7 @@ fn image() -> NamedTempFile {
     image
 }
 
-fn config(path: &Path) -> BlockConfig {
+pub(super) fn config(path: &Path) -> BlockConfig {
     BlockConfig {
         id: "root".to_owned(),
         path: path.to_owned(),
@@ -45,7 +45,7 @@ fn config(path: &Path) -> BlockConfig {
     }
 }
 
-fn drive(config: &BlockConfig) -> Driver {
+pub(super) fn drive(config: &BlockConfig) -> Driver {
     Driver::running(config.open().unwrap(), 0)
 }
 
@@ -57,7 +57,7 @@ fn header(kind: u32, sector: u64) -> [u8; 16] {
 }
 
 /// The status of a request that carries `data` to the device.
-fn send(driver: &mut Driver, kind: u32, sector: u64, data: &[u8]) -> u8 {
+pub(super) fn send(driver: &mut Driver, kind: u32, sector: u64, data: &[u8]) -> u8 {
     let readable: &[&[u8]] = &[&header(kind, sector), data];
     let parts = if data.is_empty() { &readable[..1] } else { readable };
     let (offered, _) = driver.request(parts, &[1]).unwrap();
@@ -65,7 +65,7 @@ fn send(driver: &mut Driver, kind: u32, sector: u64, data: &[u8]) -> u8 {
 }
 
 /// The status of a request for `length` bytes, and the bytes.
-fn fetch(driver: &mut Driver, kind: u32, sector: u64, length: usize) -> (u8, Vec<u8>) {
+pub(super) fn fetch(driver: &mut Driver, kind: u32, sector: u64, length: usize) -> (u8, Vec<u8>) {
     let (offered, _) = driver.request(&[&header(kind, sector)], &[length, 1]).unwrap();
     let status = driver.bytes(offered.writable[1], 1)[0];
     (status, driver.bytes(offered.writable[0], length))

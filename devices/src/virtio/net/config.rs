@@ -33,7 +33,7 @@ const OPTIONS: &[&str] = &["tap", "mac", "mtu", "id"];
 
 /// The packet sizes in bytes that IPv4 allows, less the one that no header has
 /// room for.
-const MTUS: RangeInclusive<u16> = 68..=65535;
+pub(super) const MTUS: RangeInclusive<u16> = 68..=65535;
 
 const WANTED_MAC: &str = "six pairs of hex digits, such as 06:00:ac:10:00:02, of which the first is even and not all are 0";
 const WANTED_MTU: &str = "a number of bytes from 68 to 65535";
@@ -43,9 +43,9 @@ const WANTED_ID: &str = "letters, digits and underscores";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MacAddress([u8; 6]);
 
-/// Text that is not the Ethernet address of a card.
+/// Something that is not the Ethernet address of a card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the text is not the Ethernet address of a card")]
+#[error("it is not the Ethernet address of a card")]
 pub struct NotAMacAddress;
 
 impl MacAddress {
@@ -59,7 +59,6 @@ impl FromStr for MacAddress {
     type Err = NotAMacAddress;
 
     fn from_str(text: &str) -> Result<Self, NotAMacAddress> {
-        const GROUP: u8 = 1;
         let mut octets = [0; 6];
         let mut pairs = text.split(':');
         for octet in &mut octets {
@@ -69,7 +68,19 @@ impl FromStr for MacAddress {
             }
             *octet = u8::from_str_radix(pair, 16).map_err(|_| NotAMacAddress)?;
         }
-        if pairs.next().is_some() || octets[0] & GROUP != 0 || octets == [0; 6] {
+        if pairs.next().is_some() {
+            return Err(NotAMacAddress);
+        }
+        octets.try_into()
+    }
+}
+
+impl TryFrom<[u8; 6]> for MacAddress {
+    type Error = NotAMacAddress;
+
+    fn try_from(octets: [u8; 6]) -> Result<Self, NotAMacAddress> {
+        const GROUP: u8 = 1;
+        if octets[0] & GROUP != 0 || octets == [0; 6] {
             return Err(NotAMacAddress);
         }
         Ok(Self(octets))
@@ -180,7 +191,7 @@ impl DeviceConfig for NetConfig {
 
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
         let tap = Tap::open(&self.tap).map_err(Trouble::new)?;
-        Ok(Box::new(Net::new(tap, self.mac, self.mtu)))
+        Ok(Box::new(Net::new(&self.id, tap, self.mac, self.mtu)))
     }
 }
 

@@ -8,12 +8,18 @@
 mod config;
 mod metrics;
 mod receive;
+mod restore;
+pub mod saved;
 mod transmit;
 mod worker;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use kedge_diag::Trouble;
+use kedge_saved_state::{Bytes, Part};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
     VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
@@ -21,10 +27,12 @@ use virtio_bindings::virtio_net::{
 };
 
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
-use super::worker::{LoopError, Running};
+use super::worker::{LoopError, Running, stop};
 use crate::tap::{HEADER_SIZE, Offloads, Tap};
 pub use config::{KIND, MacAddress, NetConfig};
 pub use metrics::NetMetrics;
+pub use restore::UnpromisedMac;
+use saved::NetV1;
 use worker::NetWorker;
 
 /// The queues' indices (5.1.2).
@@ -60,30 +68,58 @@ mod field {
     pub(super) const END: usize = 12;
 }
 
+/// Who a card is to its driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    mac: Option<MacAddress>,
+    mtu: Option<u16>,
+}
+
+/// Where a frame waits that was read from the tap and that the guest has no room
+/// for, while no worker is there.
+#[derive(Clone, Default)]
+struct Shelf(Arc<Mutex<Vec<u8>>>);
+
+impl Shelf {
+    fn frame(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A network card.
 pub struct Net {
+    id: String,
     tap: Arc<Tap>,
-    features: u64,
-    space: [u8; field::END],
+    identity: Identity,
+    shelf: Shelf,
     metrics: Arc<NetMetrics>,
     running: Option<Running>,
 }
 
 impl Net {
-    /// A card on `tap`. Without a MAC address the driver finds one itself;
-    /// without an MTU it takes 1500.
-    pub fn new(tap: Tap, mac: Option<MacAddress>, mtu: Option<u16>) -> Self {
-        let mut features = FEATURES;
+    /// The card called `id`, on `tap`. Without a MAC address the driver finds one
+    /// itself; without an MTU it takes 1500.
+    pub fn new(id: &str, tap: Tap, mac: Option<MacAddress>, mtu: Option<u16>) -> Self {
+        Self {
+            id: id.to_owned(),
+            tap: Arc::new(tap),
+            identity: Identity { mac, mtu },
+            shelf: Shelf::default(),
+            metrics: Arc::default(),
+            running: None,
+        }
+    }
+
+    /// `struct virtio_net_config` (5.1.4), up to the last field that we have.
+    fn space(&self) -> [u8; field::END] {
         let mut space = [0; field::END];
-        if let Some(mac) = mac {
-            features |= 1 << VIRTIO_NET_F_MAC;
+        if let Some(mac) = self.identity.mac {
             space[field::MAC].copy_from_slice(&mac.octets());
         }
-        if let Some(mtu) = mtu {
-            features |= 1 << VIRTIO_NET_F_MTU;
+        if let Some(mtu) = self.identity.mtu {
             space[field::MTU].copy_from_slice(&mtu.to_le_bytes());
         }
-        Self { tap: Arc::new(tap), features, space, metrics: Arc::default(), running: None }
+        space
     }
 
     /// What the card has done so far.
@@ -110,8 +146,15 @@ impl VirtioDevice for Net {
         DeviceId::Net
     }
 
+    fn name(&self) -> String {
+        format!("network interface `{}`", self.id)
+    }
+
     fn features(&self) -> u64 {
-        self.features
+        let Identity { mac, mtu } = self.identity;
+        FEATURES
+            | u64::from(mac.is_some()) << VIRTIO_NET_F_MAC
+            | u64::from(mtu.is_some()) << VIRTIO_NET_F_MTU
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -119,7 +162,8 @@ impl VirtioDevice for Net {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let fields = usize::try_from(offset).ok().and_then(|offset| self.space.get(offset..));
+        let space = self.space();
+        let fields = usize::try_from(offset).ok().and_then(|offset| space.get(offset..));
         for (byte, field) in data.iter_mut().zip(fields.unwrap_or_default()) {
             *byte = *field;
         }
@@ -132,13 +176,32 @@ impl VirtioDevice for Net {
             tracing::debug!(%error, ?offloads, "the tap keeps its offloads");
         }
         let event_loop = activation.event_loop.clone();
-        let worker = NetWorker::new(activation, Arc::clone(&self.tap), &self.metrics);
+        let worker = NetWorker::new(activation, Arc::clone(&self.tap), &self.shelf, &self.metrics);
         self.running = Some(event_loop.start(Box::new(worker))?);
         Ok(())
     }
 
-    fn deactivate(&mut self) -> Result<Vec<ActiveQueue>, LoopError> {
-        self.running.take().map_or_else(|| Ok(Vec::new()), Running::stop)
+    fn deactivate(&mut self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError> {
+        stop(&mut self.running, deadline)
+    }
+
+    /// The frame on the shelf is lost, as on a cable pulled.
+    fn reset(&mut self) {
+        let lost = u64::from(!std::mem::take(&mut *self.shelf.frame()).is_empty());
+        self.metrics.receive_dropped.fetch_add(lost, Ordering::Relaxed);
+    }
+
+    fn save(&self) -> Part {
+        let Identity { mac, mtu } = self.identity;
+        let frame = Bytes(self.shelf.frame().clone());
+        Part::of(&NetV1 { mac: mac.map(MacAddress::octets), mtu, frame })
+    }
+
+    fn restore(&mut self, saved: &Part) -> Result<(), Trouble> {
+        let saved: NetV1 = saved.read().map_err(Trouble::new)?;
+        self.identity = restore::identity(&self.identity, &saved)?;
+        *self.shelf.frame() = saved.frame.0;
+        Ok(())
     }
 }
 
@@ -148,5 +211,7 @@ impl fmt::Debug for Net {
     }
 }
 
+#[cfg(test)]
+mod restore_tests;
 #[cfg(test)]
 mod tests;

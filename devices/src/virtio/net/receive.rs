@@ -6,15 +6,14 @@
 //! 40 of them, would have to be at hand for each short one.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use kedge_guest_memory::GuestMemory;
 use rustix::io::Errno;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 use virtio_queue::QueueT;
 
-use super::LARGEST_FRAME;
 use super::metrics::{NetMetrics, count, drop_one};
+use super::{LARGEST_FRAME, Shelf};
 use crate::tap::{HEADER_SIZE, Tap};
 use crate::virtio::device::{ActiveQueue, Interrupt};
 use crate::virtio::ring::{Chain, Corrupt, Ring, Used};
@@ -43,6 +42,8 @@ pub(super) struct Receiver {
     buffer: Box<[u8]>,
     /// The bytes of the frame in `buffer` that the guest has had no room for.
     held: usize,
+    /// Where that frame was before, and will be after.
+    shelf: Shelf,
     metrics: Arc<NetMetrics>,
 }
 
@@ -51,13 +52,17 @@ impl Receiver {
         queue: ActiveQueue,
         interrupt: Arc<dyn Interrupt>,
         features: u64,
+        shelf: Shelf,
         metrics: Arc<NetMetrics>,
     ) -> Self {
         let mergeable = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
         let most_chains = if mergeable { queue.queue.size() } else { 1 };
         let ring = Ring::new(queue, interrupt);
-        let buffer = vec![0; LARGEST_FRAME].into_boxed_slice();
-        Self { ring, most_chains, buffer, held: 0, metrics }
+        let mut buffer = vec![0; LARGEST_FRAME].into_boxed_slice();
+        let frame = std::mem::take(&mut *shelf.frame());
+        let held = frame.len().min(LARGEST_FRAME);
+        buffer[..held].copy_from_slice(&frame[..held]);
+        Self { ring, most_chains, buffer, held, shelf, metrics }
     }
 
     /// Receives until the tap is empty or the guest out of buffers, up to a
@@ -86,10 +91,9 @@ impl Receiver {
         self.ring.come_back();
     }
 
-    /// The queue again. The frame held is lost, as on a cable pulled.
+    /// The queue again. The frame held goes to the shelf.
     pub(super) fn retire(self, memory: &GuestMemory) -> ActiveQueue {
-        let lost = u64::from(self.held != 0);
-        self.metrics.receive_dropped.fetch_add(lost, Ordering::Relaxed);
+        *self.shelf.frame() = self.buffer[..self.held].to_vec();
         self.ring.retire(memory)
     }
 

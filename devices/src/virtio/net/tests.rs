@@ -10,38 +10,50 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use super::*;
 use crate::virtio::testing::{Driver, EVENT_IDX, Used, WRITE, wait_for};
 
-const RX: usize = 0;
-const TX: usize = 1;
+pub(super) const RX: usize = 0;
+pub(super) const TX: usize = 1;
 const MRG_RXBUF: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
 
 /// A header that asks the other side to do the checksum at byte 34, and a frame.
-const HEADER: [u8; HEADER_SIZE] = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0];
+pub(super) const HEADER: [u8; HEADER_SIZE] = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0];
+
+/// A card with `mac`, and the other end of its cable.
+pub(super) fn card(mac: Option<MacAddress>) -> (Net, OwnedFd) {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let kind = SocketType::SEQPACKET;
+    let (tap, cable) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
+    (Net::new("eth0", Tap::from(tap), mac, None), cable)
+}
 
 /// A driver of a card, and the other end of its cable.
-struct Fixture {
-    driver: Driver,
-    metrics: Arc<NetMetrics>,
+pub(super) struct Fixture {
+    pub(super) driver: Driver,
+    pub(super) metrics: Arc<NetMetrics>,
     cable: OwnedFd,
 }
 
 impl Fixture {
-    fn running(features: u64) -> Self {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let kind = SocketType::SEQPACKET;
-        let (tap, cable) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
-        let card = Net::new(Tap::from(tap), None, None);
+    pub(super) fn running(features: u64) -> Self {
+        let (card, cable) = card(None);
         let metrics = Arc::clone(card.metrics());
         Self { driver: Driver::running(Box::new(card), features), metrics, cable }
     }
 
+    /// The driver, on a card and a cable of another machine.
+    pub(super) fn moved(&self) -> Self {
+        let (card, cable) = card(None);
+        let metrics = Arc::clone(card.metrics());
+        Self { driver: self.driver.move_to(Box::new(card)), metrics, cable }
+    }
+
     /// Puts a frame on the cable.
-    fn send(&self, frame: &[u8]) {
+    pub(super) fn send(&self, frame: &[u8]) {
         let frame = [&HEADER, frame].concat();
         rustix::net::send(&self.cable, &frame, SendFlags::empty()).unwrap();
     }
 
     /// Returns when the card has done what it had to do until now.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.driver.offer(TX, &[&HEADER, b"settle"], &[]);
         self.driver.kick(1);
         self.driver.wait_used(TX).unwrap();
@@ -49,7 +61,7 @@ impl Fixture {
     }
 
     /// The next frame from the cable, with its header.
-    fn next_frame(&self) -> Vec<u8> {
+    pub(super) fn next_frame(&self) -> Vec<u8> {
         let mut frame = vec![0; 0x2_0000];
         let mut length = Err(Errno::AGAIN);
         wait_for(|| {
@@ -62,14 +74,14 @@ impl Fixture {
 }
 
 /// What the guest finds: the header as it was sent, but for the buffers' number.
-fn received(frame: &[u8], buffers: u8) -> Vec<u8> {
+pub(super) fn received(frame: &[u8], buffers: u8) -> Vec<u8> {
     let mut received = [&HEADER, frame].concat();
     received[10] = buffers;
     received
 }
 
 /// Bytes none of which is like its neighbours.
-fn pattern(length: usize) -> Vec<u8> {
+pub(super) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| u8::try_from(i % 251).unwrap()).collect()
 }
 
@@ -257,7 +269,7 @@ fn a_card_shows_the_address_and_mtu_it_was_given() {
     )
     .unwrap();
     let mac = "06:00:ac:10:00:02".parse().unwrap();
-    let card = Net::new(Tap::from(tap), Some(mac), Some(9000));
+    let card = Net::new("eth0", Tap::from(tap), Some(mac), Some(9000));
     let settings = 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_MTU;
     assert_eq!(card.features() & settings, settings);
     let mut space = [0xff; 16];

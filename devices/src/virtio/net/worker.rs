@@ -8,7 +8,7 @@ use kedge_guest_memory::GuestMemory;
 use super::metrics::NetMetrics;
 use super::receive::Receiver;
 use super::transmit::Transmitter;
-use super::{RECEIVE, TRANSMIT};
+use super::{RECEIVE, Shelf, TRANSMIT};
 use crate::tap::Tap;
 use crate::virtio::device::{Activation, ActiveQueue};
 use crate::virtio::worker::Worker;
@@ -25,14 +25,22 @@ pub(super) struct NetWorker {
 }
 
 impl NetWorker {
-    pub(super) fn new(activation: Activation, tap: Arc<Tap>, metrics: &Arc<NetMetrics>) -> Self {
+    pub(super) fn new(
+        activation: Activation,
+        tap: Arc<Tap>,
+        shelf: &Shelf,
+        metrics: &Arc<NetMetrics>,
+    ) -> Self {
         let Activation { memory, features, queues, interrupt, event_loop: _ } = activation;
         let (mut receiver, mut transmitter) = (None, None);
         for queue in queues {
             let interrupt = Arc::clone(&interrupt);
             let metrics = Arc::clone(metrics);
             match queue.index {
-                RECEIVE => receiver = Some(Receiver::new(queue, interrupt, features, metrics)),
+                RECEIVE => {
+                    let shelf = shelf.clone();
+                    receiver = Some(Receiver::new(queue, interrupt, features, shelf, metrics));
+                }
                 TRANSMIT => transmitter = Some(Transmitter::new(queue, interrupt, metrics)),
                 _ => {}
             }

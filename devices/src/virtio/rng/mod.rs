@@ -2,6 +2,7 @@
 //! buffers.
 
 mod config;
+pub mod saved;
 mod worker;
 
 #[cfg(test)]
@@ -11,10 +12,14 @@ pub use config::{KIND, RngConfig};
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
+use kedge_diag::Trouble;
+use kedge_saved_state::Part;
+
+use self::worker::{RngWorker, Source};
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
-use super::worker::{LoopError, Running};
-use worker::{RngWorker, Source};
+use super::worker::{LoopError, Running, stop};
 
 /// The one queue, `requestq`.
 const QUEUE_SIZES: [u16; 1] = [256];
@@ -48,6 +53,10 @@ impl VirtioDevice for Rng {
         DeviceId::Rng
     }
 
+    fn name(&self) -> String {
+        "the entropy device".to_owned()
+    }
+
     fn features(&self) -> u64 {
         0
     }
@@ -65,8 +74,17 @@ impl VirtioDevice for Rng {
         Ok(())
     }
 
-    fn deactivate(&mut self) -> Result<Vec<ActiveQueue>, LoopError> {
-        self.running.take().map_or(Ok(Vec::new()), Running::stop)
+    fn deactivate(&mut self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError> {
+        stop(&mut self.running, deadline)
+    }
+
+    fn save(&self) -> Part {
+        Part::of(&saved::RngV1 {})
+    }
+
+    fn restore(&mut self, saved: &Part) -> Result<(), Trouble> {
+        let saved::RngV1 {} = saved.read().map_err(Trouble::new)?;
+        Ok(())
     }
 }
 

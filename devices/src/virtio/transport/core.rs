@@ -6,10 +6,14 @@
 //! breaks the rules gets what the specification has for it: features that are
 //! not accepted, or a device that needs a reset.
 
+mod rest;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
+use kedge_diag::Fix;
 use kedge_guest_memory::GuestMemory;
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
@@ -20,6 +24,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use virtio_queue::{Queue, QueueState, QueueT};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use self::rest::Rest;
 use super::signals::{Notifier, Signals};
 use crate::virtio::device::{Activation, ActiveQueue, VirtioDevice};
 use crate::virtio::worker::{EventLoop, LoopError};
@@ -61,6 +66,16 @@ enum ActivateError {
     Loop(LoopError),
 }
 
+impl Fix for ActivateError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Doorbell(_) => Some("raise the limit of open files (ulimit -n)".to_owned()),
+            Self::Loop(source) => source.fix(),
+            Self::Queue { .. } => None,
+        }
+    }
+}
+
 /// A device and the state of its negotiation.
 pub(super) struct Core<N> {
     device: Box<dyn VirtioDevice>,
@@ -74,6 +89,9 @@ pub(super) struct Core<N> {
     strange_features: bool,
     queues: Vec<QueueState>,
     active: bool,
+    rest: Rest,
+    /// Offered: all there is, or what a restored guest was promised of it.
+    promised: u64,
     pub(super) device_features_select: u32,
     pub(super) driver_features_select: u32,
     pub(super) queue_select: u32,
@@ -107,6 +125,8 @@ impl<N: Notifier + 'static> Core<N> {
             strange_features: false,
             queues,
             active: false,
+            rest: Rest::None,
+            promised: u64::MAX,
             device_features_select: 0,
             driver_features_select: 0,
             queue_select: 0,
@@ -209,7 +229,7 @@ impl<N: Notifier + 'static> Core<N> {
                 if let Some(queue) = self.resting_queue() {
                     *queue = wanted;
                 }
-                self.resume();
+                self.go_on();
             }
             Ok(_) => self.fail(&format_args!("queue {select} is not in RAM")),
             Err(error) => self.fail(&format_args!("queue {select}: {error}")),
@@ -225,7 +245,7 @@ impl<N: Notifier + 'static> Core<N> {
         if let Some(queue) = self.queue_mut() {
             *queue = unused(queue.max_size);
         }
-        self.resume();
+        self.go_on();
     }
 
     /// Loads from the device's configuration space.
@@ -241,23 +261,30 @@ impl<N: Notifier + 'static> Core<N> {
 
     /// Takes the queues back from the device's worker, if they are there.
     pub(super) fn recall(&mut self) {
-        if !std::mem::take(&mut self.active) {
-            return;
+        if let Err(error) = self.bring_home(None) {
+            self.fail(&error);
         }
-        match self.device.deactivate() {
-            Ok(queues) => {
-                for active in queues {
-                    if let Some(home) = self.queues.get_mut(usize::from(active.index)) {
-                        *home = active.queue.state();
-                    }
-                }
+    }
+
+    /// The same, by `deadline` where there is one. If it is missed, the queues stay
+    /// where they are.
+    fn bring_home(&mut self, deadline: Option<Instant>) -> Result<(), LoopError> {
+        if !self.active {
+            return Ok(());
+        }
+        let queues = self.device.deactivate(deadline);
+        self.active = matches!(queues, Err(LoopError::Late));
+        for active in queues? {
+            if let Some(home) = self.queues.get_mut(usize::from(active.index)) {
+                *home = active.queue.state();
             }
-            Err(error) => self.fail(&error),
         }
+        Ok(())
     }
 
     fn reset(&mut self) {
         self.recall();
+        self.device.reset();
         self.status = 0;
         self.features = 0;
         self.strange_features = false;
@@ -276,6 +303,9 @@ impl<N: Notifier + 'static> Core<N> {
 
     /// The driver is ready: the queues go to work.
     fn start(&mut self) {
+        if self.rest != Rest::None {
+            return;
+        }
         if self.signals.is_broken() {
             // It broke before the driver could be told.
             self.signals.notifier().config();
@@ -285,7 +315,7 @@ impl<N: Notifier + 'static> Core<N> {
     }
 
     /// Back to work after [`Core::recall`], where the driver is ready.
-    fn resume(&mut self) {
+    fn go_on(&mut self) {
         if self.has(VIRTIO_CONFIG_S_DRIVER_OK) && !self.signals.is_broken() {
             self.start();
         }
@@ -329,7 +359,7 @@ impl<N: Notifier + 'static> Core<N> {
     }
 
     fn offered(&self) -> u64 {
-        self.device.features() | TRANSPORT_FEATURES
+        (self.device.features() | TRANSPORT_FEATURES) & self.promised
     }
 
     /// Whether the device can work with what the driver accepted (2.2, 6.2).

@@ -3,15 +3,21 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use kedge_bus::{Doorbell, IrqLine, MmioDevice, Node, Unsuitable, Value};
+use kedge_bus::{
+    Doorbell, IrqLine, MmioDevice, Node, NotAtRest, PauseError, RestoreError, ResumeError,
+    Stateful, Unsuitable, Value,
+};
+use kedge_diag::Trouble;
 use kedge_guest_memory::GuestMemory;
+use kedge_saved_state::Part;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::core::{Area, Core, Half};
 use super::signals::{Notifier, Signals};
 use crate::virtio::device::{DeviceId, VirtioDevice};
-use crate::virtio::worker::EventLoop;
+use crate::virtio::worker::{EventLoop, LoopError};
 
 /// Virtio 1.2, 4.2.2, table 4.1. All are 32 bits wide and little-endian.
 #[rustfmt::skip]
@@ -205,6 +211,36 @@ impl MmioDevice for MmioTransport {
     }
 }
 
+impl Stateful for MmioTransport {
+    fn name(&self) -> String {
+        self.core().name()
+    }
+
+    fn pause(&self, deadline: Instant) -> Result<(), PauseError> {
+        let mut core = self.core();
+        core.pause(deadline).map_err(|error| match error {
+            LoopError::Late => PauseError::Late { device: core.name() },
+            other => PauseError::Host { device: core.name(), source: Trouble::new(other) },
+        })
+    }
+
+    fn resume(&self) -> Result<(), ResumeError> {
+        let mut core = self.core();
+        core.resume().map_err(|source| ResumeError { device: core.name(), source })
+    }
+
+    fn save(&self) -> Result<Part, NotAtRest> {
+        let core = self.core();
+        let saved = core.save().ok_or_else(|| NotAtRest { device: core.name() })?;
+        Ok(Part::of(&saved))
+    }
+
+    fn restore(&self, saved: &Part) -> Result<(), RestoreError> {
+        let mut core = self.core();
+        core.restore(saved).map_err(|source| RestoreError { device: core.name(), source })
+    }
+}
+
 /// The interrupt: one edge-triggered wire and the register that says why.
 #[derive(Debug)]
 struct Line {
@@ -232,5 +268,20 @@ impl Notifier for Line {
 
     fn reset(&self) {
         self.status.store(0, Ordering::SeqCst);
+    }
+
+    fn unacknowledged(&self) -> u32 {
+        self.status.load(Ordering::SeqCst)
+    }
+
+    fn restore(&self, unacknowledged: u32) {
+        self.status.store(unacknowledged, Ordering::SeqCst);
+    }
+
+    /// One edge too many does no harm: the driver finds no reason for it.
+    fn remind(&self) {
+        if self.unacknowledged() != 0 {
+            self.irq.pulse();
+        }
     }
 }

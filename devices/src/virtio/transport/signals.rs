@@ -14,6 +14,12 @@ pub(super) trait Notifier: Send + Sync {
     fn config(&self);
     /// The device was reset: nothing is left to be told.
     fn reset(&self);
+    /// What the driver has been told and has not acknowledged, as bits.
+    fn unacknowledged(&self) -> u32;
+    /// Takes up what a driver had not acknowledged when it was saved.
+    fn restore(&self, unacknowledged: u32);
+    /// Tells the driver again what it has not acknowledged.
+    fn remind(&self);
 }
 
 /// The signals of one device.
@@ -59,6 +65,12 @@ impl<N: Notifier> Signals<N> {
         if times.is_power_of_two() {
             tracing::warn!(device = ?self.device, times, "the guest's driver must reset its virtio device: {why}");
         }
+    }
+
+    /// Takes up a saved configuration's generation and whether only a reset helps.
+    pub(super) fn restore(&self, generation: u32, needs_reset: bool) {
+        self.generation.store(generation, Ordering::SeqCst);
+        self.needs_reset.store(needs_reset, Ordering::SeqCst);
     }
 
     pub(super) fn reset(&self) {

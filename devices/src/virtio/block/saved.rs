@@ -1,0 +1,28 @@
+//! A block device's saved state. Types here are frozen once released: a change is
+//! a new version and a conversion.
+
+use kedge_saved_state::{Bytes, Versioned};
+use serde::{Deserialize, Serialize};
+
+/// Version 1: what the guest knows of its disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockV1 {
+    /// The disk's size in sectors of 512 bytes.
+    pub sectors: u64,
+    /// The size of a block in bytes.
+    pub block_size: u32,
+    /// Buffers in a request, besides its header and its status.
+    pub seg_max: u32,
+    /// The serial number: 20 bytes.
+    pub serial: Bytes,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+    /// Whether the guest can flush.
+    pub flush: bool,
+}
+
+impl Versioned for BlockV1 {
+    const KIND: &'static str = "virtio-block";
+    const VERSION: u16 = 1;
+}
