@@ -5,17 +5,25 @@
 //! Modem lines and baud rates are for the guest's eyes only: every byte takes no
 //! time, and none is lost to the rate.
 
+mod restore;
+pub mod saved;
 mod watch;
 
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use std::{fmt, mem};
 
-use kedge_bus::{IrqLine, MmioDevice, Node, Unsuitable, Value};
+use kedge_bus::{
+    IrqLine, MmioDevice, Node, NotAtRest, PauseError, RestoreError, ResumeError, Stateful,
+    Unsuitable, Value,
+};
+use kedge_diag::Trouble;
 use kedge_ids::u64_from;
+use kedge_saved_state::{Part, StateError};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
@@ -76,6 +84,8 @@ struct Uart {
     fifo: usize,
     /// Whether input was turned away since the doorbell last rang.
     turned_away: bool,
+    /// Whether the machine is paused: then all input is turned away.
+    rests: bool,
 }
 
 impl Uart {
@@ -86,8 +96,10 @@ impl Uart {
     /// Whether it is time to tell the sender that there is room again. Waiting
     /// for the whole FIFO saves the sender a wake-up per byte.
     fn has_drained(&mut self) -> bool {
-        let drained =
-            self.turned_away && self.serial.fifo_capacity() == self.fifo && !self.loops_back();
+        let drained = self.turned_away
+            && !self.rests
+            && self.serial.fifo_capacity() == self.fifo
+            && !self.loops_back();
         self.turned_away &= !drained;
         drained
     }
@@ -122,7 +134,7 @@ impl SerialPort {
         let serial = Serial::new(Raised::default(), Transmitted::default());
         let fifo = serial.fifo_capacity();
         Self {
-            uart: Mutex::new(Uart { serial, fifo, turned_away: false }),
+            uart: Mutex::new(Uart { serial, fifo, turned_away: false, rests: false }),
             out: Mutex::new(out),
             irq,
             drained,
@@ -137,7 +149,10 @@ impl SerialPort {
     pub fn receive(&self, input: &[u8]) -> usize {
         self.access(|uart| {
             // A full FIFO is the only error.
-            let taken = uart.serial.enqueue_raw_bytes(input).unwrap_or(0);
+            let taken = match uart.rests {
+                true => 0,
+                false => uart.serial.enqueue_raw_bytes(input).unwrap_or(0),
+            };
             uart.turned_away |= taken < input.len();
             self.counters.received.fetch_add(u64_from(taken), Ordering::Relaxed);
             taken
@@ -147,6 +162,11 @@ impl SerialPort {
     /// What the port has done so far.
     pub fn counters(&self) -> &SerialCounters {
         &self.counters
+    }
+
+    fn uart(&self) -> MutexGuard<'_, Uart> {
+        // The registers are consistent after each store, whoever panicked.
+        self.uart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn transmit(&self, byte: u8) {
@@ -163,18 +183,19 @@ impl SerialPort {
     /// nobody from sending input. The interrupt comes last: a driver that sends
     /// its next byte from there finds this one gone.
     fn access<T>(&self, access: impl FnOnce(&mut Uart) -> T) -> T {
-        // The registers are consistent after each store, whoever panicked.
-        let mut uart = self.uart.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uart = self.uart();
         let result = access(&mut uart);
         let transmitted = mem::take(uart.serial.writer_mut()).0;
         let raised = uart.serial.interrupt_evt().0.take();
         let drained = uart.has_drained();
-        drop(uart);
         if let Some(byte) = transmitted {
+            drop(uart);
             self.transmit(byte);
-        }
-        if raised {
-            self.irq.pulse();
+            raised.then(|| self.irq.pulse());
+        } else {
+            // Still locked: a port that came to rest is quiet.
+            raised.then(|| self.irq.pulse());
+            drop(uart);
         }
         if drained {
             // The event can only be full with rings that nobody answered yet.
@@ -213,6 +234,55 @@ impl MmioDevice for SerialPort {
 
     fn node(&self) -> Node {
         Node::new("serial", &["ns16550a"]).with("clock-frequency", Value::Cells(vec![CLOCK_HZ]))
+    }
+}
+
+const NAME: &str = "the serial port";
+
+impl Stateful for SerialPort {
+    fn name(&self) -> String {
+        NAME.to_owned()
+    }
+
+    /// Each byte was written out before the guest's store was over.
+    fn pause(&self, _deadline: Instant) -> Result<(), PauseError> {
+        self.uart().rests = true;
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<(), ResumeError> {
+        let turned_away = self.access(|uart| {
+            let rested = mem::take(&mut uart.rests);
+            rested && mem::take(&mut uart.turned_away)
+        });
+        if turned_away {
+            // As in `access`; if there is no room, it is turned away once more.
+            let _ = self.drained.write(1);
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Part, NotAtRest> {
+        let uart = self.uart();
+        match uart.rests {
+            true => Ok(Part::of(&restore::save(uart.serial.state()))),
+            false => Err(NotAtRest { device: NAME.to_owned() }),
+        }
+    }
+
+    fn restore(&self, saved: &Part) -> Result<(), RestoreError> {
+        let mut uart = self.uart();
+        let state = saved.read().and_then(|saved| restore::restore(saved, uart.fifo));
+        let restored = state.and_then(|state| {
+            Serial::from_state(&state, Raised::default(), NoEvents, Transmitted::default())
+                .map_err(|_| StateError::field::<saved::SerialV1>("received", "is too long"))
+        });
+        uart.serial = restored.map_err(|error| RestoreError {
+            device: NAME.to_owned(),
+            source: Trouble::new(error),
+        })?;
+        uart.rests = true;
+        Ok(())
     }
 }
 

@@ -3,9 +3,13 @@
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use expect_test::expect;
 use kedge_bus::Wire;
+use kedge_diag::report;
+use proptest::prelude::*;
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
+use super::saved::SerialV1;
 use super::*;
 
 const DATA: u64 = 0;
@@ -193,4 +197,110 @@ fn the_device_tree_calls_it_ns16550a() {
             ("clock-frequency", Value::Cells(vec![1_843_200])),
         ]
     );
+}
+
+/// What is saved of a port, which stays at rest.
+fn saved(guest: &Fixture) -> Part {
+    guest.port.pause(Instant::now()).unwrap();
+    guest.port.save().unwrap()
+}
+
+/// A port as it was saved, at rest.
+fn moved(part: &Part) -> Fixture {
+    let moved = fixture(io::sink());
+    moved.port.restore(part).unwrap();
+    moved
+}
+
+#[test]
+fn a_port_moves_with_all_its_registers_and_what_was_received() {
+    let guest = fixture(io::sink());
+    let registers = [(3, 0x83), (0, 1), (1, 2), (3, 3), (4, 8), (7, 0x5a)];
+    registers.iter().for_each(|&(at, value)| guest.port.write(at, &[value]).unwrap());
+    assert_eq!(guest.port.receive(b"ls\n"), 3);
+    let part = saved(&guest);
+    let moved = moved(&part);
+    assert_eq!(saved(&moved), part);
+    moved.port.resume().unwrap();
+    assert_eq!(load_all(&moved.port, 3), b"ls\n");
+    assert_eq!([3, 4, 7].map(|at| load(&moved.port, at)), [3, 8, 0x5a]);
+    moved.port.write(3, &[0x83]).unwrap();
+    assert_eq!([0, 1].map(|at| load(&moved.port, at)), [1, 2]);
+}
+
+#[test]
+fn an_interrupt_that_the_guest_may_not_have_seen_is_raised_after_a_move() {
+    let guest = fixture(io::sink());
+    guest.port.write(IER, &[1]).unwrap();
+    assert_eq!(guest.port.receive(b"x"), 1);
+    let moved = moved(&saved(&guest));
+    assert!(moved.irq.read().is_err(), "it rests");
+    moved.port.resume().unwrap();
+    assert_eq!(moved.irq.read().unwrap(), 1);
+}
+
+#[test]
+fn input_that_comes_during_a_pause_stays_with_the_sender() {
+    let guest = fixture(io::sink());
+    guest.port.write(IER, &[1]).unwrap();
+    let part = saved(&guest);
+    assert_eq!(guest.port.receive(b"ls"), 0);
+    assert_eq!(guest.port.save().unwrap(), part);
+    guest.drained.read().unwrap_err();
+    guest.port.resume().unwrap();
+    guest.drained.read().unwrap();
+    assert_eq!(guest.port.receive(b"ls"), 2);
+    assert_eq!(guest.irq.read().unwrap(), 1);
+}
+
+#[test]
+fn a_port_at_work_is_not_saved() {
+    let error = fixture(io::sink()).port.save().unwrap_err();
+    expect!["the serial port cannot be saved while it works"].assert_eq(&error.to_string());
+}
+
+#[test]
+fn registers_that_no_port_has_are_refused() {
+    let refused = |change: fn(&mut SerialV1)| {
+        let mut state: SerialV1 = saved(&fixture(io::sink())).read().unwrap();
+        change(&mut state);
+        report(&fixture(io::sink()).port.restore(&Part::of(&state)).unwrap_err())
+    };
+    expect![[r#"
+        error: the serial port cannot be restored
+          because: the saved `ns16550a` is not plausible: `received` is 65 bytes long, and the FIFO 64
+          fix: take another snapshot: this one is damaged"#]]
+    .assert_eq(&refused(|state| state.received.0 = vec![0; 65]));
+    expect![[r#"
+        error: the serial port cannot be restored
+          because: the saved `ns16550a` is not plausible: `interrupt_enable` is 0x10, with bits that are always 0
+          fix: take another snapshot: this one is damaged"#]]
+    .assert_eq(&refused(|state| state.interrupt_enable = 0x10));
+    expect![[r#"
+        error: the serial port cannot be restored
+          because: the saved `ns16550a` is not plausible: `interrupt_identification` is 0x0, which names no interrupt
+          fix: take another snapshot: this one is damaged"#]]
+    .assert_eq(&refused(|state| state.interrupt_identification = 0));
+    expect![[r#"
+        error: the serial port cannot be restored
+          because: the saved `ns16550a` is not plausible: `line_status` is 0x61, and with 0 bytes received 0x60
+          fix: take another snapshot: this one is damaged"#]]
+    .assert_eq(&refused(|state| state.line_status = 0x61));
+}
+
+proptest! {
+    #[test]
+    fn whatever_was_done_to_a_port_moves(
+        accesses in prop::collection::vec((0_u64..8, any::<u8>()), 0..32), input: Vec<u8>
+    ) {
+        let guest = fixture(io::sink());
+        let taken = guest.port.receive(&input);
+        for (at, value) in accesses {
+            guest.port.write(at, &[value]).unwrap();
+            load(&guest.port, u64::from(value % 8));
+        }
+        let part = saved(&guest);
+        prop_assert!(taken <= input.len());
+        prop_assert_eq!(saved(&moved(&part)), part);
+    }
 }
