@@ -9,9 +9,15 @@ mod pl031;
 pub mod saved;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use kedge_bus::{IrqLine, MmioDevice, Node, Unsuitable, Value};
+use kedge_bus::{
+    IrqLine, MmioDevice, Node, NotAtRest, PauseError, RestoreError, ResumeError, Stateful,
+    Unsuitable, Value,
+};
+use kedge_diag::Trouble;
+use kedge_saved_state::Part;
 
 pub use clock::{Clock, WallClock};
 use pl031::Pl031;
@@ -28,6 +34,8 @@ struct Inner {
     raised: bool,
     /// When the clock was last asked to wake us.
     wake_at: Option<u64>,
+    /// Whether the machine is paused: then an alarm waits.
+    rests: bool,
 }
 
 /// A real-time clock.
@@ -41,7 +49,8 @@ impl Rtc {
     /// A clock that shows the time of `clock`.
     pub fn new(clock: Arc<dyn Clock>, irq: IrqLine) -> Self {
         let chip = Pl031::new(clock.now());
-        Self::with_chip(chip, clock, irq)
+        let inner = Mutex::new(Inner { chip, raised: false, wake_at: None, rests: false });
+        Self { inner, clock, irq }
     }
 
     /// A clock that shows the host's time and whose alarm `event_loop` rings.
@@ -49,41 +58,36 @@ impl Rtc {
         Arc::new_cyclic(|rtc| Self::new(Arc::new(WallClock::new(rtc.clone(), event_loop)), irq))
     }
 
-    /// A clock as it was saved. An alarm that came due meanwhile rings now.
-    pub fn restore(saved: &saved::Pl031V1, clock: Arc<dyn Clock>, irq: IrqLine) -> Self {
-        let rtc = Self::with_chip(Pl031::restore(saved), clock, irq);
-        rtc.wake();
-        rtc
-    }
-
-    fn with_chip(chip: Pl031, clock: Arc<dyn Clock>, irq: IrqLine) -> Self {
-        let inner = Mutex::new(Inner { chip, raised: false, wake_at: None });
-        Self { inner, clock, irq }
-    }
-
-    /// The state to save.
-    pub fn save(&self) -> saved::Pl031V1 {
-        self.access(|inner, _| inner.chip.save())
-    }
-
     /// The time for which the clock was asked has come, or may have.
     pub fn wake(&self) {
-        self.access(|inner, _| {
+        let mut inner = self.inner();
+        if inner.rests {
+            return;
+        }
+        self.access_locked(&mut inner, |inner, _| {
             // A timer that rang is off, even where the clock was set back since.
             inner.wake_at = inner.chip.alarm();
             self.clock.wake_at(inner.wake_at);
         });
     }
 
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // The registers are consistent after each store, whoever panicked.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does something to the registers at the present time, then makes the wire
     /// and the clock agree with them.
     fn access<T>(&self, access: impl FnOnce(&mut Inner, u64) -> T) -> T {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.access_locked(&mut self.inner(), access)
+    }
+
+    fn access_locked<T>(&self, inner: &mut Inner, access: impl FnOnce(&mut Inner, u64) -> T) -> T {
         let now = self.clock.now();
         inner.chip.tick(now);
-        let result = access(&mut inner, now);
+        let result = access(inner, now);
         inner.chip.tick(now);
-        self.sync(&mut inner);
+        self.sync(inner);
         result
     }
 
@@ -132,6 +136,49 @@ fn check(offset: u64, length: usize) -> Result<(), Unsuitable> {
     match length {
         4 if offset.is_multiple_of(4) => Ok(()),
         _ => Err(Unsuitable { offset, length }),
+    }
+}
+
+const NAME: &str = "the real-time clock";
+
+impl Stateful for Rtc {
+    fn name(&self) -> String {
+        NAME.to_owned()
+    }
+
+    fn pause(&self, _deadline: Instant) -> Result<(), PauseError> {
+        self.access(|inner, _| inner.rests = true);
+        Ok(())
+    }
+
+    /// The clock is set as it was, and has gone on: it shows the host's time, and
+    /// an alarm that came due meanwhile rings now.
+    fn resume(&self) -> Result<(), ResumeError> {
+        if std::mem::take(&mut self.inner().rests) {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Part, NotAtRest> {
+        let inner = self.inner();
+        match inner.rests {
+            true => Ok(Part::of(&inner.chip.save())),
+            false => Err(NotAtRest { device: NAME.to_owned() }),
+        }
+    }
+
+    fn restore(&self, saved: &Part) -> Result<(), RestoreError> {
+        let saved = saved.read().map_err(|error| RestoreError {
+            device: NAME.to_owned(),
+            source: Trouble::new(error),
+        })?;
+        // An interrupt that is raised is an edge when the clock goes on.
+        let mut inner = self.inner();
+        inner.chip = Pl031::restore(&saved);
+        inner.raised = false;
+        inner.rests = true;
+        Ok(())
     }
 }
 

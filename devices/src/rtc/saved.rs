@@ -1,6 +1,7 @@
 //! The real-time clock's saved state. Types here are frozen once released: a
 //! change is a new version and a conversion.
 
+use kedge_saved_state::Versioned;
 use serde::{Deserialize, Serialize};
 
 /// Version 1.
@@ -17,4 +18,9 @@ pub struct Pl031V1 {
     pub masked_in: bool,
     /// Whether the interrupt is raised.
     pub raised: bool,
+}
+
+impl Versioned for Pl031V1 {
+    const KIND: &'static str = "pl031";
+    const VERSION: u16 = 1;
 }

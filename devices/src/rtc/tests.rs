@@ -58,6 +58,22 @@ fn rtc_at(now: u64) -> (Rtc, Arc<TestClock>, EventFd) {
     (Rtc::new(clock.clone(), line), clock, irq)
 }
 
+/// What is saved of `rtc`, which goes on.
+fn saved_of(rtc: &Rtc) -> Part {
+    rtc.pause(Instant::now()).unwrap();
+    let saved = rtc.save().unwrap();
+    rtc.resume().unwrap();
+    saved
+}
+
+/// A clock that was saved and has gone on.
+fn restored(saved: &Part, clock: Arc<TestClock>, irq: IrqLine) -> Rtc {
+    let rtc = Rtc::new(clock, irq);
+    rtc.restore(saved).unwrap();
+    rtc.resume().unwrap();
+    rtc
+}
+
 fn load(rtc: &Rtc, offset: u64) -> u32 {
     let mut word = [0; 4];
     rtc.read(offset, &mut word).unwrap();
@@ -175,11 +191,11 @@ fn the_identification_registers_say_pl031() {
 #[test]
 fn stores_to_read_only_and_reserved_registers_change_nothing() {
     let (rtc, _clock, _irq) = rtc_at(NEW_YEAR);
-    let before = rtc.save();
+    let before = saved_of(&rtc);
     for offset in [DR, CR, RIS, MIS, 0x20, 0xfe0, 0xffc] {
         store(&rtc, offset, 0);
     }
-    assert_eq!(rtc.save(), before);
+    assert_eq!(saved_of(&rtc), before);
     assert_eq!(load(&rtc, 0x20), 0);
 }
 
@@ -196,9 +212,8 @@ fn an_alarm_that_came_due_while_saved_rings_on_restore() {
     let (rtc, _clock, _irq) = rtc_at(NEW_YEAR);
     store(&rtc, MR, NEW_YEAR_32 + 10);
     store(&rtc, IMSC, 1);
-    let saved = rtc.save();
     let (line, irq) = IrqLine::observed().unwrap();
-    let restored = Rtc::restore(&saved, TestClock::at(NEW_YEAR + 3600), line);
+    let restored = restored(&saved_of(&rtc), TestClock::at(NEW_YEAR + 3600), line);
     assert_eq!(irq.read().unwrap(), 1);
     assert_eq!(load(&restored, DR), NEW_YEAR_32 + 3600);
     assert_eq!(load(&restored, MR), NEW_YEAR_32 + 10);
@@ -210,8 +225,40 @@ fn an_alarm_that_is_still_to_come_is_armed_on_restore() {
     store(&rtc, MR, NEW_YEAR_32 + 10);
     store(&rtc, IMSC, 1);
     let clock = TestClock::at(NEW_YEAR + 1);
-    Rtc::restore(&rtc.save(), clock.clone(), IrqLine::detached());
+    restored(&saved_of(&rtc), clock.clone(), IrqLine::detached());
     assert_eq!(clock.asked_for(), Some(NEW_YEAR + 10));
+}
+
+#[test]
+fn an_alarm_that_comes_due_during_a_pause_rings_when_it_is_over() {
+    let (rtc, clock, irq) = rtc_at(NEW_YEAR);
+    store(&rtc, MR, NEW_YEAR_32 + 10);
+    store(&rtc, IMSC, 1);
+    rtc.pause(Instant::now()).unwrap();
+    let part = rtc.save().unwrap();
+    clock.advance(60);
+    rtc.wake();
+    assert!(irq.read().is_err());
+    assert_eq!(rtc.save().unwrap(), part);
+    rtc.resume().unwrap();
+    assert_eq!(irq.read().unwrap(), 1);
+}
+
+#[test]
+fn an_alarm_that_nobody_has_cleared_rings_again_after_a_move() {
+    let (rtc, clock, _irq) = rtc_at(NEW_YEAR);
+    store(&rtc, MR, NEW_YEAR_32 + 10);
+    store(&rtc, IMSC, 1);
+    clock.advance(10);
+    rtc.wake();
+    let (line, irq) = IrqLine::observed().unwrap();
+    restored(&saved_of(&rtc), TestClock::at(NEW_YEAR + 11), line);
+    assert_eq!(irq.read().unwrap(), 1);
+}
+
+#[test]
+fn a_clock_at_work_is_not_saved() {
+    assert!(rtc_at(NEW_YEAR).0.save().is_err());
 }
 
 #[test]
@@ -241,12 +288,13 @@ proptest! {
     ) {
         let saved = saved::Pl031V1 { offset, match_at, load: load_register, masked_in, raised };
         let clock = TestClock::at(now);
-        let rtc = Rtc::restore(&saved, clock, IrqLine::detached());
+        let rtc = restored(&Part::of(&saved), clock, IrqLine::detached());
         for (register, value) in stores {
             store(&rtc, register * 4, value);
             load(&rtc, register * 4);
         }
-        let saved = rtc.save();
-        prop_assert_eq!(Rtc::restore(&saved, TestClock::at(now), IrqLine::detached()).save(), saved);
+        let part = saved_of(&rtc);
+        let again = restored(&part, TestClock::at(now), IrqLine::detached());
+        prop_assert_eq!(saved_of(&again), part);
     }
 }
