@@ -64,6 +64,23 @@ pub struct Kind {
     pub from_flag: fn(value: &str, index: usize) -> Parsed,
     /// Parses an object of the configuration file (FIRECRACKER's PUT body).
     pub from_json: fn(value: Value) -> Parsed,
+    /// The field of that object that holds the device's name; empty for a kind of
+    /// which a machine has one.
+    pub id_field: &'static str,
+    /// What names something of the host's, and may be another when a saved machine
+    /// is loaded.
+    pub host_fields: &'static [HostField],
+    /// The flag's value where it names such things: `[id=NAME,]path=FILE`.
+    pub override_value: &'static str,
+}
+
+/// What names something of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostField {
+    /// The option of the flag: `path`.
+    pub option: &'static str,
+    /// The field of the object in the configuration file: `path_on_host`.
+    pub field: &'static str,
 }
 
 /// Every kind, in the order in which a guest finds them.

@@ -11,6 +11,7 @@ pub mod catalog;
 pub mod device;
 pub mod net;
 pub mod options;
+pub mod overrides;
 pub mod ring;
 pub mod rng;
 pub mod transport;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::disk::Disk;
 use super::{Access, Block};
 use crate::virtio::body::{self, BodyError, RateLimiter};
-use crate::virtio::catalog::{DeviceConfig, Kind, Parsed};
+use crate::virtio::catalog::{DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::options::{OptionError, Options};
 
@@ -23,6 +23,9 @@ pub static KIND: Kind = Kind {
     many: true,
     from_flag,
     from_json,
+    id_field: "drive_id",
+    host_fields: &[HostField { option: "path", field: "path_on_host" }],
+    override_value: "[id=NAME,]path=FILE",
 };
 
 const USAGE: &str = "path=FILE[,readonly][,id=NAME][,cache=writeback|unsafe]";

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::Net;
 use crate::tap::Tap;
 use crate::virtio::body::{self, BodyError, RateLimiter};
-use crate::virtio::catalog::{DeviceConfig, Kind, Parsed};
+use crate::virtio::catalog::{DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::options::{OptionError, Options};
 
@@ -26,6 +26,12 @@ pub static KIND: Kind = Kind {
     many: true,
     from_flag,
     from_json,
+    id_field: "iface_id",
+    host_fields: &[
+        HostField { option: "tap", field: "host_dev_name" },
+        HostField { option: "mac", field: "guest_mac" },
+    ],
+    override_value: "[id=NAME,]tap=NAME[,mac=ADDRESS]",
 };
 
 /// The options of `--net`, the most important first.

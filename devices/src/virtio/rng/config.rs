@@ -19,6 +19,9 @@ pub static KIND: Kind = Kind {
     many: false,
     from_flag,
     from_json,
+    id_field: "",
+    host_fields: &[],
+    override_value: "",
 };
 
 /// An entropy device.
