@@ -9,8 +9,11 @@
 //! | `0x4000_0000` | 4 KiB | boot timer |
 //! | `0x4000_1000` | 4 KiB | real-time clock, SPI 1 |
 //! | `0x4000_2000` | 4 KiB | serial port, SPI 0 |
-//! | `0x4000_3000` | 4 KiB each | virtio-mmio transports, from SPI 2 |
-//! | `0x8000_0000` | 128 KiB | RAM: kedge's own, reserved in the device tree; from its start, 64 bytes of stolen time for each of 512 vCPUs |
+//! | `0x4000_3000` | 4 KiB each | virtio-mmio transports, SPIs 2 to 93 |
+//! | `0x8000_0000` | 128 KiB | RAM: kedge's own, reserved in the device tree |
+//! | `0x8000_0000` | 32 KiB | of it, 64 bytes of stolen time for each of 512 vCPUs |
+//! | `0x8000_8000` | 4 KiB | of it, the machine's generation, SPI 95 |
+//! | `0x8001_0000` | 64 KiB | of it, the machine's clock page, SPI 94 |
 //! | `0x8002_0000` | 384 KiB | RAM: the device tree |
 //! | `0x8008_0000` | the rest | RAM: where flat binaries load and kernels may |
 //!
@@ -54,6 +57,11 @@ mod map {
     pub(super) const OWN_SIZE:           u64 = 0x2_0000;
     pub(super) const PV_TIME_OFFSET:     u64 = 0;
     pub(super) const PV_TIME_RECORD:     u64 = 64;
+    pub(super) const GENERATION_OFFSET:  u64 = 0x8000;
+    pub(super) const GENERATION_SIZE:    u64 = 0x1000;
+    // A page to itself, whatever the guest's page size: its programs may see it.
+    pub(super) const CLOCK_OFFSET:       u64 = 0x1_0000;
+    pub(super) const CLOCK_SIZE:         u64 = 0x1_0000;
     pub(super) const FDT_OFFSET:         u64 = 0x2_0000;
     pub(super) const FDT_SIZE:           u64 = 0x6_0000;
     pub(super) const LOAD_OFFSET:        u64 = 0x8_0000;
@@ -61,14 +69,16 @@ mod map {
 
 #[rustfmt::skip]
 mod spi {
-    pub(super) const COUNT:  u32 = 96;
-    pub(super) const SERIAL: u32 = 0;
-    pub(super) const RTC:    u32 = 1;
-    pub(super) const VIRTIO: u32 = 2;
+    pub(super) const COUNT:      u32 = 96;
+    pub(super) const SERIAL:     u32 = 0;
+    pub(super) const RTC:        u32 = 1;
+    pub(super) const VIRTIO:     u32 = 2;
+    pub(super) const CLOCK_PAGE: u32 = 94;
+    pub(super) const GENERATION: u32 = 95;
 }
 
 /// Virtio devices there are interrupts for.
-const VIRTIO_MOST: u32 = spi::COUNT - spi::VIRTIO;
+const VIRTIO_MOST: u32 = spi::CLOCK_PAGE - spi::VIRTIO;
 
 /// Bits of a guest physical address that every machine fits into.
 const IPA_BITS: u8 = 40;
@@ -83,7 +93,7 @@ pub fn ipa_bits(limits: &Limits) -> u8 {
 /// Where a device lies and the interrupt it raises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Its registers.
+    /// Its registers, or its part of RAM.
     pub range: GuestRange,
     /// Its interrupt.
     pub spi: Spi,
@@ -258,6 +268,19 @@ impl Layout {
         GuestAddress(RAM_BASE + map::PV_TIME_OFFSET + u64::from(cpu.0) * map::PV_TIME_RECORD)
     }
 
+    /// Where the guest finds its generation, in [`Self::own_area`]: the same for
+    /// every machine.
+    pub fn generation(&self) -> Place {
+        let start = RAM_BASE + map::GENERATION_OFFSET;
+        place(GuestRange::new(start, map::GENERATION_SIZE), spi::GENERATION)
+    }
+
+    /// The clock page, in [`Self::own_area`]: the same for every machine.
+    pub fn clock_page(&self) -> Place {
+        let start = RAM_BASE + map::CLOCK_OFFSET;
+        place(GuestRange::new(start, map::CLOCK_SIZE), spi::CLOCK_PAGE)
+    }
+
     /// Where the device tree goes, and how large it may be.
     pub const fn fdt_area(&self) -> GuestRange {
         GuestRange::new(RAM_BASE + map::FDT_OFFSET, map::FDT_SIZE)
@@ -270,17 +293,17 @@ impl Layout {
 
     /// The boot timer, which raises no interrupt.
     pub const fn boot_timer(&self) -> GuestRange {
-        GuestRange::new(map::BOOT_TIMER, map::MMIO_SLOT)
+        mmio_slot(map::BOOT_TIMER)
     }
 
     /// The real-time clock.
     pub fn rtc(&self) -> Place {
-        place(map::RTC, spi::RTC)
+        place(mmio_slot(map::RTC), spi::RTC)
     }
 
     /// The serial port.
     pub fn serial(&self) -> Place {
-        place(map::SERIAL, spi::SERIAL)
+        place(mmio_slot(map::SERIAL), spi::SERIAL)
     }
 
     /// The transport of virtio device `index`, from 0.
@@ -291,7 +314,7 @@ impl Layout {
         match u32::try_from(index) {
             Ok(index) if index < VIRTIO_MOST => {
                 let address = map::VIRTIO + u64::from(index) * map::MMIO_SLOT;
-                Ok(place(address, spi::VIRTIO + index))
+                Ok(place(mmio_slot(address), spi::VIRTIO + index))
             }
             _ => Err(TooManyDevices { most: VIRTIO_MOST }),
         }
@@ -333,9 +356,13 @@ impl Layout {
     }
 }
 
-fn place(address: u64, offset: u32) -> Place {
+const fn mmio_slot(address: u64) -> GuestRange {
+    GuestRange::new(address, map::MMIO_SLOT)
+}
+
+fn place(range: GuestRange, offset: u32) -> Place {
     let spi = Spi::from_offset(offset).expect("the map's interrupts are within the SPI range");
-    Place { range: GuestRange::new(address, map::MMIO_SLOT), spi }
+    Place { range, spi }
 }
 
 fn check_memory(asked: u64, limits: &Limits) -> Result<(), LayoutError> {

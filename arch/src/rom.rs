@@ -206,7 +206,7 @@ mod tests {
             0x3fff_0000,
             0x1_0001,
             &expect![[r#"
-            error: its 128 KiB overlap the devices' registers, from 0x40000000 to 0x40060fff
+            error: its 128 KiB overlap the devices' registers, from 0x40000000 to 0x4005efff
               fix: place it elsewhere: a machine has nothing of its own from 0x10000000 to 0x3fffffff"#]],
         );
         refused(

@@ -58,7 +58,7 @@ fn strings(texts: &[&str]) -> Value {
     Value::Strings(texts.iter().map(|&text| text.to_owned()).collect())
 }
 
-/// Serial port, clock and `virtio` virtio devices.
+/// Serial port, clock, `virtio` virtio devices, and what tells of a restore.
 fn with_devices(machine: Machine, layout: &Layout, virtio: usize) -> Machine {
     let serial =
         Node::new("serial", &["ns16550a"]).with("clock-frequency", Value::Cells(vec![1_843_200]));
@@ -69,6 +69,8 @@ fn with_devices(machine: Machine, layout: &Layout, virtio: usize) -> Machine {
     let mut devices = vec![placed(layout.serial(), serial), placed(layout.rtc(), rtc)];
     let transports = (0..virtio).map(|n| placed(layout.virtio(n).unwrap(), transport.clone()));
     devices.extend(transports);
+    devices.push(placed(layout.clock_page(), Node::new("ptp", &["amazon,vmclock"])));
+    devices.push(placed(layout.generation(), Node::new("rng", &["microsoft,vmgenid"])));
     Machine { devices, stdout: Some(layout.serial().range.start), ..machine }
 }
 
@@ -125,7 +127,7 @@ fn largest() -> Machine {
         pmu: Some(Ppi::PMU),
         ..machine
     };
-    with_devices(machine, &layout, 94)
+    with_devices(machine, &layout, 92)
 }
 
 /// What is wrong with the tree of `machine`: how it differs from the golden text

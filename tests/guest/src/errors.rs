@@ -145,7 +145,7 @@ fn devices(suite: &mut Suite) {
     suite.once("errors::too_many_devices", &[], |host| {
         let disk = format!("path={},readonly", host.disk().display());
         let disks = std::iter::repeat_n(["--disk", &disk], 95).flatten();
-        refused(null(host).with(disks).finish()?, &["94 virtio devices"])
+        refused(null(host).with(disks).finish()?, &["92 virtio devices"])
     });
 }
 

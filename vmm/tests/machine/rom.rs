@@ -104,7 +104,7 @@ fn places_that_are_taken_are_refused() {
           fix: place it elsewhere: a machine has nothing of its own from 0x10000000 to 0x3fffffff"#]].assert_eq(&refused(&[(&one, 0x8000_0000)]));
     expect![[r#"
         error: cannot place the read-only memory `FILE1` at 0x40000000
-          because: its 128 KiB overlap the devices' registers, from 0x40000000 to 0x40060fff
+          because: its 128 KiB overlap the devices' registers, from 0x40000000 to 0x4005efff
           fix: place it elsewhere: a machine has nothing of its own from 0x10000000 to 0x3fffffff"#]].assert_eq(&refused(&[(&one, 0x4000_0000)]));
     expect![[r#"
         error: cannot place the read-only memory `FILE1` at 0xffffff0000
