@@ -4,7 +4,7 @@
 mod echo;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -333,6 +333,21 @@ impl Driver {
         }
         self.queues[queue].next_descriptor = at;
         head
+    }
+
+    /// Notifies the device of the last chain added to `queue` if it asked to be
+    /// (2.7.10), as drivers do.
+    pub(crate) fn kick_if_asked(&self, queue: usize, event_idx: bool) {
+        let DriverQueue { used, size, next_available, .. } = self.queues[queue];
+        fence(Ordering::SeqCst);
+        let load = |at| self.memory.load::<u16>(GuestAddress(used + at), Ordering::SeqCst).unwrap();
+        let asked = match event_idx {
+            true => load(4 + 8 * u64::from(size)) == next_available.wrapping_sub(1),
+            false => load(0) & 1 == 0,
+        };
+        if asked {
+            self.kick(u32::try_from(queue).unwrap());
+        }
     }
 
     /// Notifies the device of `queue`, as where no doorbell is hung up.

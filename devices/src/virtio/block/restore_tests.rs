@@ -139,6 +139,29 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
+    fn what_a_guest_writes_is_there_wherever_it_goes(
+        steps in prop::collection::vec((0_u8..8, any::<u8>(), any::<bool>()), 1..24)
+    ) {
+        let image = image();
+        let config = config(image.path());
+        let mut driver = drive(&config);
+        let mut expected: Vec<u8> = (0..8).collect();
+        for (sector, content, moves) in steps {
+            let header = [OUT.to_le_bytes(), [0; 4], u32::from(sector).to_le_bytes(), [0; 4]];
+            driver.offer(0, &[&header.concat(), &[content; 512]], &[1]);
+            if moves {
+                driver = driver.move_to(config.open().unwrap());
+            } else {
+                driver.kick(0);
+            }
+            prop_assert_eq!(driver.wait_used(0).map(|used| used.length), Some(1));
+            expected[usize::from(sector)] = content;
+        }
+        let found: Vec<u8> = (0..8).map(|at| fetch(&mut driver, IN, at, 512).1[0]).collect();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
     fn damage_is_refused_or_does_no_harm(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
     ) {

@@ -316,9 +316,14 @@ impl Account {
         }
     }
 
-    /// Waits for the next answer, which is that to the first request due.
+    /// Sees to it that the next answer comes.
     fn settle_one(&mut self, queue: usize) {
         self.driver.kick(u32::try_from(queue).unwrap());
+        self.await_one(queue);
+    }
+
+    /// Waits for the next answer, which is that to the first request due.
+    fn await_one(&mut self, queue: usize) {
         let (content, head, at) = self.due[queue].pop_front().unwrap();
         let used = self.driver.wait_used(queue).expect("no request is lost");
         assert_eq!(used.head, u32::from(head));
@@ -349,6 +354,29 @@ proptest! {
             prop_assert_eq!(
                 account.driver.used_index(queue), account.driver.available_index(queue)
             );
+        }
+    }
+
+    #[test]
+    fn a_driver_that_notifies_only_when_asked_gets_all_its_answers(
+        steps in prop::collection::vec(step(), 1..40), event_idx: bool
+    ) {
+        let driver = Driver::running(echo(), u64::from(event_idx) * EVENT_IDX);
+        let mut account = Account { driver, due: Default::default() };
+        for step in steps {
+            match step {
+                Step::Offer { queue, .. } if account.driver.available_index(queue) < 7 => {
+                    account.take(step);
+                    account.driver.kick_if_asked(queue, event_idx);
+                }
+                Step::Pause | Step::Move => account.take(step),
+                Step::Offer { .. } | Step::Kick { .. } | Step::Await { .. } => {}
+            }
+        }
+        for queue in 0..2 {
+            while !account.due[queue].is_empty() {
+                account.await_one(queue);
+            }
         }
     }
 
