@@ -49,7 +49,12 @@ fn the_transport() {
         queues: vec![queue],
         device: Part::of(&RngV1 {}),
     };
-    frozen(&transport, &expect![[r#"virtio-mmio 1: \xadidevice_id\x04fstatus\x0fkneeds_reset\xf4goffered\x1b\x00\x00\x01\x010\x00\x00\x00haccepted\x1b\x00\x00\x00\x01\x00\x00\x00\x00pstrange_features\xf4vdevice_features_select\x01vdriver_features_select\x02lqueue_select\x03pinterrupt_status\x01qconfig_generation\x05fqueues\x81\xa8hmax_size\x19\x01\x00dsize\x18\x80eready\xf5pdescriptor_table\x1a\x80\x00\x00\x00navailable_ring\x1a\x80\x00\x10\x00iused_ring\x1a\x80\x00 \x00nnext_available\x07inext_used\x06fdevice\xa3dkindjvirtio-rnggversion\x01dbodyA\xa0"#]]);
+    frozen(
+        &transport,
+        &expect![[
+            r#"virtio-mmio 1: \xadidevice_id\x04fstatus\x0fkneeds_reset\xf4goffered\x1b\x00\x00\x01\x010\x00\x00\x00haccepted\x1b\x00\x00\x00\x01\x00\x00\x00\x00pstrange_features\xf4vdevice_features_select\x01vdriver_features_select\x02lqueue_select\x03pinterrupt_status\x01qconfig_generation\x05fqueues\x81\xa8hmax_size\x19\x01\x00dsize\x18\x80eready\xf5pdescriptor_table\x1a\x80\x00\x00\x00navailable_ring\x1a\x80\x00\x10\x00iused_ring\x1a\x80\x00 \x00nnext_available\x07inext_used\x06fdevice\xa3dkindjvirtio-rnggversion\x01dbodyA\xa0"#
+        ]],
+    );
 }
 
 #[test]
@@ -62,13 +67,23 @@ fn the_disk() {
         read_only: false,
         flush: true,
     };
-    frozen(&disk, &expect![[r#"virtio-block 1: \xa6gsectors\x08jblock_size\x19\x02\x00gseg_max\x18\xfefserialT12345678901234567890iread_only\xf4eflush\xf5"#]]);
+    frozen(
+        &disk,
+        &expect![[
+            r#"virtio-block 1: \xa6gsectors\x08jblock_size\x19\x02\x00gseg_max\x18\xfefserialT12345678901234567890iread_only\xf4eflush\xf5"#
+        ]],
+    );
 }
 
 #[test]
 fn the_network_interface() {
     let card = NetV1 { mac: Some([6, 0, 0xac, 0x10, 0, 2]), mtu: None, frame: Bytes(vec![0; 12]) };
-    frozen(&card, &expect![[r#"virtio-net 1: \xa3cmac\x86\x06\x00\x18\xac\x10\x00\x02cmtu\xf6eframeL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"#]]);
+    frozen(
+        &card,
+        &expect![[
+            r#"virtio-net 1: \xa3cmac\x86\x06\x00\x18\xac\x10\x00\x02cmtu\xf6eframeL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"#
+        ]],
+    );
 }
 
 #[test]
@@ -85,17 +100,28 @@ fn the_serial_port() {
         scratch: 9,
         received: Bytes(b"ls".to_vec()),
     };
-    frozen(&port, &expect![[r#"ns16550a 1: \xaakdivisor_low\x01ldivisor_high\x02pinterrupt_enable\x03x\x18interrupt_identification\x04lline_control\x05kline_status\x18ammodem_control\x07lmodem_status\x08gscratch\threceivedBls"#]]);
+    frozen(
+        &port,
+        &expect![[
+            r#"ns16550a 1: \xaakdivisor_low\x01ldivisor_high\x02pinterrupt_enable\x03x\x18interrupt_identification\x04lline_control\x05kline_status\x18ammodem_control\x07lmodem_status\x08gscratch\threceivedBls"#
+        ]],
+    );
 }
 
 #[test]
 fn the_real_time_clock() {
     let clock = Pl031V1 { offset: 1, match_at: 2, load: 3, masked_in: true, raised: false };
-    frozen(&clock, &expect![[r#"pl031 1: \xa5foffset\x01hmatch_at\x02dload\x03imasked_in\xf5fraised\xf4"#]]);
+    frozen(
+        &clock,
+        &expect![[r#"pl031 1: \xa5foffset\x01hmatch_at\x02dload\x03imasked_in\xf5fraised\xf4"#]],
+    );
 }
 
 #[test]
 fn what_tells_of_a_restore() {
     frozen(&GenerationV1 {}, &expect![[r#"vmgenid 1: \xa0"#]]);
-    frozen(&VmClockV1 { sequence: 2, disruptions: 3, generations: 4 }, &expect![[r#"vmclock 1: \xa3hsequence\x02kdisruptions\x03kgenerations\x04"#]]);
+    frozen(
+        &VmClockV1 { sequence: 2, disruptions: 3, generations: 4 },
+        &expect![[r#"vmclock 1: \xa3hsequence\x02kdisruptions\x03kgenerations\x04"#]],
+    );
 }

@@ -151,8 +151,8 @@ impl Stateful for Rtc {
         Ok(())
     }
 
-    /// The clock is set as it was, and has gone on: it shows the host's time, and
-    /// an alarm that came due meanwhile rings now.
+    /// The clock has gone on with the host's, and an alarm that came due meanwhile
+    /// rings now. Restored, one that nobody has cleared rings again.
     fn resume(&self) -> Result<(), ResumeError> {
         if std::mem::take(&mut self.inner().rests) {
             self.wake();
@@ -173,10 +173,8 @@ impl Stateful for Rtc {
             device: NAME.to_owned(),
             source: Trouble::new(error),
         })?;
-        // An interrupt that is raised is an edge when the clock goes on.
         let mut inner = self.inner();
         inner.chip = Pl031::restore(&saved);
-        inner.raised = false;
         inner.rests = true;
         Ok(())
     }

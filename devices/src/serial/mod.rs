@@ -251,14 +251,8 @@ impl Stateful for SerialPort {
     }
 
     fn resume(&self) -> Result<(), ResumeError> {
-        let turned_away = self.access(|uart| {
-            let rested = mem::take(&mut uart.rests);
-            rested && mem::take(&mut uart.turned_away)
-        });
-        if turned_away {
-            // As in `access`; if there is no room, it is turned away once more.
-            let _ = self.drained.write(1);
-        }
+        // Input that was turned away is asked for again where there is room for it.
+        self.access(|uart| uart.rests = false);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use super::reg;
 use super::saved::TransportV1;
 use crate::virtio::device::ActiveQueue;
 use crate::virtio::testing::{
-    ACKNOWLEDGE, DRIVER, Driver, EVENT_IDX, Echo, NEEDS_RESET, RAM, RAM_SIZE, TestLoop,
+    ACKNOWLEDGE, DRIVER, Driver, EVENT_IDX, Echo, NEEDS_RESET, RAM, RAM_SIZE, TestLoop, VERSION_1,
 };
 use crate::virtio::worker::Worker;
 
@@ -64,6 +64,20 @@ fn a_pause_twice_and_a_resume_twice_are_like_one() {
     driver.transport.resume().unwrap();
     assert!(driver.request(&[b"still"], &[8]).is_some());
     assert_eq!(driver.used_index(0), 1);
+}
+
+#[test]
+fn a_device_that_rests_starts_nothing_before_it_is_told_to_go_on() {
+    let mut driver = Driver::new(echo());
+    driver.negotiate(VERSION_1);
+    driver.set_up_queue(0, 16);
+    driver.offer(0, &[b"hello"], &[8]);
+    driver.save();
+    driver.start();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(driver.used_index(0), 0);
+    driver.transport.resume().unwrap();
+    assert!(driver.wait_used(0).is_some());
 }
 
 #[test]
@@ -147,7 +161,9 @@ fn a_broken_device_is_broken_after_a_move_until_its_driver_resets_it() {
     driver.set_available_index(0, 999);
     driver.kick(0);
     assert!(driver.wait_broken());
-    let mut moved = driver.move_to(echo());
+    let mut moved = driver.moved(echo(), &driver.save()).unwrap();
+    assert_ne!(moved.read(reg::STATUS) & NEEDS_RESET, 0);
+    moved.transport.resume().unwrap();
     assert_ne!(moved.read(reg::STATUS) & NEEDS_RESET, 0);
     moved.run(0);
     assert!(moved.request(&[b"hello"], &[8]).is_some());
@@ -266,7 +282,13 @@ fn a_device_that_is_late_says_so_and_works_on() {
     go_on.send(()).unwrap();
     holder.join().unwrap().unwrap();
     assert!(driver.request(&[b"hello"], &[8]).is_some());
-    assert_eq!(driver.used_index(0), 1);
+    driver.save();
+    driver.offer(0, &[b"meanwhile"], &[16]);
+    driver.kick(0);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(driver.used_index(0), 1, "this time it rests");
+    driver.transport.resume().unwrap();
+    assert!(driver.wait_used(0).is_some());
 }
 
 /// What a driver and its machine do.
