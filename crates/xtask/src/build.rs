@@ -50,13 +50,14 @@ impl Kind {
 const KEDGE: Program = ("kedge", Kind::Binary, "kedge");
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 6] = [
+const HOST_PROGRAMS: [Program; 7] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests"),
     ("kedge-conformance", Kind::Binary, "conformance"),
     ("kedge-bench", Kind::Binary, "bench"),
     ("kedge-vmm", Kind::Example, "serial_output"),
     ("kedge-vmm", Kind::Example, "firmware_service"),
+    ("kedge-vmm", Kind::Example, "pause"),
 ];
 
 /// Runs `cargo xtask build`: the binary's path is the last line printed.

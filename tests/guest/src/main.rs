@@ -22,7 +22,7 @@ mod kedge;
 mod library;
 mod limits;
 mod linux;
-
+mod pause;
 mod power;
 mod profile;
 mod remote;
@@ -60,6 +60,7 @@ fn main() -> ExitCode {
     rows::tests(&mut suite);
     abi::tests(&mut suite);
     power::tests(&mut suite);
+    pause::tests(&mut suite);
     remote::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
