@@ -31,7 +31,7 @@ pub use abi::{
 };
 pub use birth::{
     BirthError, Born, Newborn, NotHonoured, Outcome, ServiceRecord, VmRegisters, Written, settle,
-    settle_again,
+    settle_again, settle_parts,
 };
 pub use fleet::{Baseline, BaselineError, Conflict, Loss, baseline};
 pub use hex::{Hex, RegValue};

@@ -22,9 +22,9 @@ pub use record::Born;
 pub use services::ServiceRecord;
 pub use vm_registers::{Outcome, VmRegisters, Written};
 
-use crate::abi::GuestAbi;
+use crate::abi::{GuestAbi, Implementation};
 use crate::host::{FoundCpu, HostAbi, HostAbilities};
-use crate::plan::{Plan, check, deviations};
+use crate::plan::{Plan, check, deviations, of_parts};
 use crate::register::Firmware;
 use crate::state::Birth;
 
@@ -187,6 +187,33 @@ pub fn settle_again(newborn: &Newborn<'_>, born: &Born) -> Result<Born, BirthErr
 fn lacking(born: &Born, mut plan: Plan, mut services: Plan) -> BirthError {
     plan.lines.append(&mut services.lines);
     NotHonoured { profile: born.birth.abi.name.clone(), plan }.into()
+}
+
+/// Puts into effect what a machine was born with besides registers, in one that takes
+/// its place: for a machine whose registers are restored. What the host or the program
+/// around the machine cannot have, a line each, is for whoever plans the registers to
+/// refuse with theirs.
+///
+/// # Errors
+/// The machine has run, or the hypervisor refuses something that it should not.
+pub fn settle_parts(newborn: &Newborn<'_>, born: &Born) -> Result<Plan, BirthError> {
+    if newborn.vcpus.iter().any(|vcpu| vcpu.has_run()) {
+        return Err(BirthError::HasRun);
+    }
+    let abi = born.exact();
+    let (limits, abilities) = machine::settle(newborn, &abi)?;
+    let chosen = abi.cpu.implementation == Implementation::Promised;
+    let writable_imp_ids = chosen && newborn.hypervisor.abilities().writable_imp_ids;
+    let offer = HostAbi {
+        format: HostAbi::FORMAT,
+        limits,
+        abilities: HostAbilities { writable_imp_ids, ..abilities },
+        firmware: Vec::new(),
+        cpus: Vec::new(),
+    };
+    let mut plan = of_parts(&abi, &offer);
+    plan.lines.extend(born.services_in(newborn.services).lines);
+    Ok(plan)
 }
 
 /// Whether the host must tell what the absence of a promised register means.

@@ -24,6 +24,13 @@ pub(crate) fn deviations(abi: &GuestAbi, host: &HostAbi) -> Plan {
     made(Lines::of_deviations(), abi, host)
 }
 
+/// Of what no register shows alone: the lines of what is not kept.
+pub(crate) fn of_parts(abi: &GuestAbi, host: &HostAbi) -> Plan {
+    let mut lines = Lines::of_deviations();
+    parts::judge(&mut lines, abi, host);
+    lines.into_plan()
+}
+
 fn judge(abi: &GuestAbi, host: &HostAbi) -> Plan {
     made(Lines::of_everything(), abi, host)
 }

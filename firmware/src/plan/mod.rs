@@ -19,7 +19,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::register::Firmware;
 
 pub use check::check;
-pub(crate) use check::deviations;
+pub(crate) use check::{deviations, of_parts};
 
 /// What becomes of everything that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
