@@ -118,12 +118,20 @@ pub struct Program {
     /// What it does at its vector (`VBAR_EL1` + 0x200) when it takes an
     /// external abort.
     pub vector: Vec<Step>,
+    /// The address of its first step, where that is not where it is first started: in
+    /// a machine that goes on from where another left off.
+    pub base: Option<u64>,
 }
 
 impl Program {
     /// A program that takes no aborts.
     pub fn new(main: impl IntoIterator<Item = Step>) -> Self {
-        Self { main: main.into_iter().collect(), vector: Vec::new() }
+        Self { main: main.into_iter().collect(), vector: Vec::new(), base: None }
+    }
+
+    /// The same, whose first step is at `base` wherever it is started.
+    pub fn at(self, base: u64) -> Self {
+        Self { base: Some(base), ..self }
     }
 
     /// The same, which does `vector` at its vector.

@@ -178,7 +178,7 @@ impl VcpuState {
     /// The step that the program counter stands on.
     pub(crate) fn step(&mut self) -> Option<Step> {
         let pc = self.raw(RegId::PC);
-        let base = *self.base.get_or_insert(pc);
+        let base = *self.base.get_or_insert(self.program.base.unwrap_or(pc));
         let vector = self.raw(crate::run::VBAR_EL1).wrapping_add(crate::run::VECTOR);
         at(&self.program.main, pc.wrapping_sub(base))
             .or_else(|| at(&self.program.vector, pc.wrapping_sub(vector)))
