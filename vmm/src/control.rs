@@ -5,11 +5,13 @@ use std::fmt;
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kedge_bus::{PauseError, ResumeError};
 use kedge_diag::Fix;
 use kedge_hv::HvError;
 use serde::Serialize;
 
 use crate::run::Event;
+use crate::save::{SaveError, SaveOrder, Saved};
 
 /// Where a machine is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,6 +54,18 @@ pub enum ControlError {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// A device is not done with what it is at, or cannot be stopped.
+    #[error(transparent)]
+    Pause(#[from] PauseError),
+    /// A device cannot go on.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// What is asked for is for machines that stand still.
+    #[error("the machine runs: only a paused one can be saved")]
+    NotPaused,
+    /// It cannot be saved.
+    #[error("the machine cannot be saved")]
+    Save(#[from] SaveError),
     /// The guest's counters cannot be read or held.
     #[error("cannot make the guest's time stand still")]
     Time(#[source] HvError),
@@ -64,6 +78,10 @@ impl Fix for ControlError {
             Self::Busy { .. } => {
                 Some("see that the serial port's output is read, and try again".to_owned())
             }
+            Self::Pause(source) => source.fix(),
+            Self::Resume(source) => source.fix(),
+            Self::NotPaused => Some("pause it first".to_owned()),
+            Self::Save(source) => source.fix(),
             Self::Time(source) => source.fix(),
         }
     }
@@ -87,6 +105,8 @@ pub(crate) enum Control {
     Pause(Reply<()>),
     /// To go on.
     Resume(Clock, Reply<()>),
+    /// To be saved, while it stands still.
+    Save(SaveOrder, Reply<Saved>),
     /// To end.
     Stop,
 }
@@ -146,6 +166,16 @@ impl Handle {
     /// The machine has ended, or the host refuses: then it is still paused.
     pub fn resume(&self, clock: Clock) -> Result<(), ControlError> {
         self.ask(|reply| Control::Resume(clock, reply))
+    }
+
+    /// Saves the machine, which is paused. Meanwhile it is, whatever else is asked of
+    /// it; to end it takes until it is saved.
+    ///
+    /// # Errors
+    /// It is not paused, or cannot be saved: a snapshot that was there before still is.
+    /// Where it was saved and cannot go on as asked, the error says that.
+    pub fn save(&self, order: SaveOrder) -> Result<Saved, ControlError> {
+        self.ask(|reply| Control::Save(order, reply))
     }
 
     /// Where the machine is in its life, at once, whatever it is at.

@@ -11,7 +11,9 @@ mod build;
 mod console;
 mod control;
 mod machine;
+mod restore;
 mod run;
+mod save;
 pub mod spec;
 mod surroundings;
 
@@ -20,5 +22,7 @@ pub use console::{ConsoleError, SerialInput};
 pub use control::{Clock, ControlError, Handle, Lifecycle};
 pub use kedge_arch::smccc;
 pub use machine::{Ended, Machine, Reset, RunError, Stopper};
+pub use restore::{Restoration, RestoreError};
 pub use run::VcpuFailure;
+pub use save::{Checksums, SaveError, SaveOrder, Saved, Then};
 pub use surroundings::{Entropy, PanicListener, Surroundings};

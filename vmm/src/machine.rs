@@ -10,10 +10,12 @@ use kedge_firmware::Born;
 use kedge_hv::{Hypervisor, SystemEvent};
 use tracing::info;
 
-use crate::build::{BuildError, Built, Infant, Parts, assemble, bear};
+use crate::build::{BuildError, Built, Infant, Parts, assemble, bear, bear_again, reassemble};
 use crate::console::{Console, SerialInput};
-use crate::control::{Handle, Shown};
-use crate::run::{Event, Halt, Life, Request, Requests, VcpuFailure};
+use crate::control::{ControlError, Handle, Lifecycle, Shown};
+use crate::restore::{Restoration, RestoreError};
+use crate::run::{Event, Halt, Life, Request, Requests, Start, VcpuFailure};
+use crate::save::Subject;
 use crate::spec::{MachineSpec, OnReset};
 use crate::surroundings::Surroundings;
 
@@ -57,6 +59,9 @@ pub enum RunError {
     /// The guest reported its own crash.
     #[error("the guest reported that it crashed")]
     Crashed,
+    /// A restored guest was to go on at once.
+    #[error("the restored guest cannot go on")]
+    NotResumed(#[source] ControlError),
     /// After a reset the machine could not be built again.
     #[error("the machine could not be built again after the guest's reset")]
     Rebuild(#[source] BuildError),
@@ -66,6 +71,7 @@ impl Fix for RunError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::Rebuild(source) => source.fix(),
+            Self::NotResumed(source) => source.fix(),
             Self::Vcpu(_) | Self::Crashed => None,
         }
     }
@@ -111,11 +117,47 @@ impl Machine {
     ) -> Result<Self, BuildError> {
         catalog::arrange(&mut spec.devices)?;
         let (infant, born) = bear(&spec, hypervisor.as_ref(), &surroundings, None)?;
+        let mut machine = Self::around(spec, hypervisor, surroundings, born)?;
+        machine.assemble(infant)?;
+        Ok(machine)
+    }
+
+    /// Restores the machine of `restoration`; its guest goes on where it was saved, once
+    /// it is told to.
+    ///
+    /// # Errors
+    /// This host cannot give the guest what it was saved with, or something that the
+    /// machine needs cannot be had. Nothing is left behind then.
+    pub fn restore(
+        mut restoration: Restoration<'_>,
+        hypervisor: Arc<dyn Hypervisor>,
+        surroundings: Surroundings,
+    ) -> Result<Self, RestoreError> {
+        catalog::arrange(&mut restoration.spec.devices).map_err(BuildError::from)?;
+        restoration.check()?;
+        let reborn = bear_again(&restoration, hypervisor.as_ref(), &surroundings)?;
+        let Restoration { spec, resume, saved, allow: _ } = restoration;
+        let born = saved.parts.born.clone();
+        let mut machine = Self::around(spec, hypervisor, surroundings, born)?;
+        let mut built = reassemble(&machine.parts(), &saved, reborn)?;
+        built.start = resume.map_or(Start::Paused, Start::GoOn);
+        machine.take(built);
+        machine.requests.iter().for_each(|requests| requests.show(Lifecycle::Paused));
+        Ok(machine)
+    }
+
+    /// A machine that is still to be built, and its console.
+    fn around(
+        spec: MachineSpec,
+        hypervisor: Arc<dyn Hypervisor>,
+        surroundings: Surroundings,
+        born: Born,
+    ) -> Result<Self, BuildError> {
         let (events, arriving) = mpsc::channel();
         let console = Console::open(&spec, &surroundings, &events)?;
         let shown = Shown::new();
         let handle = Handle::new(events.clone(), shown.clone());
-        let mut machine = Self {
+        Ok(Self {
             spec,
             hypervisor,
             surroundings,
@@ -125,9 +167,7 @@ impl Machine {
             requests: Some(Requests::new(arriving, shown)),
             born,
             built: None,
-        };
-        machine.assemble(infant)?;
-        Ok(machine)
+        })
     }
 
     /// What the guest was born with, for life: resets do not change it.
@@ -175,7 +215,12 @@ impl Machine {
             let (Some(mut built), Some(requests)) = (self.built.take(), &mut self.requests) else {
                 return Ok(Ended::Stopped);
             };
-            let halt = Life::new(&mut built, requests).live();
+            let subject = Subject {
+                spec: &self.spec,
+                born: &self.born,
+                hypervisor: self.hypervisor.as_ref(),
+            };
+            let halt = Life::new(&mut built, subject, (requests, &self.events)).live();
             self.console.detach();
             drop(built);
             match ended(halt)? {
@@ -198,18 +243,25 @@ impl Machine {
         self.assemble(infant)
     }
 
-    fn assemble(&mut self, infant: Infant) -> Result<(), BuildError> {
-        let parts = Parts {
+    fn parts(&self) -> Parts<'_> {
+        Parts {
             spec: &self.spec,
             born: &self.born,
             surroundings: &self.surroundings,
             console: &self.console,
             events: &self.events,
-        };
-        let built = assemble(&parts, infant)?;
+        }
+    }
+
+    fn assemble(&mut self, infant: Infant) -> Result<(), BuildError> {
+        let built = assemble(&self.parts(), infant)?;
+        self.take(built);
+        Ok(())
+    }
+
+    fn take(&mut self, built: Built) {
         self.console.attach(&built.serial);
         self.built = Some(built);
-        Ok(())
     }
 }
 
@@ -225,6 +277,7 @@ fn ended(halt: Halt) -> Result<Ended, RunError> {
         Halt::Stopped => return Ok(Ended::Stopped),
         Halt::Panicked => return Ok(Ended::Panicked),
         Halt::Failed(failure) => return Err(RunError::Vcpu(failure)),
+        Halt::NotResumed(error) => return Err(RunError::NotResumed(error)),
     };
     match event {
         SystemEvent::Off => Ok(Ended::Off),

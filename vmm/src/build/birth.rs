@@ -14,7 +14,7 @@ use kedge_firmware::{Born, GuestAbi, Implementation, Newborn, settle, settle_aga
 use kedge_hv::{Gic, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm, VmConfig};
 use tracing::warn;
 
-use super::cpus::{self, Cpus};
+use super::cpus::{self, Choice, Cpus};
 use super::{BuildError, services};
 use crate::run::GuestTime;
 use crate::spec::MachineSpec;
@@ -71,7 +71,7 @@ pub(crate) fn bear(
     let vm = hypervisor.create_vm(&vm_config(&abi, hypervisor, &limits))?;
     let gic = choose_gic(spec, &abi, vm.as_ref())?;
     let layout = Layout::new(spec.memory, spec.cpus, gic, &limits)?;
-    let mut cpus = cpus::create(vm.as_ref(), spec.cpus, features, &abi)?;
+    let mut cpus = cpus::create(vm.as_ref(), spec.cpus, &Choice::promised(features, &abi))?;
     let gic = vm.create_gic(&layout.gic())?;
     gic.init()?;
 
@@ -91,7 +91,7 @@ pub(crate) fn bear(
     Ok((Infant { limits, vm, layout, cpus, gic, dispatcher, time }, born))
 }
 
-fn vm_config(abi: &GuestAbi, hypervisor: &dyn Hypervisor, limits: &Limits) -> VmConfig {
+pub(super) fn vm_config(abi: &GuestAbi, hypervisor: &dyn Hypervisor, limits: &Limits) -> VmConfig {
     let chosen = abi.cpu.implementation == Implementation::Promised;
     let writable_imp_ids = chosen && hypervisor.abilities().writable_imp_ids;
     VmConfig { writable_imp_ids, ..VmConfig::new(ipa_bits(limits)) }

@@ -8,7 +8,6 @@ use kedge_firmware::{Born, Firmware, FwReg, GuestAbi};
 use kedge_hv::{HvError, Vcpu, VcpuFeatures, Vm};
 use kedge_ids::{Mpidr, Ppi, RegId, VcpuId};
 
-use super::BuildError;
 use crate::run::ReadyVcpu;
 
 /// The vCPUs, and what the device tree says of them.
@@ -30,6 +29,11 @@ impl Cpus {
         self.vcpus[0].vcpu.as_ref()
     }
 
+    /// The features that all of them have.
+    pub(super) fn features(&self) -> VcpuFeatures {
+        self.vcpus[0].features.without(VcpuFeatures::POWER_OFF)
+    }
+
     /// Takes up what the machine was `born` with: the PSCI version, and what has waited
     /// for the interrupt controller, the performance monitors.
     ///
@@ -47,37 +51,53 @@ impl Cpus {
     }
 }
 
+/// What vCPUs are created with.
+#[derive(Debug)]
+pub(super) struct Choice {
+    /// Beside those that every vCPU has.
+    pub(super) features: VcpuFeatures,
+    pub(super) psci: Option<PsciVersion>,
+    /// The value of [`RegId::SVE_VLS`], where it is not the host's.
+    pub(super) vector_lengths: Option<Vec<u8>>,
+}
+
+impl Choice {
+    /// These features, and what `abi` promises.
+    pub(super) fn promised(features: VcpuFeatures, abi: &GuestAbi) -> Self {
+        let psci = abi.firmware.get(Firmware::Known(FwReg::PsciVersion));
+        let lengths = abi.cpu.sve_lengths.as_deref();
+        Self {
+            features,
+            psci: psci.map(PsciVersion::reported),
+            vector_lengths: lengths.map(|lengths| vector_lengths(lengths).to_vec()),
+        }
+    }
+}
+
 /// Creates and initialises `count` vCPUs. The interrupt controller comes next.
 ///
 /// # Errors
 /// The hypervisor refuses.
-pub(super) fn create(
-    vm: &dyn Vm,
-    count: u32,
-    features: VcpuFeatures,
-    abi: &GuestAbi,
-) -> Result<Cpus, BuildError> {
+pub(super) fn create(vm: &dyn Vm, count: u32, choice: &Choice) -> Result<Cpus, HvError> {
     let mut vcpus = Vec::new();
     for id in (0..count).map(VcpuId) {
         vcpus.push(vm.create_vcpu(id)?);
     }
-    let psci = abi.firmware.get(Firmware::Known(FwReg::PsciVersion));
-    let psci = psci.map(PsciVersion::reported);
     let mut ready = Vec::with_capacity(vcpus.len());
     for mut vcpu in vcpus {
-        let features = init_features(vcpu.id(), features, psci);
+        let features = init_features(vcpu.id(), choice.features, choice.psci);
         vcpu.init(features)?;
         if features.contains(VcpuFeatures::SVE) {
-            if let Some(lengths) = &abi.cpu.sve_lengths {
-                // What the host makes of it is compared with the rest of the profile.
-                let _ = vcpu.set_reg(RegId::SVE_VLS, &vector_lengths(lengths));
+            if let Some(lengths) = &choice.vector_lengths {
+                // What the host makes of it is compared with the rest that was promised.
+                let _ = vcpu.set_reg(RegId::SVE_VLS, lengths);
             }
             vcpu.finalize_sve()?;
         }
         ready.push(ReadyVcpu { vcpu, features });
     }
     let mpidrs = ready.iter().map(|ready| mpidr(ready.vcpu.as_ref())).collect::<Result<_, _>>()?;
-    let psci = psci.unwrap_or(PsciVersion::V0_2);
+    let psci = choice.psci.unwrap_or(PsciVersion::V0_2);
     Ok(Cpus { vcpus: ready, mpidrs, psci, pmu: None })
 }
 

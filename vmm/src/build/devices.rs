@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kedge_arch::Layout;
 use kedge_arch::fdt::PlacedDevice;
 use kedge_arch::layout::Place;
-use kedge_bus::{AddressMap, IrqLine, MmioDevice};
+use kedge_bus::{AddressMap, IrqLine, MmioDevice, Stateful};
 use kedge_devices::rtc::Rtc;
 use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::device::VirtioDevice;
@@ -18,6 +18,7 @@ use kedge_ids::Spi;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{BuildError, Parts};
+use crate::run::Devices;
 use crate::spec::MachineSpec;
 
 /// Where devices go.
@@ -31,6 +32,7 @@ pub(super) struct Site<'a> {
 pub(super) struct Placed {
     pub(super) serial: Arc<SerialPort>,
     pub(super) transports: Vec<Arc<MmioTransport>>,
+    pub(super) devices: Devices,
     pub(super) map: AddressMap,
     /// The serial port first.
     pub(super) nodes: Vec<PlacedDevice>,
@@ -54,7 +56,7 @@ pub(super) fn place(
     virtio: Vec<Box<dyn VirtioDevice>>,
     event_loop: &EventLoop,
 ) -> Result<Placed, BuildError> {
-    let mut board = Board { vm: site.vm, devices: Vec::new() };
+    let mut board = Board { vm: site.vm, devices: Vec::new(), stateful: Vec::new() };
     let serial = serial_port(site, parts, &mut board)?;
     real_time_clock(site, &mut board, event_loop)?;
     let mut transports = Vec::with_capacity(virtio.len());
@@ -64,14 +66,14 @@ pub(super) fn place(
         let transport = MmioTransport::new(device, site.memory.clone(), irq, event_loop.clone())
             .map_err(BuildError::host("make an event for a virtio queue"))?;
         let transport = Arc::new(transport);
-        board.add(place, Arc::<MmioTransport>::clone(&transport))?;
+        board.add(&virtio_name(index), place, &transport)?;
         transports.push(transport);
     }
     let nodes = board.nodes();
     let map = AddressMap::new(
         board.devices.into_iter().map(|(place, device)| (place.range.start.0, device)),
     )?;
-    Ok(Placed { serial, transports, map, nodes })
+    Ok(Placed { serial, transports, devices: Devices::new(board.stateful), map, nodes })
 }
 
 fn serial_port(
@@ -83,7 +85,7 @@ fn serial_port(
     let drained = parts.console.drained().map_err(BuildError::host(EVENT))?;
     let port = SerialPort::new(parts.console.output(), board.wire(place.spi)?, drained);
     let port = Arc::new(port);
-    board.add(place, Arc::<SerialPort>::clone(&port))?;
+    board.add(SERIAL, place, &port)?;
     Ok(port)
 }
 
@@ -94,7 +96,16 @@ fn real_time_clock(
 ) -> Result<(), BuildError> {
     let place = site.layout.rtc();
     let rtc = Rtc::on_host_time(event_loop.clone(), board.wire(place.spi)?);
-    board.add(place, rtc)
+    board.add(RTC, place, &rtc)
+}
+
+/// What devices are called in a saved machine.
+pub(crate) const SERIAL: &str = "serial";
+pub(crate) const RTC: &str = "rtc";
+
+/// What the virtio device at this place among the others is called there.
+pub(crate) fn virtio_name(index: usize) -> String {
+    format!("virtio {index}")
 }
 
 const EVENT: &str = "make an event";
@@ -103,6 +114,8 @@ const EVENT: &str = "make an event";
 struct Board<'a> {
     vm: &'a dyn Vm,
     devices: Vec<(Place, Arc<dyn MmioDevice>)>,
+    /// By their names in a saved machine.
+    stateful: Vec<(String, Arc<dyn Stateful>)>,
 }
 
 impl Board<'_> {
@@ -113,12 +126,18 @@ impl Board<'_> {
         Ok(IrqLine::from_event(event))
     }
 
-    fn add(&mut self, place: Place, device: Arc<dyn MmioDevice>) -> Result<(), BuildError> {
+    fn add<D: MmioDevice + Stateful + 'static>(
+        &mut self,
+        name: &str,
+        place: Place,
+        device: &Arc<D>,
+    ) -> Result<(), BuildError> {
         for bell in device.doorbells() {
             let address = GuestAddress(place.range.start.0 + bell.offset);
             self.vm.connect_doorbell(address, bell.value, &bell.event)?;
         }
-        self.devices.push((place, device));
+        self.devices.push((place, Arc::<D>::clone(device)));
+        self.stateful.push((name.to_owned(), Arc::<D>::clone(device)));
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod birth;
 mod cpus;
 mod devices;
 mod error;
+mod rebirth;
 mod rom;
 mod services;
 mod tree;
@@ -27,15 +28,20 @@ use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::transport::MmioTransport;
 use kedge_firmware::Born;
 use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
-use kedge_hv::{Access, Gic, Vm};
+use kedge_hv::{Access, Gic, VcpuFeatures, Vm};
+use kedge_ids::Mpidr;
 
 pub use self::birth::ProfileConflict;
 pub(crate) use self::birth::{Infant, bear};
+pub(crate) use self::devices::{RTC, SERIAL, virtio_name};
 pub use self::error::BuildError;
+pub(crate) use self::rebirth::{bear_again, reassemble};
 pub use self::services::ServicesError;
 use crate::console::Console;
 use crate::run::event_loop::LoopThread;
-use crate::run::{AddressSpace, Calls, Event, Gate, GuestTime, Shared, VcpuThreads};
+use crate::run::{
+    AddressSpace, Calls, Devices, Event, Gate, GuestTime, Shared, Start, VcpuThreads,
+};
 use crate::spec::{Boot, MachineSpec};
 use crate::surroundings::Surroundings;
 
@@ -53,12 +59,20 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct Built {
     pub(crate) threads: VcpuThreads,
     pub(crate) serial: Arc<SerialPort>,
+    pub(crate) devices: Devices,
     _transports: Transports,
     _loop_thread: LoopThread,
-    _gic: Box<dyn Gic>,
+    pub(crate) gic: Box<dyn Gic>,
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) time: GuestTime,
+    pub(crate) layout: Layout,
+    /// What all vCPUs were initialised with, but for the one that leaves some off.
+    pub(crate) features: VcpuFeatures,
+    pub(crate) mpidrs: Vec<Mpidr>,
+    pub(crate) memory: GuestMemory,
+    pub(crate) roms: Vec<GuestMemory>,
     pub(crate) device_tree: Vec<u8>,
+    pub(crate) start: Start,
 }
 
 /// The virtio devices of a machine; dropping them takes their queues home.
@@ -94,22 +108,54 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
     let device_tree = tree.write(&placed, parts.surroundings, &memory)?;
     cpus::set_entry(&cpus, &kernel, &layout)?;
 
-    let devices::Placed { serial, transports, map, .. } = placed;
-    let space = AddressSpace::new(map, roms.iter().flat_map(rom::ranges).collect());
-    let (gate, calls) = (Gate::new(cpus.vcpus.len()), Calls::new(dispatcher));
-    let shared = Arc::new(Shared { space, gate, calls });
-    let threads = VcpuThreads::start(cpus.vcpus, shared, parts.events)
-        .map_err(BuildError::host("start a thread for each vCPU"))?;
-    Ok(Built {
-        threads,
-        serial,
-        _transports: Transports(transports),
-        _loop_thread: loop_thread,
-        _gic: gic,
-        vm,
-        time,
-        device_tree,
-    })
+    let infant = Infant { limits, vm, layout, cpus, gic, dispatcher, time };
+    let frame = Frame { infant, memory, roms, loop_thread, placed };
+    frame.into_built(device_tree, parts.events)
+}
+
+/// All of a machine but the threads of its vCPUs.
+struct Frame {
+    infant: Infant,
+    memory: GuestMemory,
+    roms: Vec<GuestMemory>,
+    loop_thread: LoopThread,
+    placed: devices::Placed,
+}
+
+impl Frame {
+    /// The machine, whose guest finds `device_tree`.
+    ///
+    /// # Errors
+    /// The host has no more threads.
+    fn into_built(self, device_tree: Vec<u8>, events: &Sender<Event>) -> Result<Built, BuildError> {
+        let Self { infant, memory, roms, loop_thread, placed } = self;
+        let Infant { vm, layout, cpus, gic, dispatcher, time, .. } = infant;
+        let devices::Placed { serial, transports, devices, map, .. } = placed;
+        let space = AddressSpace::new(map, roms.iter().flat_map(rom::ranges).collect());
+        let (gate, calls) = (Gate::new(cpus.vcpus.len()), Calls::new(dispatcher));
+        let shared = Arc::new(Shared { space, gate, calls });
+        let features = cpus.features();
+        let mpidrs = cpus.mpidrs.clone();
+        let threads = VcpuThreads::start(cpus.vcpus, shared, events)
+            .map_err(BuildError::host("start a thread for each vCPU"))?;
+        Ok(Built {
+            threads,
+            serial,
+            devices,
+            _transports: Transports(transports),
+            _loop_thread: loop_thread,
+            gic,
+            vm,
+            time,
+            layout,
+            features,
+            mpidrs,
+            memory,
+            roms,
+            device_tree,
+            start: Start::Run,
+        })
+    }
 }
 
 /// The files a machine boots from.

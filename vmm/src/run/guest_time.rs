@@ -10,11 +10,17 @@
 //! the first vCPU, since it is the whole machine's. Linux before 6.4 has no register for
 //! the physical counter, which goes on there.
 
-use kedge_firmware::{CounterPolicy, GuestAbi, PHYSICAL_COUNTER, UnknownFirmware, VIRTUAL_COUNTER};
+use std::time::SystemTime;
+
+use kedge_firmware::{
+    CounterPolicy, GuestAbi, PHYSICAL_COUNTER, RegValue, RegisterState, UnknownFirmware,
+    VIRTUAL_COUNTER,
+};
 use kedge_hv::{HvError, Vcpu, Vm};
 use libc::{EINVAL, ENOENT, ENOTTY};
 
 use crate::control::Clock;
+use crate::save::saved::ClockV1;
 
 /// The time of a guest.
 #[derive(Debug)]
@@ -24,14 +30,43 @@ pub(crate) struct GuestTime {
     offset: Option<u64>,
     /// What the counters read when the guest was last stopped.
     stopped: Option<Reading>,
+    /// If that was not here: the counters have not gone on since.
+    elsewhere: Option<Elsewhere>,
+}
+
+/// When and how fast a guest's counters ticked that was stopped elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Elsewhere {
+    /// In nanoseconds since 1970.
+    host_time: u64,
+    counter_hz: u32,
+}
+
+impl Elsewhere {
+    /// The ticks since.
+    fn ticks(self, now: u64) -> u64 {
+        let elapsed = u128::from(now.saturating_sub(self.host_time));
+        let ticks = elapsed * u128::from(self.counter_hz) / 1_000_000_000;
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
 }
 
 /// What counters read, in ticks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Reading {
     virtual_counter: u64,
     /// None where the host has no register for it, or one distance for both.
     physical_counter: Option<u64>,
+}
+
+impl Reading {
+    /// So many ticks later.
+    fn later(self, ticks: u64) -> Self {
+        Self {
+            virtual_counter: self.virtual_counter.wrapping_add(ticks),
+            physical_counter: self.physical_counter.map(|counter| counter.wrapping_add(ticks)),
+        }
+    }
 }
 
 impl GuestTime {
@@ -44,8 +79,30 @@ impl GuestTime {
         let policy = abi.machine.counter;
         let adopts = abi.unknown_firmware == UnknownFirmware::Adopt;
         let keeps_distance = policy == CounterPolicy::Stop && !adopts;
-        let offset = if keeps_distance { set_out(vm, first)? } else { None };
-        Ok(Self { policy, offset, stopped: None })
+        let offset = if keeps_distance { set_out(vm, first, 0)? } else { None };
+        Ok(Self { policy, offset, stopped: None, elsewhere: None })
+    }
+
+    /// The time of a machine with `abi` that is being restored, as it was saved: `first`
+    /// is one of its vCPUs, which are all there, and nothing was written to its counters.
+    ///
+    /// # Errors
+    /// The hypervisor refuses what it has.
+    pub(crate) fn again(
+        vm: &dyn Vm,
+        first: &dyn Vcpu,
+        (saved, abi): (&ClockV1, &GuestAbi),
+    ) -> Result<Self, HvError> {
+        let has_physical = physical_counter(first)?.is_some();
+        let behind = saved.virtual_counter;
+        let offset = if saved.together { set_out(vm, first, behind)? } else { None };
+        let stopped = Reading {
+            virtual_counter: saved.virtual_counter,
+            physical_counter: saved.physical_counter.filter(|_| has_physical),
+        };
+        let elsewhere =
+            Some(Elsewhere { host_time: saved.host_time, counter_hz: saved.counter_hz });
+        Ok(Self { policy: abi.machine.counter, offset, stopped: Some(stopped), elsewhere })
     }
 
     /// Notes where the guest's time stands: no vCPU runs any more.
@@ -59,7 +116,37 @@ impl GuestTime {
             None => physical_counter(first)?,
         };
         self.stopped = Some(Reading { virtual_counter, physical_counter });
+        self.elsewhere = None;
         Ok(())
+    }
+
+    /// The guest's time, which stands still, as it is saved. The host's counter ticks
+    /// `counter_hz` times a second.
+    pub(crate) fn saved(&self, counter_hz: u32) -> ClockV1 {
+        let Reading { virtual_counter, physical_counter } = self.stopped.unwrap_or_default();
+        ClockV1 {
+            virtual_counter,
+            physical_counter: self.offset.map_or(physical_counter, |_| Some(virtual_counter)),
+            together: self.offset.is_some(),
+            counter_hz,
+            host_time: host_time(),
+        }
+    }
+
+    /// Puts the guest's time, which stands still, into what was read of its registers
+    /// later.
+    pub(crate) fn put_into(&self, registers: &mut RegisterState) {
+        let clock = self.saved(0);
+        let stood = [
+            (VIRTUAL_COUNTER, Some(clock.virtual_counter)),
+            (PHYSICAL_COUNTER, clock.physical_counter),
+        ];
+        for saved in &mut registers.machine {
+            let value = stood.iter().find(|(id, _)| *id == saved.id).and_then(|(_, value)| *value);
+            if let Some(value) = value {
+                saved.value = RegValue::from(value);
+            }
+        }
     }
 
     /// Sets the guest's time to what `clock` makes of the pause that ends: no vCPU runs
@@ -78,24 +165,33 @@ impl GuestTime {
             Clock::Stop => CounterPolicy::Stop,
             Clock::Advance => CounterPolicy::Advance,
         };
-        if let (CounterPolicy::Stop, Some(stopped)) = (policy, self.stopped) {
+        let wanted = match (policy, self.elsewhere, self.stopped) {
+            (CounterPolicy::Stop, _, stopped) => stopped,
+            // They went on by themselves.
+            (CounterPolicy::Advance, None, _) => None,
+            (CounterPolicy::Advance, Some(elsewhere), stopped) => {
+                stopped.map(|stopped| stopped.later(elsewhere.ticks(host_time())))
+            }
+        };
+        if let Some(wanted) = wanted {
             match self.offset {
-                Some(offset) => self.fall_back(vm, first, (offset, stopped))?,
-                None => write_back(first, stopped)?,
+                Some(offset) => self.fall_back(vm, first, (offset, wanted))?,
+                None => write_back(first, wanted)?,
             }
         }
-        self.stopped = None;
+        (self.stopped, self.elsewhere) = (None, None);
         Ok(())
     }
 
-    /// Makes the counters' distance from the host's larger by what the pause took.
+    /// Makes the counters' distance from the host's larger by what they are past
+    /// `wanted`.
     fn fall_back(
         &mut self,
         vm: &dyn Vm,
         first: &dyn Vcpu,
-        (offset, stopped): (u64, Reading),
+        (offset, wanted): (u64, Reading),
     ) -> Result<(), HvError> {
-        let gained = first.reg64(VIRTUAL_COUNTER)?.wrapping_sub(stopped.virtual_counter);
+        let gained = first.reg64(VIRTUAL_COUNTER)?.wrapping_sub(wanted.virtual_counter);
         let offset = offset.wrapping_add(gained);
         vm.set_counter_offset(offset)?;
         self.offset = Some(offset);
@@ -103,12 +199,19 @@ impl GuestTime {
     }
 }
 
-/// Gives a machine a distance from the host's counter, where the host can keep it.
-/// Until then the physical counter is the host's.
-fn set_out(vm: &dyn Vm, first: &dyn Vcpu) -> Result<Option<u64>, HvError> {
+/// The host's time in nanoseconds since 1970.
+fn host_time() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Gives a machine a distance from the host's counter with which its own are at `start`,
+/// where the host can keep it. Until then the physical counter is the host's.
+fn set_out(vm: &dyn Vm, first: &dyn Vcpu, start: u64) -> Result<Option<u64>, HvError> {
     let Some(now) = physical_counter(first)? else { return Ok(None) };
-    match vm.set_counter_offset(now) {
-        Ok(()) => Ok(Some(now)),
+    let offset = now.wrapping_sub(start);
+    match vm.set_counter_offset(offset) {
+        Ok(()) => Ok(Some(offset)),
         // What kernels say of a call that they do not know.
         Err(refused) if matches!(refused.errno(), ENOTTY | EINVAL) => Ok(None),
         Err(refused) => Err(refused),

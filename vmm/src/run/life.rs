@@ -2,12 +2,14 @@
 //! and the pauses between. The one place where what is asked of a machine meets what it
 //! is at.
 
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::requests::Requests;
 use super::{Event, Halt, Report, Wanted};
 use crate::build::Built;
 use crate::control::{Clock, Control, ControlError, Lifecycle, Reply};
+use crate::save::{Captured, SaveOrder, Saved, Saving, Subject, Then};
 
 /// How long a guest that panics may go on with its report.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -15,6 +17,17 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a vCPU may take to come home: it does so at once, unless a device keeps it
 /// waiting for what it does on the host.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a machine begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    /// It runs.
+    Run,
+    /// It was restored and is paused.
+    Paused,
+    /// It was restored and goes on, and this is what the pause is to its guest's time.
+    GoOn(Clock),
+}
 
 /// What a machine is at.
 enum State {
@@ -27,12 +40,19 @@ enum State {
     Paused {
         since: Instant,
     },
+    /// Paused, and a worker writes what was read of the machine.
+    Saving {
+        since: Instant,
+        saving: Saving,
+    },
 }
 
 /// A life.
 pub(crate) struct Life<'a> {
     built: &'a mut Built,
+    subject: Subject<'a>,
     requests: &'a mut Requests,
+    events: &'a Sender<Event>,
     state: State,
     /// vCPUs that wait to learn whether the others are off.
     suspending: u32,
@@ -41,29 +61,55 @@ pub(crate) struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    /// The life of a machine that was built.
-    pub(crate) fn new(built: &'a mut Built, requests: &'a mut Requests) -> Self {
-        Self { built, requests, state: State::Running, suspending: 0, last_words: None }
+    /// The life of a machine that was built, as `subject` describes it.
+    pub(crate) fn new(
+        built: &'a mut Built,
+        subject: Subject<'a>,
+        (requests, events): (&'a mut Requests, &'a Sender<Event>),
+    ) -> Self {
+        let state = State::Running;
+        Self { built, subject, requests, events, state, suspending: 0, last_words: None }
     }
 
     /// Lets the guest run until something ends this life.
     pub(crate) fn live(mut self) -> Halt {
-        self.requests.show(Lifecycle::Running);
-        self.direct_vcpus();
+        if let Err(error) = self.begin() {
+            return Halt::NotResumed(error);
+        }
         let halt = loop {
             if let Some(halt) = self.take_next() {
                 break halt;
             }
         };
-        if let State::Pausing { reply, .. } = self.state {
+        match self.state {
+            State::Running | State::Paused { .. } => {}
             // Should another life follow, that one is paused.
-            self.requests.put_back(Control::Pause(reply));
+            State::Pausing { reply, .. } => self.requests.put_back(Control::Pause(reply)),
+            State::Saving { saving, .. } => {
+                let (_, reply, saved) = saving.finish();
+                reply.answer(saved);
+            }
         }
         halt
     }
 
+    fn begin(&mut self) -> Result<(), ControlError> {
+        match self.built.start {
+            Start::Paused => {
+                self.state = State::Paused { since: Instant::now() };
+                self.requests.show(Lifecycle::Paused);
+                return Ok(());
+            }
+            Start::GoOn(clock) => self.go_on(clock)?,
+            Start::Run => {}
+        }
+        self.requests.show(Lifecycle::Running);
+        self.direct_vcpus();
+        Ok(())
+    }
+
     fn take_next(&mut self) -> Option<Halt> {
-        if !matches!(self.state, State::Pausing { .. })
+        if matches!(self.state, State::Running | State::Paused { .. })
             && let Some(control) = self.requests.next_waiting()
         {
             return self.obey(control);
@@ -76,6 +122,10 @@ impl<'a> Life<'a> {
                 None
             }
             Some(Event::Panicked) => Some(Halt::Panicked),
+            Some(Event::Written) => {
+                self.finish_save();
+                None
+            }
             None => self.be_late(),
         }
     }
@@ -88,7 +138,7 @@ impl<'a> Life<'a> {
                 Some(self.last_words.map_or(until, |end| end.min(until)))
             }
             // Who stands still says nothing.
-            State::Paused { .. } => None,
+            State::Paused { .. } | State::Saving { .. } => None,
         }
     }
 
@@ -125,14 +175,18 @@ impl<'a> Life<'a> {
     fn obey(&mut self, control: Control) -> Option<Halt> {
         match (control, &self.state) {
             (Control::Stop, _) => return Some(Halt::Stopped),
-            (later, State::Pausing { .. }) => self.requests.defer(later),
+            (later, State::Pausing { .. } | State::Saving { .. }) => self.requests.defer(later),
             (Control::Pause(reply), State::Running) => {
                 self.state = State::Pausing { reply, until: Instant::now() + PATIENCE };
                 self.direct_vcpus();
             }
             (Control::Resume(clock, reply), &State::Paused { since }) => {
-                self.resume(clock, since, reply);
+                self.resume(clock, since, |done| reply.answer(done));
             }
+            (Control::Save(order, reply), &State::Paused { since }) => {
+                self.save(order, since, reply);
+            }
+            (Control::Save(_, reply), State::Running) => reply.answer(Err(ControlError::NotPaused)),
             (Control::Pause(reply), State::Paused { .. })
             | (Control::Resume(_, reply), State::Running) => reply.answer(Ok(())),
         }
@@ -145,7 +199,9 @@ impl<'a> Life<'a> {
         self.built.threads.want(match (&self.state, self.suspending) {
             (_, 1..) => Wanted::Hold,
             (State::Running, 0) => Wanted::Run,
-            (State::Pausing { .. } | State::Paused { .. }, 0) => Wanted::Home,
+            (State::Pausing { .. } | State::Paused { .. } | State::Saving { .. }, 0) => {
+                Wanted::Home
+            }
         });
         self.look_home();
     }
@@ -169,8 +225,22 @@ impl<'a> Life<'a> {
 
     /// Stops what goes on beside the vCPUs.
     fn stand_still(&mut self) -> Result<(), ControlError> {
-        let Built { threads, time, .. } = &mut *self.built;
-        threads.with_first(|first| time.stop(first)).map_err(ControlError::Time)
+        let Built { threads, time, devices, .. } = &mut *self.built;
+        threads.with_first(|first| time.stop(first)).map_err(ControlError::Time)?;
+        Ok(devices.pause()?)
+    }
+
+    /// Lets go on what goes on beside the vCPUs, or nothing of it.
+    fn go_on(&mut self, clock: Clock) -> Result<(), ControlError> {
+        let Built { threads, time, vm, devices, .. } = &mut *self.built;
+        // Time last: it passes from then on.
+        devices.resume()?;
+        let set = threads.with_first(|first| time.go_on(vm.as_ref(), first, clock));
+        if let Err(source) = set {
+            devices.pause()?;
+            return Err(ControlError::Time(source));
+        }
+        Ok(())
     }
 
     /// Ends a pause that has not come about.
@@ -186,18 +256,62 @@ impl<'a> Life<'a> {
         answer(before, Err(error));
     }
 
-    fn resume(&mut self, clock: Clock, since: Instant, reply: Reply<()>) {
-        let Built { threads, time, vm, .. } = &mut *self.built;
-        let set = threads.with_first(|first| time.go_on(vm.as_ref(), first, clock));
-        if let Err(source) = set {
-            return reply.answer(Err(ControlError::Time(source)));
+    /// Reads what there is to save and starts to write it.
+    fn save(&mut self, order: SaveOrder, since: Instant, reply: Reply<Saved>) {
+        let captured = match Captured::read(self.built, &self.subject) {
+            Ok(captured) => captured,
+            Err(error) => return self.end_save(order.then, since, (reply, Err(error.into()))),
+        };
+        let then = order.then;
+        match Saving::begin(captured, order, reply, self.events) {
+            Ok(saving) => self.state = State::Saving { since, saving },
+            Err((reply, error)) => self.end_save(then, since, (reply, Err(error.into()))),
+        }
+    }
+
+    fn finish_save(&mut self) {
+        match std::mem::replace(&mut self.state, State::Running) {
+            State::Saving { since, saving } => {
+                let (then, reply, saved) = saving.finish();
+                self.end_save(then, since, (reply, saved));
+            }
+            other => self.state = other,
+        }
+    }
+
+    fn end_save(
+        &mut self,
+        then: Then,
+        since: Instant,
+        (reply, saved): (Reply<Saved>, Result<Saved, ControlError>),
+    ) {
+        self.state = State::Paused { since };
+        match then {
+            Then::StayPaused => reply.answer(saved),
+            Then::Resume(clock) => {
+                self.resume(clock, since, |gone_on| {
+                    reply.answer(saved.and_then(|saved| gone_on.map(|()| saved)));
+                });
+            }
+        }
+    }
+
+    /// Lets the guest go on, and says whether it does by `tell`.
+    fn resume(
+        &mut self,
+        clock: Clock,
+        since: Instant,
+        tell: impl FnOnce(Result<(), ControlError>),
+    ) {
+        if let Err(error) = self.go_on(clock) {
+            return tell(Err(error));
         }
         self.last_words = self.last_words.map(|end| end + since.elapsed());
         self.state = State::Running;
         self.requests.show(Lifecycle::Running);
         // Nothing can go wrong from here on. Who asked is told first: on a host with few
         // CPUs it would wait until the guest has had its share.
-        reply.answer(Ok(()));
+        tell(Ok(()));
         self.direct_vcpus();
     }
 }

@@ -1,6 +1,7 @@
 //! A built machine at work: its threads, and what they report to it.
 
 mod access;
+mod devices;
 pub(crate) mod event_loop;
 mod gate;
 mod guest_time;
@@ -17,15 +18,16 @@ use std::sync::mpsc::Sender;
 use kedge_hv::Vcpu;
 
 pub(crate) use access::AddressSpace;
+pub(crate) use devices::{Devices, DevicesError};
 pub(crate) use gate::{Gate, Wanted};
 pub(crate) use guest_time::GuestTime;
 pub(crate) use hypercall::Calls;
-pub(crate) use life::Life;
+pub(crate) use life::{Life, Start};
 pub(crate) use requests::Requests;
 pub use vcpu_thread::VcpuFailure;
 pub(crate) use vcpu_thread::{ReadyVcpu, Report, Request, Shared, VcpuThread};
 
-use crate::control::Control;
+use crate::control::{Control, ControlError};
 
 /// What reaches a machine's own thread.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(crate) enum Event {
     Panicking,
     /// It has said it all.
     Panicked,
+    /// What was to be saved is written, or cannot be.
+    Written,
 }
 
 impl From<Report> for Event {
@@ -53,6 +57,8 @@ pub(crate) enum Halt {
     Stopped,
     Panicked,
     Failed(VcpuFailure),
+    /// A restored guest was to go on, and cannot.
+    NotResumed(ControlError),
 }
 
 /// The vCPU threads of a machine. Dropping them stops the vCPUs.

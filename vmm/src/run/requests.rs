@@ -65,7 +65,7 @@ impl Requests {
             match event {
                 Event::Control(Control::Stop) => self.waiting.push_front(Control::Stop),
                 Event::Control(control) => self.waiting.push_back(control),
-                Event::Vcpu(_) | Event::Panicking | Event::Panicked => {}
+                Event::Vcpu(_) | Event::Panicking | Event::Panicked | Event::Written => {}
             }
         }
     }

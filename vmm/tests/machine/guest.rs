@@ -12,7 +12,10 @@ use kedge_hv_model::{Event, ModelHypervisor, Program, Step, Width, psci, release
 use kedge_ids::{Spi, VcpuId};
 use kedge_vmm::smccc::Service;
 use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec};
-use kedge_vmm::{BuildError, Ended, Handle, Machine, RunError, SerialInput, Stopper, Surroundings};
+use kedge_vmm::{
+    BuildError, Ended, Handle, Machine, Restoration, RestoreError, RunError, SerialInput, Stopper,
+    Surroundings,
+};
 use tempfile::NamedTempFile;
 
 /// The serial port: its first register is the one for data.
@@ -165,6 +168,16 @@ impl Guest {
         let hypervisor = Arc::new(self.hypervisor);
         let host = (self.wrap)(Arc::clone(&hypervisor));
         let machine = Machine::build(self.spec, host, surroundings)?;
+        Ok(Built { machine, hypervisor, screen, panics, kernel: self.kernel })
+    }
+
+    /// Restores it from `restoration`, instead of building it.
+    pub(crate) fn restore(self, restoration: Restoration<'_>) -> Result<Built, RestoreError> {
+        let (screen, panics) = (Screen::default(), Arc::default());
+        let surroundings = (self.services)(Surroundings::new(screen.clone()));
+        let hypervisor = Arc::new(self.hypervisor);
+        let host = (self.wrap)(Arc::clone(&hypervisor));
+        let machine = Machine::restore(restoration, host, surroundings)?;
         Ok(Built { machine, hypervisor, screen, panics, kernel: self.kernel })
     }
 

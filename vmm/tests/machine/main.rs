@@ -15,6 +15,7 @@ mod pause;
 mod profile;
 mod rom;
 mod rows;
+mod save;
 mod serial;
 mod services;
 mod storm;

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use expect_test::expect;
@@ -65,6 +65,12 @@ pub(crate) fn watch(guest: Guest) -> (Running, Arc<Faulty>) {
         host
     });
     (guest.start(), noted.recv().unwrap())
+}
+
+/// Types on a thread of its own.
+fn types_meanwhile(guest: &Running, bytes: &'static [u8]) -> JoinHandle<()> {
+    let input = guest.input.clone();
+    thread::spawn(move || input.send(bytes).unwrap())
 }
 
 /// What it says in a while.
@@ -142,9 +148,11 @@ fn what_is_typed_around_pauses_arrives_once() {
         guest.screen.wait(|said| said.len() == count);
     }
     guest.handle.pause().unwrap();
-    guest.types(b"!");
+    let typing = types_meanwhile(&guest, b"!");
     assert_eq!(says_in_a_while(&guest), 0);
+    assert!(!typing.is_finished(), "who types waits for the guest");
     guest.handle.resume(Clock::default()).unwrap();
+    typing.join().unwrap();
     guest.screen.wait(|said| said == format!("{LETTERS}!").as_bytes());
     guest.stop();
 }
@@ -270,9 +278,10 @@ fn a_machine_that_sleeps_goes_on_sleeping() {
     guest.handle.resume(Clock::default()).unwrap();
     assert_eq!(says_in_a_while(&guest), 0);
     guest.handle.pause().unwrap();
-    guest.types(b"2");
+    let typing = types_meanwhile(&guest, b"2");
     assert_eq!(says_in_a_while(&guest), 0);
     guest.handle.resume(Clock::default()).unwrap();
+    typing.join().unwrap();
     guest.says([0, b'W']);
     guest.stop();
 }

@@ -1,0 +1,213 @@
+//! A machine as it was saved, built anew: the order is that of KVM (KVM's API has it for
+//! each device, `firmware` for registers).
+//!
+//! First all that can be refused is asked of a machine without memory, files or devices;
+//! then the memory is mapped, since tables of interrupts are in it; then registers, the
+//! interrupt controller, and only then the devices, whose events may be wired to
+//! interrupts once the controller knows them.
+
+use std::sync::Arc;
+
+use kedge_arch::gic_state::{Misfit, Tables};
+use kedge_arch::psci::PsciVersion;
+use kedge_arch::{GicChoice, Layout, features, gic, regs};
+use kedge_firmware::{
+    Firmware, FwReg, Live, Manner, Newborn, Plan, PlanLine, Planned, Rules, Subject, Verdict, plan,
+    settle_parts,
+};
+use kedge_guest_memory::{GuestMemory, map_file_private};
+use kedge_hv::{Abilities, Gic, GicVersion, Hypervisor, Vcpu, VcpuFeatures};
+use kedge_saved_state::FileError;
+use tracing::warn;
+
+use super::birth::vm_config;
+use super::cpus::{self, Choice};
+use super::{BuildError, Built, Frame, Infant, Parts, devices, map_into, rom, services};
+use crate::restore::{Parts as SavedParts, Restoration, RestoreError, Saved};
+use crate::run::GuestTime;
+use crate::run::event_loop::LoopThread;
+use crate::save::describe;
+use crate::save::saved::{LayoutV1, PlaceV1, RomV1};
+use crate::spec::MachineSpec;
+use crate::surroundings::Surroundings;
+
+/// A machine that can be given what was saved: all of its registers are planned.
+pub(crate) struct Reborn {
+    infant: Infant,
+    planned: Planned,
+}
+
+/// Brings the machine of `restoration` into being.
+///
+/// # Errors
+/// The host cannot give the guest what it was saved with: all of it is named.
+pub(crate) fn bear_again(
+    restoration: &Restoration<'_>,
+    hypervisor: &dyn Hypervisor,
+    surroundings: &Surroundings,
+) -> Result<Reborn, RestoreError> {
+    let (spec, saved) = (&restoration.spec, &restoration.saved.parts);
+    let (limits, abilities) = (hypervisor.limits(), hypervisor.abilities());
+    let features = saved.registers.features.without(VcpuFeatures::PSCI_0_2);
+    features::check(features, &limits)?;
+    let abi = saved.born.exact();
+
+    let vm = hypervisor.create_vm(&vm_config(&abi, hypervisor, &limits))?;
+    let choice = match gic::choose(vm.as_ref(), Some(saved.gic.version())) {
+        Ok(GicChoice::V3 { its }) => GicChoice::V3 { its: its && saved.its.is_some() },
+        chosen => chosen.map_err(BuildError::from)?,
+    };
+    let layout = Layout::new(spec.memory, spec.cpus, choice, &limits).map_err(BuildError::from)?;
+    check_layout(&saved.layout, &describe::layout(&layout, spec))?;
+    let psci = abi.firmware.get(Firmware::Known(FwReg::PsciVersion)).map(PsciVersion::reported);
+    let vector_lengths = saved.registers.vector_lengths(0).map(|lengths| lengths.0.clone());
+    let vcpus = Choice { features, psci, vector_lengths };
+    let mut cpus = cpus::create(vm.as_ref(), spec.cpus, &vcpus)?;
+    let gic = vm.create_gic(&layout.gic())?;
+    gic.init()?;
+
+    let time = GuestTime::again(vm.as_ref(), cpus.first(), (&saved.clock, &abi))?;
+    let vcpus: Vec<&dyn Vcpu> = cpus.all().collect();
+    let services = surroundings.services_on_record();
+    let (vcpus, services) = (vcpus.as_slice(), services.as_slice());
+    let newborn = Newborn { hypervisor, vm: vm.as_ref(), gic: Some(gic.as_ref()), vcpus, services };
+    let mut all = settle_parts(&newborn, &saved.born).map_err(BuildError::from)?;
+    saved.gic.check(&cpus.mpidrs, describe::spis(&layout)).map_err(FileError::from)?;
+    all.lines.extend(misfits(saved, gic.as_ref())?);
+    all.lines.extend(frequency(saved.clock.counter_hz, &abilities));
+    let rows = regs::rows();
+    let rules = Rules { allow: restoration.allow.clone(), ..Rules::new(&rows) };
+    let planned = plan(&saved.registers, &mut Live::new(vcpus, abilities), &rules)?;
+    all.lines.extend(planned.plan.lines.iter().cloned());
+    judge(all)?;
+
+    let born = &saved.born;
+    let around = surroundings.with_only(&born.services);
+    let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &born.birth.abi, &around)
+        .map_err(BuildError::from)?;
+    cpus.finish(born)?;
+    let infant = Infant { limits, vm, layout, cpus, gic, dispatcher, time };
+    Ok(Reborn { infant, planned })
+}
+
+/// Refuses what the plan refuses, and tells of what it adapts.
+fn judge(all: Plan) -> Result<(), RestoreError> {
+    if all.is_refused() {
+        return Err(RestoreError::Refused(all));
+    }
+    all.adaptations().for_each(|line| warn!("{line}"));
+    Ok(())
+}
+
+/// What the guest would see of another interrupt controller.
+fn misfits(saved: &SavedParts, gic: &dyn Gic) -> Result<Vec<PlanLine>, RestoreError> {
+    let misfits = saved.gic.misfits(gic)?;
+    let line = |misfit: &Misfit| PlanLine {
+        subject: Subject::part(misfit.field),
+        wanted: format!("{:#x}", misfit.saved),
+        offered: format!("{:#x}", misfit.here),
+        verdict: refused("the interrupt controller is another"),
+    };
+    // Its revision is promised at birth, and has its line with the rest of that.
+    let promised = |misfit: &&Misfit| misfit.field == "GICD_IIDR.Revision";
+    let mut lines: Vec<_> = misfits.iter().filter(|misfit| !promised(misfit)).map(line).collect();
+    if saved.its.is_some() && gic.version() != GicVersion::V3 {
+        lines.push(PlanLine {
+            subject: Subject::part("ITS"),
+            wanted: "yes".to_owned(),
+            offered: "no".to_owned(),
+            verdict: refused("the interrupt controller has no translation service"),
+        });
+    }
+    Ok(lines)
+}
+
+/// Guests read how fast their counter ticks, and nothing can change it.
+fn frequency(saved: u32, abilities: &Abilities) -> Option<PlanLine> {
+    let here = abilities.counter_hz;
+    (saved != 0 && here != 0 && saved != here).then(|| PlanLine {
+        subject: Subject::part("CNTFRQ_EL0"),
+        wanted: format!("{saved} Hz"),
+        offered: format!("{here} Hz"),
+        verdict: refused("no host can change how fast its guests' counters tick"),
+    })
+}
+
+fn refused(why: &str) -> Verdict {
+    Verdict::Refuse { why: why.to_owned(), cure: None }
+}
+
+/// Whether the guest finds all where it was.
+fn check_layout(saved: &LayoutV1, here: &LayoutV1) -> Result<(), RestoreError> {
+    let word = |place: Option<&PlaceV1>| {
+        place.map_or_else(
+            || "nothing more".to_owned(),
+            |PlaceV1 { name, address, interrupt }| match interrupt {
+                Some(interrupt) => format!("{name} at {address:#x}, interrupt {interrupt}"),
+                None => format!("{name} at {address:#x}"),
+            },
+        )
+    };
+    let longest = saved.places.len().max(here.places.len());
+    let pairs = (0..longest).map(|index| (saved.places.get(index), here.places.get(index)));
+    match pairs.into_iter().find(|(saved, here)| saved != here) {
+        Some((saved, here)) => Err(RestoreError::Layout { saved: word(saved), here: word(here) }),
+        None => Ok(()),
+    }
+}
+
+/// Builds the rest of the machine around what was reborn, and gives it its state.
+///
+/// # Errors
+/// A resource of the host's is missing or not what the guest knows, or a saved value is
+/// not taken.
+pub(crate) fn reassemble(
+    parts: &Parts<'_>,
+    saved: &Saved<'_>,
+    reborn: Reborn,
+) -> Result<Built, RestoreError> {
+    let Reborn { infant, planned } = reborn;
+    let (spec, snapshot, saved) = (parts.spec, saved.snapshot, &saved.parts);
+    let Infant { limits, vm, layout, cpus, gic, .. } = &infant;
+    let opened = devices::open(spec)?;
+    let roms = rom::load(&spec.rom, layout, limits)?;
+    check_roms(&saved.machine.rom, spec, &roms)?;
+    let file = snapshot.image().file().try_clone();
+    let file = file.map_err(BuildError::host("open the memory file once more"))?;
+    let memory = map_file_private(layout.ram(), &Arc::new(file)).map_err(BuildError::from)?;
+    map_into(vm.as_ref(), &memory, &roms)?;
+    if parts.born.pv_time {
+        services::place_pv_time(cpus.all(), layout, &parts.born.exact())
+            .map_err(BuildError::from)?;
+    }
+
+    let vcpus: Vec<&dyn Vcpu> = cpus.all().collect();
+    planned.restore(&vcpus, &Manner::default())?;
+    saved.gic.restore(gic.as_ref(), &cpus.mpidrs, describe::spis(layout))?;
+    if let Some(its) = &saved.its
+        && let Tables::Lost(error) = its.restore(gic.as_ref())?
+    {
+        warn!(%error, "the guest's tables of interrupts are spoilt: it loses interrupts");
+    }
+
+    let loop_thread = LoopThread::new();
+    let site = devices::Site { vm: vm.as_ref(), layout, memory: &memory };
+    let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
+    placed.devices.restore(snapshot.state())?;
+    let frame = Frame { infant, memory, roms, loop_thread, placed };
+    Ok(frame.into_built(Vec::new(), parts.events)?)
+}
+
+/// Whether the guest reads the same where it cannot write.
+fn check_roms(
+    saved: &[RomV1],
+    spec: &MachineSpec,
+    roms: &[GuestMemory],
+) -> Result<(), RestoreError> {
+    for (saved, (spec, rom)) in saved.iter().zip(spec.rom.iter().zip(roms)) {
+        if describe::checksum(rom) != saved.checksum {
+            return Err(RestoreError::Rom { path: spec.path.clone() });
+        }
+    }
+    Ok(())
+}

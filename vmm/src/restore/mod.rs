@@ -1,0 +1,169 @@
+//! Restoring a machine: what its snapshot says, and what may be otherwise.
+//!
+//! A snapshot is input. Everything of it is read and judged, and a plan of all registers
+//! is made with the machine that is being built, before its memory is mapped or any of
+//! the host's resources is touched; `build::rebirth` builds.
+
+mod error;
+mod parts;
+
+use std::collections::BTreeSet;
+
+use kedge_devices::virtio::catalog::{DeviceConfig, KINDS};
+use kedge_firmware::Born;
+use kedge_hv::VcpuFeatures;
+use kedge_ids::RegId;
+use kedge_saved_state::{Contents, Snapshot};
+
+pub use error::RestoreError;
+pub(crate) use parts::Parts;
+
+use crate::control::Clock;
+use crate::save::saved::{DeviceV1, MachineV1};
+use crate::spec::{Boot, KernelFormat, MachineSpec, OnPanic, OnReset, RomSpec, SerialSpec};
+
+/// A machine as a snapshot has it, and what is to be otherwise.
+#[derive(Debug)]
+pub struct Restoration<'s> {
+    /// The machine. What the guest knows cannot be changed; what the host gives it can:
+    /// where devices lead, paths, what a reset does.
+    pub spec: MachineSpec,
+    /// Registers that the operator allows to be otherwise than saved: losses that a plan
+    /// refuses unless they are named here.
+    pub allow: BTreeSet<RegId>,
+    /// What the time until then is to the guest, if it is to go on as soon as its machine
+    /// runs. Without this it stays paused until [`crate::Handle::resume`].
+    pub resume: Option<Clock>,
+    pub(crate) saved: Saved<'s>,
+}
+
+/// A machine as it was saved.
+#[derive(Debug)]
+pub(crate) struct Saved<'s> {
+    pub(crate) snapshot: &'s Snapshot,
+    pub(crate) parts: Parts,
+}
+
+impl<'s> Restoration<'s> {
+    /// The machine in `snapshot`, as it was saved.
+    ///
+    /// # Errors
+    /// The snapshot is damaged, of another architecture or page size, needs what this
+    /// release does not know, or is a difference to another.
+    pub fn of(snapshot: &'s Snapshot) -> Result<Self, RestoreError> {
+        if let Contents::Difference { of } = snapshot.contents() {
+            return Err(RestoreError::Difference { of });
+        }
+        let parts = Parts::read(snapshot.state())?;
+        let spec = spec(&parts.machine, &parts.born)?;
+        let saved = Saved { snapshot, parts };
+        Ok(Self { spec, allow: BTreeSet::new(), resume: None, saved })
+    }
+
+    /// Puts `device` in the place of the saved one of its kind and name: the same to the
+    /// guest, and something else of the host's.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn replace(&mut self, device: Box<dyn DeviceConfig>) -> Result<(), RestoreError> {
+        let is_same = |other: &&mut Box<dyn DeviceConfig>| {
+            other.kind().key == device.kind().key && other.id() == device.id()
+        };
+        let (noun, id) = (device.kind().noun, device.id().to_owned());
+        match self.spec.devices.iter_mut().find(is_same) {
+            Some(place) => {
+                *place = device;
+                Ok(())
+            }
+            None => Err(RestoreError::NoDevice { noun, id }),
+        }
+    }
+
+    /// Checks that nothing was changed that the guest knows.
+    pub(crate) fn check(&self) -> Result<(), RestoreError> {
+        let saved = &self.saved.parts.machine;
+        let MachineSpec { cpus, memory, devices, rom, .. } = &self.spec;
+        let device = |kind: &str, id: &str| format!("{kind} `{id}`");
+        let rows = [
+            ("number of vCPUs", saved.cpus.to_string(), cpus.to_string()),
+            ("memory, in bytes,", saved.memory.to_string(), memory.to_string()),
+            (
+                "list of devices",
+                list(saved.devices.iter().map(|saved| device(&saved.kind, &saved.id))),
+                list(devices.iter().map(|here| device(here.kind().key, here.id()))),
+            ),
+            (
+                "read-only memory",
+                list(saved.rom.iter().map(|rom| format!("{:#x}", rom.address))),
+                list(rom.iter().map(|rom| format!("{:#x}", rom.address))),
+            ),
+        ];
+        match rows.into_iter().find(|(_, saved, here)| saved != here) {
+            Some((what, saved, here)) => Err(RestoreError::Changed { what, saved, here }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn list(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<_> = words.collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+/// What the snapshot's machine was asked to be.
+fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
+    let MachineV1 {
+        cpus,
+        memory,
+        cpu_features,
+        boot,
+        rom,
+        serial,
+        devices,
+        restarts,
+        ends_on_panic,
+    } = saved;
+    let mut features = VcpuFeatures::NONE;
+    for name in cpu_features {
+        features |= kedge_arch::features::named(name)
+            .map_err(|error| parts::field("cpu_features", error.to_string()))?;
+    }
+    Ok(MachineSpec {
+        cpus: *cpus,
+        memory: *memory,
+        cpu_features: features,
+        guest_abi: born.birth.abi.clone(),
+        psci: None,
+        gic: born.gic,
+        boot: Boot {
+            kernel: boot.kernel.clone(),
+            kernel_format: if boot.flat { KernelFormat::Flat } else { KernelFormat::Auto },
+            initrd: boot.initrd.clone(),
+            cmdline: boot.cmdline.clone(),
+        },
+        rom: rom
+            .iter()
+            .map(|rom| RomSpec { path: rom.path.clone(), address: rom.address })
+            .collect(),
+        serial: serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),
+        devices: devices.iter().map(device).collect::<Result<_, _>>()?,
+        on_reset: if *restarts { OnReset::Restart } else { OnReset::Exit },
+        on_panic: if *ends_on_panic { OnPanic::Exit } else { OnPanic::Continue },
+    })
+}
+
+/// A device as it was configured.
+fn device(saved: &DeviceV1) -> Result<Box<dyn DeviceConfig>, RestoreError> {
+    let DeviceV1 { kind, id, configuration } = saved;
+    let known = KINDS.iter().find(|known| known.key == kind.as_str());
+    let known = known.ok_or_else(|| {
+        parts::field("devices", format!("has a device of the unknown kind `{kind}`"))
+    })?;
+    let json = serde_json::from_str(configuration).map_err(|error| {
+        parts::field("devices.configuration", format!("of `{id}` is not JSON: {error}"))
+    })?;
+    (known.from_json)(json).map_err(|source| {
+        let (kind, id) = (kind.clone(), id.clone());
+        RestoreError::Device { kind, id, source }
+    })
+}

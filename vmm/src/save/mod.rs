@@ -1,0 +1,258 @@
+//! Saving a paused machine: its state is read on its own thread, in the order of KVM's
+//! rules, while nothing of it moves; then a worker writes it and the memory to files, and
+//! the machine's thread goes on answering.
+//!
+//! What the interrupt controller keeps for itself of the guest's tables goes into guest
+//! memory first; the memory is written last.
+
+pub(crate) mod describe;
+mod memory;
+pub(crate) mod saved;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::thread::{self, JoinHandle};
+
+use kedge_arch::gic_state::{self, GicState, ItsStateV1, Tables, flush_tables};
+use kedge_arch::regs;
+use kedge_bus::NotAtRest;
+use kedge_diag::Fix;
+use kedge_firmware::{Born, RegisterState, Rules, Source, capture as capture_registers};
+use kedge_guest_memory::{GuestMemory, TakeOutError};
+use kedge_hv::{Abilities, Hypervisor, Vcpu};
+use kedge_saved_state::{
+    About, Contents, Durability, Part, PendingPair, PlaceError, Section, SnapshotId,
+};
+use tracing::warn;
+
+use crate::build::Built;
+use crate::control::{ControlError, Reply};
+use crate::run::Event;
+use crate::spec::MachineSpec;
+use saved::{BornV1, RegistersV1};
+
+/// How a machine is to be saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaveOrder {
+    /// The file for everything but its memory. One that is there is replaced, together
+    /// with its memory file.
+    pub state: PathBuf,
+    /// The file for its memory.
+    pub memory: PathBuf,
+    /// Whether the snapshot is to survive the loss of the host's power.
+    pub durability: Durability,
+    /// What the memory file can be held against later.
+    pub checksums: Checksums,
+    /// What becomes of the machine, whether it could be saved or not.
+    pub then: Then,
+}
+
+impl SaveOrder {
+    /// Saves to these files; the machine stays paused.
+    pub fn new(state: impl Into<PathBuf>, memory: impl Into<PathBuf>) -> Self {
+        let (state, memory) = (state.into(), memory.into());
+        Self {
+            state,
+            memory,
+            durability: Durability::Cached,
+            checksums: Checksums::Whole,
+            then: Then::StayPaused,
+        }
+    }
+}
+
+/// What is noted of a memory file to find out later whether it is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksums {
+    /// Checksums of all of it. Making them takes about a third more time.
+    Whole,
+    /// Those of a few pages, by which a load knows it from others.
+    Samples,
+}
+
+/// What becomes of a machine that was to be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It stays paused.
+    StayPaused,
+    /// Its guest goes on, as by [`crate::Handle::resume`].
+    Resume(crate::Clock),
+}
+
+/// A machine that was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The snapshot's id.
+    pub id: SnapshotId,
+    /// The guest's memory in bytes: the memory file's length.
+    pub memory: u64,
+    /// How many bytes of it the file has.
+    pub data: u64,
+}
+
+/// Why a machine cannot be saved. Nothing of the snapshot is left, and one that it was to
+/// replace is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// Registers cannot be read.
+    #[error(transparent)]
+    Registers(#[from] kedge_firmware::CaptureError),
+    /// The interrupt controller cannot be read.
+    #[error(transparent)]
+    Gic(#[from] gic_state::CaptureError),
+    /// A device is at work.
+    #[error(transparent)]
+    Device(#[from] NotAtRest),
+    /// The guest's memory cannot be read.
+    #[error(transparent)]
+    Memory(#[from] TakeOutError),
+    /// The files cannot be written.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The host has no thread to write with.
+    #[error("the host cannot start a thread to save with")]
+    Thread(#[source] io::Error),
+}
+
+impl Fix for SaveError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Registers(source) => source.fix(),
+            Self::Gic(source) => source.fix(),
+            Self::Device(source) => source.fix(),
+            Self::Place(source) => source.fix(),
+            Self::Memory(source) => source.fix(),
+            Self::Thread(_) => Some("raise the limits of the process (ulimit -a)".to_owned()),
+        }
+    }
+}
+
+/// What of a machine is not in its threads and devices.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) spec: &'a MachineSpec,
+    pub(crate) born: &'a Born,
+    pub(crate) hypervisor: &'a dyn Hypervisor,
+}
+
+/// A machine's state, read and not written yet.
+pub(crate) struct Captured {
+    about: About,
+    sections: Vec<Section>,
+    /// Shared with the machine, which must not go on while it is written.
+    memory: GuestMemory,
+}
+
+impl Captured {
+    /// Reads the state of a paused machine.
+    ///
+    /// # Errors
+    /// Something of it cannot be read.
+    pub(crate) fn read(built: &Built, subject: &Subject<'_>) -> Result<Self, SaveError> {
+        let gic = built.gic.as_ref();
+        if let Tables::Lost(error) = flush_tables(gic)? {
+            warn!(%error, "the guest's tables of interrupts cannot be saved: it spoilt them");
+        }
+        let abilities = subject.hypervisor.abilities();
+        let spis = describe::spis(&built.layout);
+        let gic_state = GicState::capture(gic, &built.mpidrs, spis)?;
+        let its = ItsStateV1::capture(gic)?;
+        let registers = registers(built, subject.born, abilities)?;
+        let mut sections = vec![
+            Section::required(Part::of(&describe::machine(subject.spec, &built.roms))),
+            Section::required(Part::of(&born(subject.born))),
+            Section::required(Part::of(&describe::layout(&built.layout, subject.spec))),
+            Section::required(Part::of(&built.time.saved(abilities.counter_hz))),
+            Section::required(gic_state.to_part()),
+        ];
+        sections.extend(its.map(|its| Section::required(Part::of(&its))));
+        sections.extend(built.devices.save()?);
+        let about = describe::about(subject.spec, &registers);
+        let registers = RegistersV1 { state: registers };
+        sections.push(Section::required(Part::of(&registers)));
+        Ok(Self { about, sections, memory: built.memory.clone() })
+    }
+
+    /// Writes it to files and puts them in place.
+    ///
+    /// # Errors
+    /// The host cannot.
+    fn write(&self, order: &SaveOrder) -> Result<Saved, SaveError> {
+        let pair = PendingPair::create(&order.state, &order.memory, Contents::Full)?;
+        let image = memory::write(&pair, &self.memory, (self.about.page_size, order.checksums))?;
+        let (identity, data) = (image.identity().clone(), image.data_bytes());
+        pair.commit(&self.about, &image, &self.sections, order.durability)?;
+        Ok(Saved { id: identity.id, memory: identity.length, data })
+    }
+}
+
+fn born(born: &Born) -> BornV1 {
+    // The profile and the firmware registers are with the registers; warnings are not state.
+    let Born { birth: _, gic, gicd_revision, system_suspend, pv_time, services, warnings: _ } =
+        born;
+    BornV1 {
+        gic: *gic,
+        gicd_revision: *gicd_revision,
+        system_suspend: *system_suspend,
+        pv_time: *pv_time,
+        services: services.clone(),
+    }
+}
+
+fn registers(built: &Built, born: &Born, abilities: Abilities) -> Result<RegisterState, SaveError> {
+    let source = Source { features: built.features, abilities };
+    let (birth, rows) = (born.birth.clone(), regs::rows());
+    let mut registers = built.threads.gate().visit(|home| {
+        let vcpus: Vec<&dyn Vcpu> = home.iter().map(|vcpu| vcpu.as_ref()).collect();
+        capture_registers(&vcpus, &source, birth, &Rules::new(&rows))
+    })?;
+    // The host's counter has gone on since the guest's stood still.
+    built.time.put_into(&mut registers);
+    Ok(registers)
+}
+
+/// A save that is under way.
+pub(crate) struct Saving {
+    thread: JoinHandle<Result<Saved, SaveError>>,
+    reply: Reply<Saved>,
+    then: Then,
+}
+
+impl Saving {
+    /// Starts to write `captured`; `events` gets [`Event::Written`] once that is done.
+    ///
+    /// # Errors
+    /// The host has no more threads.
+    pub(crate) fn begin(
+        captured: Captured,
+        order: SaveOrder,
+        reply: Reply<Saved>,
+        events: &Sender<Event>,
+    ) -> Result<Self, (Reply<Saved>, SaveError)> {
+        let (then, events) = (order.then, events.clone());
+        let builder = thread::Builder::new().name("save".to_owned());
+        let thread = builder.spawn(move || {
+            let saved = captured.write(&order);
+            // Before the machine goes on, nobody shares its memory any more.
+            drop(captured);
+            // A machine that is gone waits for the thread itself.
+            let _ = events.send(Event::Written);
+            saved
+        });
+        match thread {
+            Ok(thread) => Ok(Self { thread, reply, then }),
+            Err(error) => Err((reply, SaveError::Thread(error))),
+        }
+    }
+
+    /// Waits for its end; what then, and whom to tell.
+    pub(crate) fn finish(self) -> (Then, Reply<Saved>, Result<Saved, ControlError>) {
+        let Self { thread, reply, then } = self;
+        let saved = match thread.join() {
+            Ok(saved) => saved.map_err(ControlError::Save),
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        (then, reply, saved)
+    }
+}
