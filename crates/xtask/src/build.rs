@@ -50,7 +50,7 @@ impl Kind {
 const KEDGE: Program = ("kedge", Kind::Binary, "kedge");
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 7] = [
+const HOST_PROGRAMS: [Program; 8] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests"),
     ("kedge-conformance", Kind::Binary, "conformance"),
@@ -58,6 +58,7 @@ const HOST_PROGRAMS: [Program; 7] = [
     ("kedge-vmm", Kind::Example, "serial_output"),
     ("kedge-vmm", Kind::Example, "firmware_service"),
     ("kedge-vmm", Kind::Example, "pause"),
+    ("kedge-vmm", Kind::Example, "snapshot"),
 ];
 
 /// Runs `cargo xtask build`: the binary's path is the last line printed.

@@ -29,6 +29,7 @@ mod remote;
 mod rom;
 mod rows;
 mod services;
+mod snapshot;
 mod suite;
 mod sys;
 mod systemd;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     power::tests(&mut suite);
     pause::tests(&mut suite);
     remote::tests(&mut suite);
+    snapshot::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
     services::tests(&mut suite);
