@@ -15,6 +15,7 @@ pub mod fields;
 mod fleet;
 mod hex;
 mod host;
+mod named;
 mod plan;
 mod probe;
 mod reference;
@@ -39,6 +40,7 @@ pub use host::{
     FoundCpu, FoundField, FoundFirmware, FoundGic, FoundIdReg, FoundScope, HostAbi, HostAbilities,
     HostLimits, Takes,
 };
+pub use named::{NoRegister, register_named};
 pub use plan::{Plan, PlanLine, Subject, Verdict, check};
 pub use probe::{ProbeError, probe, probe_firmware};
 pub use reference::markdown;

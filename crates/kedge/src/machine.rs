@@ -1,20 +1,28 @@
 //! The one place where a machine is put together: hypervisor, specification,
 //! terminal.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kedge_devices::virtio::overrides::{self, Override, OverrideError};
 use kedge_diag::Fix;
 use kedge_hv::OpenError;
 use kedge_hv_kvm::Kvm;
+use kedge_ids::RegId;
+use kedge_saved_state::Snapshot;
 use kedge_vmm::spec::{MachineSpec, SerialSpec};
-use kedge_vmm::{BuildError, Ended, Machine, Reset, RunError, SerialInput, Stopper, Surroundings};
+use kedge_vmm::{
+    BuildError, Clock, Ended, Machine, Reset, Restoration, RestoreError, RunError, SerialInput,
+    Stopper, Surroundings,
+};
 
 use crate::api::{ApiError, Reachable};
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::output;
+use crate::status::Status;
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -25,6 +33,25 @@ pub(crate) struct Request {
     pub(crate) dry_run: bool,
     /// Where its device tree goes.
     pub(crate) dump_dtb: Option<PathBuf>,
+    /// How it is to be reached while it runs, if it is.
+    pub(crate) reachable: Option<Reachable>,
+}
+
+/// A saved machine that is to go on.
+#[derive(Debug)]
+pub(crate) struct LoadRequest {
+    /// Its state file.
+    pub(crate) state: PathBuf,
+    /// Its memory file.
+    pub(crate) memory: PathBuf,
+    /// What its devices use of this host, where that is something else.
+    pub(crate) overrides: Vec<Override>,
+    /// Where its serial port leads, where that is elsewhere.
+    pub(crate) serial: Option<SerialSpec>,
+    /// The registers whose loss is accepted.
+    pub(crate) allow: BTreeSet<RegId>,
+    /// Whether it goes on at once, and what the time since is to its guest.
+    pub(crate) resume: Option<Clock>,
     /// How it is to be reached while it runs, if it is.
     pub(crate) reachable: Option<Reachable>,
 }
@@ -40,6 +67,17 @@ pub(crate) enum Outcome {
     Signal(u8),
 }
 
+/// How a command of kedge's own ends with it.
+impl From<Outcome> for Status {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::OK,
+            Outcome::GuestPanic => Self::GUEST_PANIC,
+            Outcome::Signal(signal) => Self::from_signal(signal),
+        }
+    }
+}
+
 /// Why it did not go.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MachineError {
@@ -49,6 +87,15 @@ pub(crate) enum MachineError {
     /// There can be no such machine here.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// A snapshot's files cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] kedge_saved_state::OpenError),
+    /// A saved machine has no such devices.
+    #[error(transparent)]
+    Override(#[from] OverrideError),
+    /// A saved machine cannot go on here.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// A file or standard output does not take what was asked for.
     #[error("cannot write {what} to {place}")]
     Write {
@@ -75,6 +122,9 @@ impl Fix for MachineError {
         match self {
             Self::Hypervisor(source) => source.fix(),
             Self::Build(source) => source.fix(),
+            Self::Snapshot(source) => source.fix(),
+            Self::Override(source) => source.fix(),
+            Self::Restore(source) => source.fix(),
             Self::Run(source) => source.fix(),
             Self::Api(source) => source.fix(),
             Self::Write { .. } => None,
@@ -96,24 +146,55 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
         }
     }
     let hypervisor = Arc::new(Kvm::open()?);
-    let reachable = reachable.filter(|_| !dry_run).map(Reachable::claim).transpose()?;
-    let input = match spec.serial {
-        SerialSpec::Stdio if !dry_run => Some(Unconnected::new(io::stdin())),
-        _ => None,
+    let stdio = spec.serial == SerialSpec::Stdio;
+    let build = |surroundings| {
+        let machine = Machine::build(spec, hypervisor, surroundings)?;
+        if let Some(path) = dump_dtb {
+            write_device_tree(&path, &machine)?;
+        }
+        Ok(machine)
     };
-    let input = input.transpose().map_err(MachineError::Input)?;
+    if dry_run {
+        return build(surroundings()).map(|_| Outcome::Done);
+    }
+    operate(stdio, reachable, build)
+}
+
+/// Lets the machine of a snapshot go on.
+///
+/// # Errors
+/// The snapshot cannot be loaded here, there is no hypervisor, or the machine cannot run
+/// on.
+pub(crate) fn load(request: LoadRequest) -> Result<Outcome, MachineError> {
+    let LoadRequest { state, memory, overrides, serial, allow, resume, reachable } = request;
+    let snapshot = Snapshot::open(&state, &memory)?;
+    let mut restoration = Restoration::of(&snapshot)?;
+    overrides::apply(&mut restoration.spec.devices, &overrides)?;
+    restoration.spec.serial = serial.unwrap_or(restoration.spec.serial);
+    restoration.allow.extend(allow);
+    restoration.resume = resume;
+    let hypervisor = Arc::new(Kvm::open()?);
+    let stdio = restoration.spec.serial == SerialSpec::Stdio;
+    operate(stdio, reachable, |surroundings| {
+        Ok(Machine::restore(restoration, hypervisor, surroundings)?)
+    })
+}
+
+/// Makes a machine and runs it, with its console on standard input and output where its
+/// serial port leads there, and with its API.
+fn operate(
+    stdio: bool,
+    reachable: Option<Reachable>,
+    make: impl FnOnce(Surroundings) -> Result<Machine, MachineError>,
+) -> Result<Outcome, MachineError> {
+    let reachable = reachable.map(Reachable::claim).transpose()?;
+    let input = stdio.then(|| Unconnected::new(io::stdin())).transpose();
+    let input = input.map_err(MachineError::Input)?;
     let on_terminal = input.as_ref().is_some_and(Unconnected::is_terminal);
     // Its name and its socket are to go with it.
     let ending = reachable.as_ref().filter(|_| !on_terminal).map(|_| Ending::hold());
     let ending = ending.transpose().map_err(MachineError::Input)?;
-    let surroundings = Surroundings::new(io::stdout()).on_panic(repeat);
-    let mut machine = Machine::build(spec, hypervisor, surroundings)?;
-    if let Some(path) = dump_dtb {
-        write_device_tree(&path, &machine)?;
-    }
-    if dry_run {
-        return Ok(Outcome::Done);
-    }
+    let mut machine = make(surroundings())?;
     let console = input.map(|input| input.connect(Connection::to(&machine))).transpose();
     let console = console.map_err(MachineError::Input)?;
     let ending = ending.map(|ending| ending.connect(Connection::to(&machine))).transpose();
@@ -129,6 +210,10 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
     }
     let signal = console.as_ref().and_then(Console::signal);
     Ok(outcome(ended, signal.or_else(|| ending.and_then(|by| by.get().copied()))))
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings::new(io::stdout()).on_panic(repeat)
 }
 
 fn outcome(ended: Ended, signal: Option<u8>) -> Outcome {

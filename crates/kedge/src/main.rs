@@ -18,6 +18,7 @@ mod output;
 mod remote;
 mod run;
 mod size;
+mod snapshot;
 mod status;
 mod usage;
 
@@ -57,6 +58,7 @@ fn enter(words: &[OsString]) -> Result<Status, Failure> {
     match first.to_str() {
         Some("run") => run::enter(rest),
         Some("abi") => abi::enter(rest),
+        Some("snapshot") => snapshot::enter(rest),
         Some("completion") => completion::enter(rest),
         _ => {
             let remote = remote::enter(rest);

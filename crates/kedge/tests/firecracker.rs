@@ -156,10 +156,10 @@ fn the_help_shows_both_command_lines() {
         Commands:
           run         Run a virtual machine described by flags
           abi         Show what guests are promised of firmware, and what hosts offer
+          snapshot    Save machines, load them, and look at what was saved
           completion  Print a shell's completion script
           pause       Make a running machine stand still: its guest notices nothing
           resume      Let a machine that stands still go on
-          snapshot    Save a machine
 
         Firecracker's command line:
               --no-api              Run without an API

@@ -87,9 +87,14 @@ pub(crate) fn is_implementation(register: RegId) -> bool {
     [id(0, 0), id(0, 6), AIDR_EL1].contains(&register)
 }
 
+/// The register of this name.
+pub(crate) fn register(name: &str) -> Option<RegId> {
+    NAMES.iter().find(|row| row.1 == name).map(|row| row.0)
+}
+
 /// Whether this is the name of a register.
 pub(crate) fn is_name(name: &str) -> bool {
-    NAMES.iter().any(|row| row.1 == name)
+    register(name).is_some()
 }
 
 /// What a register is and what its fields take.

@@ -33,6 +33,8 @@ pub use destination::{Destination, Live};
 pub use plan::{PlanError, Planned, plan};
 pub use recorded::{MissingFeatures, Recorded};
 pub use restore::{Deviation, Manner, RestoreError, Restored, Writes};
+#[cfg(test)]
+pub(crate) use rules::name as name_of;
 pub use rules::{Quirk, RegRow, Rules, When};
 
 /// A register and its value.

@@ -55,7 +55,7 @@ impl<'a> Rules<'a> {
 
 /// What a reader calls a register without any rows: its name, its encoding as
 /// assemblers write it, or its id.
-pub(super) fn name(id: RegId) -> String {
+pub(crate) fn name(id: RegId) -> String {
     const DEMUX: u64 = 0x11;
     const SYSTEM: u64 = 0x13;
     if let Some(firmware) = Firmware::of(id) {

@@ -3,10 +3,11 @@
 
 use std::sync::mpsc::Receiver;
 
-use kedge_api::call::{Call, WantedState};
+use kedge_api::call::{Call, CreateSnapshot, SnapshotType, WantedState};
 use kedge_api::http::{Reply, Response};
 use kedge_diag::{Fix, one_line};
-use kedge_vmm::{Clock, ControlError, Handle};
+use kedge_saved_state::Durability;
+use kedge_vmm::{Clock, ControlError, Handle, Lifecycle, SaveOrder, Then};
 
 /// Something to ask the machine for.
 #[derive(Debug)]
@@ -23,9 +24,15 @@ enum OrderError {
     /// The machine says no.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// There is no such thing yet.
-    #[error("Create snapshot error: kedge does not save machines yet")]
-    NoSnapshots,
+    /// Saving needs a machine that stands still.
+    #[error("Create snapshot error: the machine is running, and can be saved only while paused")]
+    Runs,
+    /// The machine cannot be saved.
+    #[error("Create snapshot error: {0}")]
+    Save(ControlError),
+    /// Not yet.
+    #[error("Create snapshot error: kedge does not save differences yet")]
+    Difference,
     /// It is too late for that.
     #[error("The requested operation is not supported after starting the microVM.")]
     Started,
@@ -35,7 +42,9 @@ impl Fix for OrderError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::Control(source) => source.fix(),
-            Self::NoSnapshots => None,
+            Self::Runs => Some("pause it first: PATCH /vm {\"state\": \"Paused\"}".to_owned()),
+            Self::Save(source) => source.fix(),
+            Self::Difference => Some("save all: \"snapshot_type\": \"Full\"".to_owned()),
             Self::Started => Some("ask a machine for it that has not started".to_owned()),
         }
     }
@@ -57,7 +66,22 @@ fn obey(handle: &Handle, call: &Call) -> Result<(), OrderError> {
         Call::SetState(WantedState::Paused) => Ok(handle.pause()?),
         Call::SetState(WantedState::Resumed) => Ok(handle.resume(Clock::default())?),
         Call::LoadSnapshot(_) => Err(OrderError::Started),
-        Call::CreateSnapshot(_) => Err(OrderError::NoSnapshots),
+        Call::CreateSnapshot(create) => save(handle, create),
         Call::Describe | Call::Version => Ok(()),
     }
+}
+
+fn save(handle: &Handle, create: &CreateSnapshot) -> Result<(), OrderError> {
+    if create.snapshot_type == SnapshotType::Diff {
+        return Err(OrderError::Difference);
+    }
+    if handle.status() == Lifecycle::Running {
+        return Err(OrderError::Runs);
+    }
+    let order = SaveOrder {
+        durability: if create.sync { Durability::Synced } else { Durability::Cached },
+        then: if create.resume_vm { Then::Resume(Clock::default()) } else { Then::StayPaused },
+        ..SaveOrder::new(&create.snapshot_path, &create.mem_file_path)
+    };
+    handle.save(order).map(drop).map_err(OrderError::Save)
 }

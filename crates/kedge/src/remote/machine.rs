@@ -42,7 +42,7 @@ impl Fix for RemoteError {
 
 impl Machine {
     /// The flags by which a machine is named.
-    pub(super) fn flags() -> [Arg; 2] {
+    pub(crate) fn flags() -> [Arg; 2] {
         [
             Arg::new("machine")
                 .value_name("ID")
@@ -54,30 +54,30 @@ impl Machine {
     }
 
     /// The machine that `flags` name.
-    pub(super) fn of(flags: &ArgMatches) -> Self {
+    pub(crate) fn of(flags: &ArgMatches) -> Self {
         let socket = path(flags, "api-sock");
         Self(socket.unwrap_or_else(|| machines::socket_of(text(flags, "machine"))))
     }
 
     /// Whether it runs, or stands still.
-    pub(super) fn runs(&self) -> Result<bool, RemoteError> {
+    pub(crate) fn runs(&self) -> Result<bool, RemoteError> {
         let failed = |source| RemoteError::Call { done: "asked how it is", source };
         let answer = call(&self.0, Method::Get, "/", None).map_err(failed)?;
         Ok(answer["state"] == "Running")
     }
 
     /// Makes it stand still.
-    pub(super) fn pause(&self) -> Result<(), RemoteError> {
+    pub(crate) fn pause(&self) -> Result<(), RemoteError> {
         self.ask("paused", Method::Patch, "/vm", &json!({ "state": "Paused" }))
     }
 
     /// Lets it go on.
-    pub(super) fn resume(&self) -> Result<(), RemoteError> {
+    pub(crate) fn resume(&self) -> Result<(), RemoteError> {
         self.ask("resumed", Method::Patch, "/vm", &json!({ "state": "Resumed" }))
     }
 
     /// Saves it as `order` says; it stands still.
-    pub(super) fn save(&self, order: &CreateSnapshot) -> Result<(), RemoteError> {
+    pub(crate) fn save(&self, order: &CreateSnapshot) -> Result<(), RemoteError> {
         let body = serde_json::to_value(order).map_err(RemoteError::Path)?;
         self.ask("saved", Method::Put, "/snapshot/create", &body)
     }

@@ -2,7 +2,6 @@
 //! its API.
 
 mod machine;
-mod snapshot;
 mod state;
 
 use std::ffi::OsString;
@@ -12,7 +11,7 @@ use clap::{ArgMatches, Command};
 use crate::output;
 use crate::status::{Failure, Status};
 use crate::usage::{self, Line};
-pub(crate) use machine::Machine;
+pub(crate) use machine::{Machine, RemoteError};
 
 /// A command and what it does.
 struct Verb {
@@ -24,7 +23,6 @@ struct Verb {
 const VERBS: &[Verb] = &[
     Verb { name: "pause", command: state::pause_command, enter: state::pause },
     Verb { name: "resume", command: state::resume_command, enter: state::resume },
-    Verb { name: "snapshot", command: snapshot::command, enter: snapshot::enter },
 ];
 
 /// The commands, for the help and for completion.

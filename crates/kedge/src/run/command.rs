@@ -120,18 +120,25 @@ fn serial() -> Arg {
         .help("Serial port: stdio, file=PATH (written only) or none")
 }
 
-fn kedge() -> [Arg; 6] {
+fn kedge() -> impl Iterator<Item = Arg> {
+    let own = [dry_run(), dump_dtb(), log_level_flag(), help()];
+    reachable_flags().into_iter().chain(own)
+}
+
+/// How the machine is found while it runs.
+pub(crate) fn reachable_flags() -> [Arg; 2] {
     [
         option("id", "NAME").help(
             "The machine's name: kedge's other commands find it by that\n\
              (letters, digits and hyphens)",
         ),
         file("api-sock").help("Answer Firecracker's API at this socket"),
-        dry_run(),
-        dump_dtb(),
-        one_of("log-level", "LEVEL", LOG_LEVELS)
-            .default_value("warn")
-            .help("Log on stderr: off, error, warn, info, debug or trace"),
-        help(),
     ]
+}
+
+/// `--log-level`.
+pub(crate) fn log_level_flag() -> Arg {
+    one_of("log-level", "LEVEL", LOG_LEVELS)
+        .default_value("warn")
+        .help("Log on stderr: off, error, warn, info, debug or trace")
 }

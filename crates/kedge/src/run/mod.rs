@@ -9,12 +9,13 @@ use std::ffi::OsString;
 use clap::ArgMatches;
 
 use crate::logging::{self, Logging};
-use crate::machine::{self, Outcome};
+use crate::machine;
 use crate::output;
 use crate::status::{Failure, Status};
 use crate::usage::{self, Line};
 
-pub(crate) use command::command;
+pub(crate) use command::{command, log_level_flag, reachable_flags};
+pub(crate) use request::{BadSerial, log_level, reachable, serial_of};
 
 /// Does what `words`, from `run` on, ask for.
 ///
@@ -32,11 +33,7 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
 fn run(flags: &ArgMatches) -> Result<Status, Failure> {
     let request = request::from_flags(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
     let failed = |error| Failure::new(Status::ERROR, error);
-    logging::start(Logging::to_stderr(request::log_level(flags)))?;
+    logging::start(Logging::to_stderr(log_level(flags)))?;
     let outcome = machine::enter(request).map_err(failed)?;
-    Ok(match outcome {
-        Outcome::Done => Status::OK,
-        Outcome::GuestPanic => Status::GUEST_PANIC,
-        Outcome::Signal(signal) => Status::from_signal(signal),
-    })
+    Ok(outcome.into())
 }

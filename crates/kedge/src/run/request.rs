@@ -36,8 +36,8 @@ pub(super) enum BadFlag {
         source: BadSize,
     },
     /// Not a place for the serial port's output.
-    #[error("`--serial` cannot be `{0}`")]
-    Serial(String),
+    #[error(transparent)]
+    Serial(#[from] BadSerial),
     /// Not read-only memory.
     #[error(transparent)]
     Rom(#[from] OptionError),
@@ -57,12 +57,23 @@ impl Fix for BadFlag {
         match self {
             Self::Cpus(_) => Some("write a whole number from 1".to_owned()),
             Self::Memory { source, .. } => source.fix(),
-            Self::Serial(_) => Some("write one of: stdio, file=PATH, none".to_owned()),
+            Self::Serial(source) => source.fix(),
             Self::Rom(source) => source.fix(),
             Self::Device(source) => source.fix(),
             Self::GuestAbi(source) => source.fix(),
             Self::Id(source) => source.fix(),
         }
+    }
+}
+
+/// Not a place for the serial port's output.
+#[derive(Debug, thiserror::Error)]
+#[error("`--serial` cannot be `{0}`")]
+pub(crate) struct BadSerial(String);
+
+impl Fix for BadSerial {
+    fn fix(&self) -> Option<String> {
+        Some("write one of: stdio, file=PATH, none".to_owned())
     }
 }
 
@@ -85,7 +96,7 @@ pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
             cmdline: text(flags, "cmdline").to_owned(),
         },
         rom: rom::from_flags(flags)?,
-        serial: serial(text(flags, "serial"))?,
+        serial: serial_of(text(flags, "serial"))?,
         devices: devices::from_flags(flags)?,
         on_reset: on_reset_of(flags),
         on_panic: OnPanic::Exit,
@@ -95,7 +106,10 @@ pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
 }
 
 /// How the machine is to be reached: one without name and socket is not.
-fn reachable(flags: &ArgMatches) -> Result<Option<Reachable>, BadFlag> {
+///
+/// # Errors
+/// Its name can be none.
+pub(crate) fn reachable(flags: &ArgMatches) -> Result<Option<Reachable>, BadId> {
     let (id, socket) = (text(flags, "id"), path(flags, "api-sock"));
     let named = flags.contains_id("id");
     if named {
@@ -107,7 +121,7 @@ fn reachable(flags: &ArgMatches) -> Result<Option<Reachable>, BadFlag> {
 }
 
 /// How much the log is to say.
-pub(super) fn log_level(flags: &ArgMatches) -> LevelFilter {
+pub(crate) fn log_level(flags: &ArgMatches) -> LevelFilter {
     chosen(flags, "log-level", LOG_LEVELS).expect("the flag has a default")
 }
 
@@ -119,13 +133,17 @@ fn memory(value: &str) -> Result<u64, BadFlag> {
     size::parse(value).map_err(|source| BadFlag::Memory { value: value.to_owned(), source })
 }
 
-fn serial(value: &str) -> Result<SerialSpec, BadFlag> {
+/// Where the serial port leads, as `--serial` says.
+///
+/// # Errors
+/// It says nothing that it can.
+pub(crate) fn serial_of(value: &str) -> Result<SerialSpec, BadSerial> {
     match (value, value.strip_prefix("file=")) {
         ("stdio", _) => Ok(SerialSpec::Stdio),
         // The port is there; nobody listens.
         ("none", _) => Ok(SerialSpec::File(PathBuf::from("/dev/null"))),
         (_, Some(path)) if !path.is_empty() => Ok(SerialSpec::File(PathBuf::from(path))),
-        _ => Err(BadFlag::Serial(value.to_owned())),
+        _ => Err(BadSerial(value.to_owned())),
     }
 }
 

@@ -1,34 +1,16 @@
-//! `kedge snapshot`: saving a machine, and looking at what was saved.
+//! `kedge snapshot create`: a machine that runs, saved by its own process.
 
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Command};
 use kedge_api::call::{CreateSnapshot, SnapshotType};
 
-use super::Machine;
-use super::machine::RemoteError;
 use crate::flags::{file, help, path, switch};
+use crate::remote::{Machine, RemoteError};
 use crate::status::{Failure, Status};
 
-const EXAMPLES: &str = "\
-Examples:
-  kedge snapshot create web --state web.state --memory web.mem
-  kedge snapshot create web --state web.2.state --memory web.2.mem --diff --sync";
-
-/// `kedge snapshot`.
+/// The command.
 pub(super) fn command() -> Command {
-    Command::new("snapshot")
-        .bin_name("kedge snapshot")
-        .about("Save a machine")
-        .disable_help_flag(true)
-        .disable_help_subcommand(true)
-        .subcommand_required(true)
-        .after_help(EXAMPLES)
-        .arg(help())
-        .subcommand(create_command())
-}
-
-fn create_command() -> Command {
     Command::new("create")
         .about("Save a machine into two files; one that runs stands still meanwhile")
         .disable_help_flag(true)
@@ -47,7 +29,6 @@ fn create_command() -> Command {
 /// # Errors
 /// The machine does not answer, or cannot be saved.
 pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
-    let Some(("create", flags)) = flags.subcommand() else { return Ok(Status::USAGE) };
     let files = [path(flags, "state"), path(flags, "memory")].map(absolute);
     let [snapshot_path, mem_file_path] = files;
     let order = CreateSnapshot {

@@ -1,0 +1,120 @@
+//! `kedge snapshot load`: a saved machine goes on, in this process.
+
+use std::collections::BTreeSet;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use kedge_devices::virtio::catalog::KINDS;
+use kedge_devices::virtio::overrides::Override;
+use kedge_diag::{Fix, Trouble};
+use kedge_firmware::{NoRegister, register_named};
+use kedge_ids::RegId;
+use kedge_vmm::Clock;
+use kedge_vmm::spec::SerialSpec;
+
+use super::{files, memory_file, state_file};
+use crate::api::Reachable;
+use crate::flags::{Choices, chosen, help, one_of, option, switch, text};
+use crate::logging::{self, Logging};
+use crate::machine::{self, LoadRequest};
+use crate::machines::BadId;
+use crate::run::{BadSerial, log_level, log_level_flag, reachable, reachable_flags, serial_of};
+use crate::status::{Failure, Status};
+
+const CLOCKS: Choices<Clock> =
+    &[("profile", Clock::Profile), ("stop", Clock::Stop), ("advance", Clock::Advance)];
+
+/// A flag's value that makes no sense.
+#[derive(Debug, thiserror::Error)]
+enum BadFlag {
+    /// No change of a device.
+    #[error(transparent)]
+    Device(Trouble),
+    /// No register.
+    #[error(transparent)]
+    Register(#[from] NoRegister),
+    /// No place for the serial port's output.
+    #[error(transparent)]
+    Serial(#[from] BadSerial),
+    /// No name.
+    #[error(transparent)]
+    Id(#[from] BadId),
+}
+
+impl Fix for BadFlag {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Device(source) => source.fix(),
+            Self::Register(source) => source.fix(),
+            Self::Serial(source) => source.fix(),
+            Self::Id(source) => source.fix(),
+        }
+    }
+}
+
+/// The command.
+pub(super) fn command() -> Command {
+    Command::new("load")
+        .about("Let a saved machine go on, here and now")
+        .disable_help_flag(true)
+        .override_usage("kedge snapshot load STATE --memory FILE [OPTIONS]")
+        .arg(state_file())
+        .arg(memory_file())
+        .arg(switch("paused").help("Do not let it go on yet: `kedge resume` does"))
+        .arg(one_of("clock", "POLICY", CLOCKS).default_value("profile").help(
+            "What the time since is to the guest's clock: stop, advance,\n\
+             or what its profile says",
+        ))
+        .arg(
+            option("allow", "REGISTER,...")
+                .value_delimiter(',')
+                .action(ArgAction::Append)
+                .help("Accept that these registers are not what the guest was saved with"),
+        )
+        .next_help_heading("What it uses here, where that is something else")
+        .arg(option("serial", "PORT").help("Serial port: stdio, file=PATH or none"))
+        .args(overrides())
+        .next_help_heading("What kedge does")
+        .args(reachable_flags())
+        .args([log_level_flag(), help()])
+}
+
+/// A flag for each kind of device that uses something of the host's by name.
+fn overrides() -> impl Iterator<Item = Arg> {
+    let kinds = KINDS.iter().filter(|kind| !kind.override_value.is_empty());
+    kinds.map(|kind| {
+        option(kind.flag, kind.override_value)
+            .action(ArgAction::Append)
+            .help(format!("What a {} uses", kind.noun))
+    })
+}
+
+/// Does it.
+///
+/// # Errors
+/// The snapshot cannot be loaded here, or the machine cannot run on.
+pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
+    let request = request(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
+    logging::start(Logging::to_stderr(log_level(flags)))?;
+    let outcome = machine::load(request).map_err(|error| Failure::new(Status::ERROR, error))?;
+    Ok(outcome.into())
+}
+
+fn request(flags: &ArgMatches) -> Result<LoadRequest, BadFlag> {
+    let [state, memory] = files(flags);
+    let mut overrides = Vec::new();
+    for kind in KINDS.iter().filter(|kind| !kind.override_value.is_empty()) {
+        for value in flags.get_many::<String>(kind.flag).unwrap_or_default() {
+            overrides.push(Override::from_flag(kind, value).map_err(BadFlag::Device)?);
+        }
+    }
+    let serial: Option<SerialSpec> = match text(flags, "serial") {
+        "" => None,
+        value => Some(serial_of(value)?),
+    };
+    let allow = flags.get_many::<String>("allow").unwrap_or_default();
+    let allow = allow.map(|name| register_named(name)).collect::<Result<BTreeSet<RegId>, _>>()?;
+    let clock = chosen(flags, "clock", CLOCKS).unwrap_or_default();
+    let resume = (!flags.get_flag("paused")).then_some(clock);
+    let reachable: Option<Reachable> = reachable(flags)?;
+    Ok(LoadRequest { state, memory, overrides, serial, allow, resume, reachable })
+}
