@@ -7,6 +7,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kedge_ids::usize_from;
 use vm_memory::bitmap::{AtomicBitmap, Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
@@ -18,7 +19,11 @@ use crate::{GuestMemory, RamRegion};
 /// The written pages of one region, as its mapping keeps them. They are recorded
 /// from the moment [`track`] is called for its memory.
 #[derive(Debug, Default)]
-pub struct DirtyPages(OnceLock<AtomicBitmap>);
+pub struct DirtyPages {
+    map: OnceLock<AtomicBitmap>,
+    /// A page server has what nobody touched yet: see [`is_served`].
+    is_served: AtomicBool,
+}
 
 /// A piece of guest RAM that can be copied from and to.
 pub type RamSlice<'m> = VolatileSlice<'m, DirtySlice<'m>>;
@@ -32,13 +37,13 @@ impl<'a> WithBitmapSlice<'a> for DirtyPages {
 
 impl Bitmap for DirtyPages {
     fn mark_dirty(&self, offset: usize, len: usize) {
-        if let Some(map) = self.0.get() {
+        if let Some(map) = self.map.get() {
             map.set_addr_range(offset, len);
         }
     }
 
     fn dirty_at(&self, offset: usize) -> bool {
-        self.0.get().is_some_and(|map| map.is_addr_set(offset))
+        self.map.get().is_some_and(|map| map.is_addr_set(offset))
     }
 
     fn slice_at(&self, offset: usize) -> DirtySlice<'_> {
@@ -82,13 +87,25 @@ impl DirtySet {
 pub fn track(memory: &GuestMemory) {
     for region in memory.iter() {
         let page = NonZeroUsize::new(rustix::param::page_size()).unwrap_or(NonZeroUsize::MIN);
-        region.get_mmap().bitmap().0.get_or_init(|| AtomicBitmap::new(region.size(), page));
+        region.get_mmap().bitmap().map.get_or_init(|| AtomicBitmap::new(region.size(), page));
     }
 }
 
 /// Whether writes to `memory` are recorded.
 pub fn is_tracked(memory: &GuestMemory) -> bool {
-    memory.iter().all(|region| region.get_mmap().bitmap().0.get().is_some())
+    memory.iter().all(|region| region.get_mmap().bitmap().map.get().is_some())
+}
+
+/// From here on, pages of `memory` that nobody touched are a page server's.
+pub(crate) fn mark_served(memory: &GuestMemory) {
+    for region in memory.iter() {
+        region.get_mmap().bitmap().is_served.store(true, Ordering::Release);
+    }
+}
+
+/// Whether pages of `region` that nobody touched are a page server's, and not zero.
+pub(crate) fn is_served(region: &RamRegion) -> bool {
+    region.get_mmap().bitmap().is_served.load(Ordering::Acquire)
 }
 
 /// Takes the pages written since the last time: from here on, writes are recorded
@@ -96,7 +113,7 @@ pub fn is_tracked(memory: &GuestMemory) -> bool {
 pub fn take(memory: &GuestMemory) -> DirtySet {
     let regions = memory.iter().map(|region| {
         let mut pages = PageSet::new(region.len());
-        if let Some(map) = region.get_mmap().bitmap().0.get() {
+        if let Some(map) = region.get_mmap().bitmap().map.get() {
             pages.add_words(&map.get_and_reset());
         }
         pages

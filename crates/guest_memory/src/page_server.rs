@@ -13,6 +13,9 @@
 //! being in bytes too. No reply follows. The server answers faults with `UFFDIO_COPY` or
 //! `UFFDIO_ZEROPAGE`, and takes pages that were removed (`UFFD_EVENT_REMOVE`) for zero.
 //!
+//! What nobody touched is the server's, and not zero: a snapshot of such a guest touches
+//! all of it.
+//!
 //! Where a server dies, who touches a page that it did not fill waits for good: a vCPU,
 //! a device, the kernel on behalf of either. Nothing may end that wait but the end of the
 //! process: with the last descriptor closed, the page would become one of zeroes, and
@@ -38,6 +41,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 
+use crate::dirty::mark_served;
 use crate::{GuestMemory, GuestRange, MapError, map_anonymous};
 
 /// `struct uffdio_api` (include/uapi/linux/userfaultfd.h).
@@ -160,6 +164,7 @@ pub fn map_served(
     let server = UnixStream::connect(socket).map_err(connect)?;
     send(&server, &message(&memory), faults.as_fd())
         .map_err(|source| PageServerError::Send { socket: socket.to_owned(), source })?;
+    mark_served(&memory);
     let process = peer(&server).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     Ok((memory, PageServer { _faults: faults, server, process }))
 }

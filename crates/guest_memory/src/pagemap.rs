@@ -10,6 +10,7 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use vm_memory::GuestMemoryRegion as _;
 
+use crate::dirty::is_served;
 use crate::{Extent, PageSet, RamRegion};
 
 /// `/proc/self/pagemap`: eight bytes for each page. Opened while there is a `/proc`,
@@ -42,11 +43,15 @@ impl Pagemap {
 
     /// The pages of `region` that may hold something else than what its mapping began
     /// with: in anonymous memory all that were ever touched, in a private mapping of a
-    /// file those that were written to. All others are zero, or still the file's.
+    /// file those that were written to. All others are zero, or still the file's. Where a
+    /// page server has the others, it is all pages.
     ///
     /// # Errors
     /// The kernel does not tell.
     pub fn touched(&self, region: &RamRegion) -> io::Result<PageSet> {
+        if is_served(region) {
+            return Ok(all(region));
+        }
         let is_of_file = region.get_mmap().file_offset().is_some();
         self.pages(region, |entry| {
             entry & (PRESENT | SWAPPED) != 0 && !(is_of_file && entry & FILE != 0)

@@ -14,7 +14,9 @@ use std::path::Path;
 use std::thread;
 
 use kedge_diag::report;
-use kedge_guest_memory::{Bytes, GuestAddress, GuestMemory, GuestRange, PageServer, map_served};
+use kedge_guest_memory::{
+    Bytes, GuestAddress, GuestMemory, GuestRange, PageServer, Pagemap, map_served, read_all,
+};
 use kedge_ids::u64_from;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
@@ -115,6 +117,19 @@ fn pages_come_from_the_server_as_they_are_touched() {
     }
     memory.write_obj(7_u8, GuestAddress(RAM + 5 * page())).unwrap();
     assert_eq!(memory.read_obj::<u8>(GuestAddress(RAM + 5 * page())).unwrap(), 7);
+}
+
+#[test]
+fn what_nobody_touched_is_read_out_of_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((memory, _server, _)) = served(&folder.path().join("s"), 20) else { return };
+    let mut pages = 0;
+    read_all(&memory, Some(&Pagemap::open().unwrap()), |_, bytes| {
+        pages += u64_from(bytes.len()) / page();
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(pages, 20);
 }
 
 #[test]
