@@ -1,16 +1,15 @@
 //! Reading a body, and what is wrong with one.
 
-use kedge_diag::{Fix, nearest};
+use kedge_diag::{Fix, nearest, one_line};
 use serde::de::DeserializeOwned;
 
 use crate::http::Method;
 
-/// What is wrong with a request. The texts that begin with a capital letter are
-/// Firecracker's: clients look for them.
+/// What is wrong with a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// There is no such resource, or this cannot be done with it.
-    #[error("Invalid request method and/or path: {method} {path}.")]
+    #[error("there is no `{method} {path}`")]
     NoRoute {
         /// The request's method.
         method: Method,
@@ -18,13 +17,13 @@ pub enum Fault {
         path: String,
     },
     /// A body where there is none.
-    #[error("{0} request cannot have a body.")]
+    #[error("a {0} request has no body")]
     Surplus(Method),
     /// No body where there is one.
-    #[error("Empty {0} request.")]
+    #[error("a {0} request needs a body")]
     Empty(Method),
     /// A body that is not right.
-    #[error("An error occurred when deserializing the json body of a request: {0}.")]
+    #[error("{0}")]
     Json(serde_json::Error),
     /// Fields that are not right together.
     #[error("{wrong}")]
@@ -34,6 +33,26 @@ pub enum Fault {
         /// What to do about it.
         cure: &'static str,
     },
+}
+
+impl Fault {
+    /// What the client is told: it begins as Firecracker's clients expect
+    /// (FIRECRACKER_API.md, 2).
+    pub fn message(&self) -> String {
+        match self {
+            Self::NoRoute { method, path } => {
+                format!("Invalid request method and/or path: {method} {path}.")
+            }
+            Self::Surplus(method) => format!("{method} request cannot have a body."),
+            Self::Empty(method) => format!("Empty {method} request."),
+            Self::Json(_) => {
+                const BEGIN: &str =
+                    "An error occurred when deserializing the json body of a request";
+                format!("{BEGIN}: {}", one_line(self))
+            }
+            Self::Fields { .. } => one_line(self),
+        }
+    }
 }
 
 impl PartialEq for Fault {

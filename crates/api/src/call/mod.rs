@@ -1,7 +1,7 @@
 //! What a request asks for, in kedge's terms: Firecracker's resources and bodies
 //! (FIRECRACKER_API.md, 3), and kedge's own fields beside them.
 //!
-//! Each resource is a row of [`ROUTES`]; its body is a type of its own, with the fields,
+//! Each resource is a row of a table; its body is a type of its own, with the fields,
 //! defaults and spelling of the interface.
 
 mod body;
@@ -157,7 +157,7 @@ mod tests {
 
     fn fault(method: Method, path: &str, body: &str, expected: &Expect) {
         let fault = Parsed::read(&request(method, path, body)).unwrap_err();
-        expected.assert_eq(&kedge_diag::one_line(&fault));
+        expected.assert_eq(&fault.message());
     }
 
     #[test]
@@ -175,11 +175,11 @@ mod tests {
         fault(Method::Get, "/", "{}", &expect!["GET request cannot have a body."]);
         fault(Method::Patch, "/vm", "", &expect!["Empty PATCH request."]);
         let wrong = expect![
-            "An error occurred when deserializing the json body of a request: unknown field `stat`, expected `state` at line 1 column 7.; fix: write `state`"
+            "An error occurred when deserializing the json body of a request: unknown field `stat`, expected `state` at line 1 column 7; fix: write `state`"
         ];
         fault(Method::Patch, "/vm", r#"{"stat": "Paused"}"#, &wrong);
         let wrong = expect![
-            "An error occurred when deserializing the json body of a request: unknown variant `Pause`, expected `Paused` or `Resumed` at line 1 column 17.; fix: write `Paused`"
+            "An error occurred when deserializing the json body of a request: unknown variant `Pause`, expected `Paused` or `Resumed` at line 1 column 17; fix: write `Paused`"
         ];
         fault(Method::Patch, "/vm", r#"{"state": "Pause"}"#, &wrong);
     }

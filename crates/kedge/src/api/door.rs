@@ -4,7 +4,6 @@ use std::sync::mpsc::Sender;
 
 use kedge_api::call::{Call, Instance, Parsed};
 use kedge_api::http::{Door, Reply, Request, Response};
-use kedge_diag::one_line;
 use kedge_vmm::{Handle, Lifecycle};
 use serde_json::json;
 
@@ -52,7 +51,7 @@ impl MachineDoor {
 impl Door for MachineDoor {
     fn enter(&mut self, request: Request, reply: Reply) {
         match Parsed::read(&request) {
-            Err(fault) => reply.send(Response::fault(&one_line(&fault))),
+            Err(fault) => reply.send(Response::fault(&fault.message())),
             Ok(Parsed { call: Call::Describe, .. }) => reply.send(self.describe()),
             Ok(Parsed { call: Call::Version, .. }) => {
                 reply.send(Response::with(&json!({ "firecracker_version": FIRECRACKER_VERSION })));

@@ -25,16 +25,13 @@ enum OrderError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// Saving needs a machine that stands still.
-    #[error("Create snapshot error: the machine is running, and can be saved only while paused")]
+    #[error("the machine runs, and can be saved only while it is paused")]
     Runs,
-    /// The machine cannot be saved.
-    #[error("Create snapshot error: {0}")]
-    Save(ControlError),
     /// Not yet.
-    #[error("Create snapshot error: kedge does not save differences yet")]
+    #[error("kedge does not save differences yet")]
     Difference,
     /// It is too late for that.
-    #[error("The requested operation is not supported after starting the microVM.")]
+    #[error("the machine has started already")]
     Started,
 }
 
@@ -43,7 +40,6 @@ impl Fix for OrderError {
         match self {
             Self::Control(source) => source.fix(),
             Self::Runs => Some("pause it first: PATCH /vm {\"state\": \"Paused\"}".to_owned()),
-            Self::Save(source) => source.fix(),
             Self::Difference => Some("save all: \"snapshot_type\": \"Full\"".to_owned()),
             Self::Started => Some("ask a machine for it that has not started".to_owned()),
         }
@@ -55,10 +51,23 @@ pub(super) fn run(handle: &Handle, orders: &Receiver<Order>) {
     for Order { call, deprecated, reply } in orders {
         let response = match obey(handle, &call) {
             Ok(()) => Response::done(),
-            Err(error) => Response::fault(&one_line(&error)),
+            Err(error) => Response::fault(&message(&call, &error)),
         };
         reply.send(if deprecated { response.deprecated() } else { response });
     }
+}
+
+/// What a client is told: it begins as Firecracker's clients expect
+/// (FIRECRACKER_API.md, 2).
+fn message(call: &Call, error: &OrderError) -> String {
+    let begin = match (error, call) {
+        (OrderError::Started, _) => {
+            "The requested operation is not supported after starting the microVM: "
+        }
+        (_, Call::CreateSnapshot(_)) => "Create snapshot error: ",
+        _ => "",
+    };
+    format!("{begin}{}", one_line(error))
 }
 
 fn obey(handle: &Handle, call: &Call) -> Result<(), OrderError> {
@@ -83,5 +92,5 @@ fn save(handle: &Handle, create: &CreateSnapshot) -> Result<(), OrderError> {
         then: if create.resume_vm { Then::Resume(Clock::default()) } else { Then::StayPaused },
         ..SaveOrder::new(&create.snapshot_path, &create.mem_file_path)
     };
-    handle.save(order).map(drop).map_err(OrderError::Save)
+    Ok(handle.save(order).map(drop)?)
 }
