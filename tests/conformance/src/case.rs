@@ -60,7 +60,7 @@ pub enum Need {
     Its,
     /// A translation service that does what its queue says: none of the model's does.
     Commands,
-    /// The guests of `tests/payloads`, and a host that runs them.
+    /// The guests of `tests/payloads`, and a host that can start them in the middle.
     Payloads,
     /// No GICv2.
     NoGicV2,
@@ -98,6 +98,7 @@ pub struct Abilities {
     gics: Vec<GicVersion>,
     its: bool,
     commands: bool,
+    begins_with_mmu: bool,
     filter: bool,
     physical_counter: bool,
     ras: bool,
@@ -119,6 +120,7 @@ impl Abilities {
             bitmaps: list.contains(&id::STD_BMAP),
             its: machine.vm.supports_its(),
             commands: machine.vm.supports_its() && obeys_commands(ctx)?,
+            begins_with_mmu: taken::begins_with_mmu(ctx)?,
             filter: machine.vm.supports_smccc_filter(),
             physical_counter: list.contains(&id::PTIMER_CNT),
             ras: machine[0].reg64(ID_AA64PFR0_EL1)? >> 28 & 0xf != 0,
@@ -145,7 +147,7 @@ impl Abilities {
             Need::GicV3 => self.gics.contains(&GicVersion::V3),
             Need::Its => self.its && self.gics.contains(&GicVersion::V3),
             Need::Commands => self.commands,
-            Need::Payloads => taken::payload().is_some(),
+            Need::Payloads => self.begins_with_mmu && taken::payload().is_some(),
             Need::NoGicV2 => !self.gics.contains(&GicVersion::V2),
             Need::Filter => self.filter,
             Need::NoFilter => !self.filter,

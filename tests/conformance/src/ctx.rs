@@ -254,11 +254,19 @@ pub enum Seen {
 /// # Errors
 /// The vCPU cannot be run.
 pub fn run(vcpu: &mut dyn Vcpu, answer: u64) -> anyhow::Result<Seen> {
+    run_for(vcpu, answer, PATIENCE)
+}
+
+/// The same with another patience.
+///
+/// # Errors
+/// The vCPU cannot be run.
+pub fn run_for(vcpu: &mut dyn Vcpu, answer: u64, patience: Duration) -> anyhow::Result<Seen> {
     let kicker = vcpu.kicker()?;
     let (done, watch) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            if watch.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            if watch.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
                 kicker.kick();
             }
         });

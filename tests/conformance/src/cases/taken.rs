@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context, bail, ensure};
@@ -11,11 +12,12 @@ use kedge_arch::gic_state::{GicState, ItsStateV1, Tables, flush_tables};
 use kedge_arch::{Layout, PsciVersion, gic, vcpu};
 use kedge_guest_memory::{Bytes, GuestAddress, GuestMemoryRegion, RamRegion};
 use kedge_hv::{Access, Gic, SError, SystemEvent};
-use kedge_ids::{Mpidr, VcpuId, usize_from};
+use kedge_hv_model::{Program, Step, Width};
+use kedge_ids::{Mpidr, RegId, VcpuId, usize_from};
 
 use super::moved;
 use crate::case::cases;
-use crate::ctx::{Ctx, Machine, PLAIN, Seen, equal, ram, run};
+use crate::ctx::{Ctx, DEVICE, Machine, PLAIN, RAM, Seen, equal, ram, run, run_for};
 
 cases![Payloads interrupts_that_wait_are_taken_once_in_another_machine];
 
@@ -33,6 +35,45 @@ pub fn payload() -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os("KEDGE_PAYLOADS")?).join("interrupts.img");
     path.is_file().then_some(path)
 }
+
+/// Whether a guest can begin with its MMU on, as one that is restored does.
+///
+/// On a Cortex-A57 with erratum 834220, Linux 7.2 keeps it from doing so: it asks the CPU
+/// to translate the address of every fault, which fails as long as the guest's own tables
+/// are not mapped for it, and then lets the guest try again, for ever.
+///
+/// # Errors
+/// The host cannot make a machine.
+pub fn begins_with_mmu(ctx: &Ctx<'_>) -> anyhow::Result<bool> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    /// In the RAM of a guest, behind its code and vectors.
+    const TABLE: u64 = 0xf000;
+    let program = Program::new(Step::store(DEVICE, Width::Byte, 1));
+    let mut machine = ctx.guest(&[program])?;
+    let memory = machine.ram.as_ref().context("guests have memory")?.as_volatile_slice()?;
+    // Blocks of 1 GiB: a device's, and RAM with everything allowed.
+    for (address, attributes) in [(DEVICE, 0x405_u64), (RAM, 0x701)] {
+        let block = address >> 30;
+        memory.write_obj(block << 30 | attributes, usize_from(TABLE + 8 * block))?;
+    }
+    let vcpu = &mut machine[0];
+    let on = vcpu.reg64(SCTLR_EL1)? | 1;
+    // Memory is cached as it can be, devices are not; 39 bits, of 4 KiB, 40 bits out.
+    for (id, value) in [
+        (MAIR_EL1, 0x04ff),
+        (TCR_EL1, 25 | 1 << 23 | 2 << 32),
+        (TTBR0_EL1, RAM + TABLE),
+        (SCTLR_EL1, on),
+    ] {
+        vcpu.set_reg64(id, value)?;
+    }
+    Ok(run_for(vcpu, 0, PATIENCE)? == Seen::Store(DEVICE, vec![1]))
+}
+
+const SCTLR_EL1: RegId = RegId::system(3, 0, 1, 0, 0);
+const TTBR0_EL1: RegId = RegId::system(3, 0, 2, 0, 0);
+const TCR_EL1: RegId = RegId::system(3, 0, 2, 0, 2);
+const MAIR_EL1: RegId = RegId::system(3, 0, 10, 2, 0);
 
 /// A machine of one vCPU with the controller that the host would choose.
 struct Board {
@@ -102,7 +143,7 @@ impl Board {
 }
 
 fn interrupts_that_wait_are_taken_once_in_another_machine(ctx: &Ctx<'_>) -> anyhow::Result<()> {
-    let memory = ram(0x8000_0000, MEMORY)?;
+    let memory = ram(RAM, MEMORY)?;
     let mut old = Board::new(ctx, &memory)?;
     old.load(&memory)?;
     let raised = old.says(SILENT, "\n").context("in the first machine")?;
