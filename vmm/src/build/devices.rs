@@ -6,12 +6,15 @@ use std::sync::Arc;
 use kedge_arch::Layout;
 use kedge_arch::fdt::PlacedDevice;
 use kedge_arch::layout::Place;
-use kedge_bus::{AddressMap, IrqLine, MmioDevice, Stateful};
+use kedge_bus::{AddressMap, IrqLine, MmioDevice, Node, Stateful};
+use kedge_devices::generation::Generation;
 use kedge_devices::rtc::Rtc;
 use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::device::VirtioDevice;
 use kedge_devices::virtio::transport::MmioTransport;
 use kedge_devices::virtio::worker::EventLoop;
+use kedge_devices::vmclock::VmClock;
+use kedge_diag::Trouble;
 use kedge_guest_memory::{GuestAddress, GuestMemory};
 use kedge_hv::Vm;
 use kedge_ids::Spi;
@@ -33,9 +36,29 @@ pub(super) struct Placed {
     pub(super) serial: Arc<SerialPort>,
     pub(super) transports: Vec<Arc<MmioTransport>>,
     pub(super) devices: Devices,
+    pub(super) pages: Pages,
     pub(super) map: AddressMap,
     /// The serial port first.
     pub(super) nodes: Vec<PlacedDevice>,
+}
+
+/// What tells the guest that it is another machine's or at another time. It lies in RAM,
+/// without registers.
+pub(super) struct Pages {
+    generation: Arc<Generation>,
+    clock: Arc<VmClock>,
+}
+
+impl Pages {
+    /// Writes them for a machine that was not restored.
+    ///
+    /// # Errors
+    /// The host has no entropy.
+    pub(super) fn begin(&self) -> Result<(), BuildError> {
+        self.generation.begin().map_err(Trouble::new)?;
+        self.clock.begin().map_err(Trouble::new)?;
+        Ok(())
+    }
 }
 
 /// Opens the virtio devices, in the order in which the guest finds them.
@@ -56,7 +79,8 @@ pub(super) fn place(
     virtio: Vec<Box<dyn VirtioDevice>>,
     event_loop: &EventLoop,
 ) -> Result<Placed, BuildError> {
-    let mut board = Board { vm: site.vm, devices: Vec::new(), stateful: Vec::new() };
+    let mut board =
+        Board { vm: site.vm, devices: Vec::new(), pages: Vec::new(), stateful: Vec::new() };
     let serial = serial_port(site, parts, &mut board)?;
     real_time_clock(site, &mut board, event_loop)?;
     let mut transports = Vec::with_capacity(virtio.len());
@@ -69,11 +93,12 @@ pub(super) fn place(
         board.add(&virtio_name(index), place, &transport)?;
         transports.push(transport);
     }
+    let pages = pages(site, parts, &mut board)?;
     let nodes = board.nodes();
     let map = AddressMap::new(
         board.devices.into_iter().map(|(place, device)| (place.range.start.0, device)),
     )?;
-    Ok(Placed { serial, transports, devices: Devices::new(board.stateful), map, nodes })
+    Ok(Placed { serial, transports, devices: Devices::new(board.stateful), pages, map, nodes })
 }
 
 fn serial_port(
@@ -99,9 +124,26 @@ fn real_time_clock(
     board.add(RTC, place, &rtc)
 }
 
+fn pages(site: &Site<'_>, parts: &Parts<'_>, board: &mut Board<'_>) -> Result<Pages, BuildError> {
+    let place = site.layout.clock_page();
+    let clock = VmClock::new(site.memory.clone(), place.range, board.wire(place.spi)?);
+    let clock = Arc::new(clock);
+    board.add_page(CLOCK_PAGE, place, (clock.node(), Arc::<VmClock>::clone(&clock)));
+    let place = site.layout.generation();
+    let entropy = Arc::new(parts.surroundings.entropy);
+    let irq = board.wire(place.spi)?;
+    let generation = Generation::new(site.memory.clone(), place.range.start, irq, entropy);
+    let generation = Arc::new(generation);
+    let node = generation.node();
+    board.add_page(GENERATION, place, (node, Arc::<Generation>::clone(&generation)));
+    Ok(Pages { generation, clock })
+}
+
 /// What devices are called in a saved machine.
 pub(crate) const SERIAL: &str = "serial";
 pub(crate) const RTC: &str = "rtc";
+pub(crate) const CLOCK_PAGE: &str = "clock page";
+pub(crate) const GENERATION: &str = "generation";
 
 /// What the virtio device at this place among the others is called there.
 pub(crate) fn virtio_name(index: usize) -> String {
@@ -114,6 +156,8 @@ const EVENT: &str = "make an event";
 struct Board<'a> {
     vm: &'a dyn Vm,
     devices: Vec<(Place, Arc<dyn MmioDevice>)>,
+    /// Devices without registers.
+    pages: Vec<(Place, Node)>,
     /// By their names in a saved machine.
     stateful: Vec<(String, Arc<dyn Stateful>)>,
 }
@@ -141,13 +185,20 @@ impl Board<'_> {
         Ok(())
     }
 
+    /// Adds a device that has no registers.
+    fn add_page(&mut self, name: &str, place: Place, (node, device): (Node, Arc<dyn Stateful>)) {
+        self.pages.push((place, node));
+        self.stateful.push((name.to_owned(), device));
+    }
+
     fn nodes(&self) -> Vec<PlacedDevice> {
-        let node = |(place, device): &(Place, Arc<dyn MmioDevice>)| PlacedDevice {
+        let devices = self.devices.iter().map(|(place, device)| (*place, device.node()));
+        let placed = |(place, node): (Place, Node)| PlacedDevice {
             address: place.range.start,
             size: place.range.size,
             interrupt: Some(place.spi),
-            node: device.node(),
+            node,
         };
-        self.devices.iter().map(node).collect()
+        devices.chain(self.pages.iter().cloned()).map(placed).collect()
     }
 }

@@ -33,7 +33,7 @@ use kedge_ids::Mpidr;
 
 pub use self::birth::ProfileConflict;
 pub(crate) use self::birth::{Infant, bear};
-pub(crate) use self::devices::{RTC, SERIAL, virtio_name};
+pub(crate) use self::devices::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
 pub use self::error::BuildError;
 pub(crate) use self::rebirth::{bear_again, reassemble};
 pub use self::services::ServicesError;
@@ -104,6 +104,7 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
     let loop_thread = LoopThread::new();
     let site = devices::Site { vm: vm.as_ref(), layout: &layout, memory: &memory };
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
+    placed.pages.begin()?;
     let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus, born };
     let device_tree = tree.write(&placed, parts.surroundings, &memory)?;
     cpus::set_entry(&cpus, &kernel, &layout)?;

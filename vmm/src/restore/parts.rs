@@ -5,7 +5,7 @@ use kedge_firmware::{Born, RegisterState};
 use kedge_saved_state::{Entry, FileError, Header, Part, StateError, StateFile, Versioned};
 
 use super::RestoreError;
-use crate::build::{RTC, SERIAL, virtio_name};
+use crate::build::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
 use crate::save::describe::{ARCHITECTURE, page_size};
 use crate::save::saved::{BornV1, ClockV1, LayoutV1, MachineV1, RegistersV1};
 
@@ -93,7 +93,7 @@ fn check_sections(header: &Header, devices: usize) -> Result<(), FileError> {
         (GicV3StateV1::KIND, GicV3StateV1::VERSION),
         (ItsStateV1::KIND, ItsStateV1::VERSION),
     ];
-    let mut names = vec![SERIAL.to_owned(), RTC.to_owned()];
+    let mut names = [SERIAL, RTC, CLOCK_PAGE, GENERATION].map(str::to_owned).to_vec();
     names.extend((0..devices).map(virtio_name));
     header.check_sections(|entry: &Entry| match entry.instance.as_str() {
         "" if entry.kind == MEMORY_MAP => true,

@@ -12,7 +12,7 @@ use kedge_ids::{RegId, usize_from};
 use kedge_saved_state::About;
 
 use super::saved::{BootV1, DeviceV1, LayoutV1, MachineV1, PlaceV1, RomV1};
-use crate::build::{RTC, SERIAL, virtio_name};
+use crate::build::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
 use crate::spec::{Boot, KernelFormat, MachineSpec, OnPanic, OnReset, RomSpec, SerialSpec};
 
 /// What [`About::architecture`] says here.
@@ -122,6 +122,8 @@ pub(crate) fn layout(layout: &Layout, spec: &MachineSpec) -> LayoutV1 {
     places.push(at("stolen time", layout.pv_time(kedge_ids::VcpuId(0)).0));
     places.push(place(RTC, layout.rtc()));
     places.push(place(SERIAL, layout.serial()));
+    places.push(place(CLOCK_PAGE, layout.clock_page()));
+    places.push(place(GENERATION, layout.generation()));
     for index in 0..spec.devices.len() {
         places.extend(layout.virtio(index).ok().map(|own| place(&virtio_name(index), own)));
     }
