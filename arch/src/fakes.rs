@@ -118,6 +118,12 @@ impl Vcpu for FakeVcpu {
     fn set_mp_state(&self, _: MpState) -> Result<(), HvError> {
         Err(absent())
     }
+    fn hide_pmu_events(&self, _: kedge_hv::PmuEvents) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn read_as_guest(&mut self, _: &[RegId]) -> Result<Vec<Option<u64>>, HvError> {
+        Err(absent())
+    }
     fn init_pmu(&self, _: Ppi) -> Result<(), HvError> {
         Err(absent())
     }

@@ -26,5 +26,5 @@ pub use features::VcpuFeatures;
 pub use gic::{Gic, GicConfig, GicReg, GicVersion};
 pub use masks::WritableMasks;
 pub use smccc::{SmcccAction, SmcccRange};
-pub use vcpu::{Kick, MpState, SError, Timer, Vcpu, VcpuReg};
+pub use vcpu::{Kick, MpState, PmuEvents, SError, Timer, Vcpu, VcpuReg};
 pub use vm::{Abilities, Access, DirtyLog, Hypervisor, Limits, Vm, VmConfig};

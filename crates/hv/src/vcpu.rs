@@ -28,6 +28,15 @@ pub enum Timer {
     Physical,
 }
 
+/// Some events of performance monitors, by number (Arm DDI 0487, D13.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PmuEvents {
+    /// The first.
+    pub first: u16,
+    /// How many.
+    pub count: u16,
+}
+
 /// An SError interrupt that the guest has not taken yet. It is in no register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SError {
@@ -116,6 +125,27 @@ pub trait Vcpu: Send {
     /// # Errors
     /// The vCPU has no PMU, or another interrupt was set before.
     fn init_pmu(&self, irq: Ppi) -> Result<(), HvError>;
+
+    /// Hides events of the performance monitors from the guest, of the whole machine, for
+    /// its life: they are not counted, and `PMCEID0_EL0` and `PMCEID1_EL0` do not have
+    /// them. Before [`Vcpu::init_pmu`]. There is no way to read what was hidden.
+    ///
+    /// # Errors
+    /// `ENODEV`: the vCPU has no PMU; `EINVAL`: no event, or one past the last that the
+    /// PMU's version has; `EBUSY`: a PMU is ready, or a vCPU has run.
+    fn hide_pmu_events(&self, events: PmuEvents) -> Result<(), HvError>;
+
+    /// Reads system registers as a guest does, by instructions: what a kernel leaves to
+    /// the processor is not always what it tells its user. Nothing where the guest may
+    /// not read one.
+    ///
+    /// For a vCPU of a scratch machine, fresh from [`Vcpu::init`], and once: the machine
+    /// has run then, its memory slot 0 is taken, and registers have changed.
+    ///
+    /// # Errors
+    /// `EINVAL`: no system register, or more than fit a page of code; all errors of
+    /// [`Vm::map_ram`](crate::Vm::map_ram) and [`Vcpu::run`].
+    fn read_as_guest(&mut self, ids: &[RegId]) -> Result<Vec<Option<u64>>, HvError>;
 
     /// Answers the access of the last exit with a synchronous external data abort,
     /// which the guest takes when it next runs. After an MMIO exit it takes the

@@ -34,6 +34,8 @@ mod machine;
 #[cfg(not(target_arch = "aarch64"))]
 mod not_arm64;
 #[cfg(target_arch = "aarch64")]
+mod scratch_guest;
+#[cfg(target_arch = "aarch64")]
 mod vcpu;
 #[cfg(target_arch = "aarch64")]
 mod vm;

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::{Exit, HvError, Kick, MpState, SError, Timer, Vcpu, VcpuFeatures, VcpuReg};
+use kedge_hv::{
+    Access, Exit, HvError, Kick, MpState, PmuEvents, SError, Timer, Vcpu, VcpuFeatures, VcpuReg,
+};
 use kedge_ids::{Ppi, RegId, VcpuId};
 use kvm_bindings::{
-    KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT, KVM_ARM_VCPU_PMU_V3_IRQ,
-    KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_ARM_VCPU_SVE, KVM_ARM_VCPU_TIMER_CTRL,
-    KVM_ARM_VCPU_TIMER_IRQ_PTIMER, KVM_ARM_VCPU_TIMER_IRQ_VTIMER, KVM_EXIT_MMIO,
-    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED, KVM_MP_STATE_SUSPENDED, kvm_mp_state,
-    kvm_vcpu_events, kvm_vcpu_init,
+    KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_FILTER, KVM_ARM_VCPU_PMU_V3_INIT,
+    KVM_ARM_VCPU_PMU_V3_IRQ, KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_ARM_VCPU_SVE,
+    KVM_ARM_VCPU_TIMER_CTRL, KVM_ARM_VCPU_TIMER_IRQ_PTIMER, KVM_ARM_VCPU_TIMER_IRQ_VTIMER,
+    KVM_EXIT_MMIO, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED, KVM_MP_STATE_SUSPENDED,
+    KVM_PMU_EVENT_DENY, kvm_mp_state, kvm_pmu_event_filter, kvm_vcpu_events, kvm_vcpu_init,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use libc::{EFAULT, EINTR, EINVAL};
@@ -20,9 +22,11 @@ use crate::exit;
 use crate::ioctl;
 use crate::kick::Binding;
 use crate::machine::Machine;
+use crate::scratch_guest;
 
 const PMU_IRQ: Attribute = attribute(KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_IRQ);
 const PMU_INIT: Attribute = attribute(KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_INIT);
+const PMU_FILTER: Attribute = attribute(KVM_ARM_VCPU_PMU_V3_CTRL, KVM_ARM_VCPU_PMU_V3_FILTER);
 const PVTIME_IPA: Attribute = attribute(KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA);
 
 const RUN: &str = "run a vCPU";
@@ -142,6 +146,25 @@ impl Vcpu for KvmVcpu {
     fn init_pmu(&self, irq: Ppi) -> Result<(), HvError> {
         self.fd.set_u32(PMU_IRQ, irq.intid(), "set the performance monitors' interrupt")?;
         self.fd.perform(PMU_INIT, "initialize the performance monitors")
+    }
+
+    fn hide_pmu_events(&self, events: PmuEvents) -> Result<(), HvError> {
+        const CALL: &str = "hide events of the performance monitors";
+        let PmuEvents { first: base_event, count: nevents } = events;
+        if nevents == 0 {
+            // KVM would take it, and filter nothing.
+            return Err(HvError::new(CALL, EINVAL));
+        }
+        let action = u8::try_from(KVM_PMU_EVENT_DENY).map_err(|_| HvError::new(CALL, EINVAL))?;
+        let filter = kvm_pmu_event_filter { base_event, nevents, action, pad: [0; 3] };
+        self.fd.set_to(PMU_FILTER, &filter, CALL)
+    }
+
+    fn read_as_guest(&mut self, ids: &[RegId]) -> Result<Vec<Option<u64>>, HvError> {
+        let memory = scratch_guest::that_reads(ids)?;
+        self.machine.map_ram(0, memory, Access::ReadWrite)?;
+        scratch_guest::start(self)?;
+        ids.iter().map(|_| scratch_guest::next_value(self)).collect()
     }
 
     fn inject_external_abort(&mut self) -> Result<(), HvError> {

@@ -56,6 +56,7 @@ impl Machine {
             filter: Vec::new(),
             counters: Counters::Written,
             pmu_counters: None,
+            hidden_events: Vec::new(),
             irqs: Vec::new(),
             triggers: Epoll::new().map_err(no_event)?,
             doorbells: Vec::new(),

@@ -14,6 +14,9 @@
 //! sve ID -                   one that it takes away
 //! field ID SHIFT KEPT LOST   bit v of KEPT: the four bits at SHIFT accept the
 //!                            value v; bit v of LOST: they accept and drop it
+//! seen ID VALUE              what a guest reads in a register of which the kernel
+//!                            tells its user nothing, or something else, as long as
+//!                            nobody has changed it; some only with `pmu`
 //! ```
 
 use std::collections::BTreeMap;
@@ -38,6 +41,7 @@ pub struct Recording {
     features: Vec<(VcpuFeatures, Changes)>,
     fields: BTreeMap<(RegId, u32), Accepted>,
     masks: BTreeMap<RegId, u64>,
+    seen: BTreeMap<RegId, u64>,
     /// Ticks of its counter in a second.
     pub counter_hz: u32,
 }
@@ -77,6 +81,7 @@ impl Recording {
             features: Vec::new(),
             fields: BTreeMap::new(),
             masks: BTreeMap::new(),
+            seen: BTreeMap::new(),
             counter_hz: 62_500_000,
         };
         for (index, line) in text.lines().enumerate() {
@@ -107,6 +112,11 @@ impl Recording {
             ["mask", id, mask] => {
                 let id = RegId(u64::from_str_radix(id, 16).ok()?);
                 self.masks.insert(id, u64::from_str_radix(mask, 16).ok()?);
+                Some(())
+            }
+            ["seen", id, value] => {
+                let id = RegId(u64::from_str_radix(id, 16).ok()?);
+                self.seen.insert(id, u64::from_str_radix(value, 16).ok()?);
                 Some(())
             }
             ["plain", id, value] => {
@@ -181,9 +191,19 @@ impl Recording {
         self.plain.contains_key(&id)
     }
 
+    /// The value of a register of a vCPU without features; 0 where it has none.
+    pub(crate) fn plain(&self, id: RegId) -> u64 {
+        self.plain.get(&id).map_or(0, |value| number(value))
+    }
+
     /// The bits of `id` that the host says can change.
     pub fn mask(&self, id: RegId) -> u64 {
         self.masks.get(&id).copied().unwrap_or(0)
+    }
+
+    /// What a guest reads in `id`, where the kernel does not tell.
+    pub fn seen(&self, id: RegId) -> Option<u64> {
+        self.seen.get(&id).copied()
     }
 
     /// Whether its CPUs have the extension for reliability (FEAT_RAS), whose syndrome

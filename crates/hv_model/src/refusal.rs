@@ -122,6 +122,14 @@ refusals! {
     PmuEarly = ENODEV, "initialise the performance monitors";
     /// A PMU that is ready.
     PmuTwice = EBUSY, "initialise the performance monitors";
+    /// Events of a vCPU without a PMU.
+    HideWithoutPmu = ENODEV, "hide events of the performance monitors";
+    /// Events that there are not.
+    HideBeyond = EINVAL, "hide events of the performance monitors";
+    /// Events of a PMU that is ready, or of a machine that has run.
+    HideLate = EBUSY, "hide events of the performance monitors";
+    /// What is no system register.
+    NoSystemRegister = EINVAL, "read registers as a guest";
 
     // What a machine's user decides beyond registers.
     /// Writable main ID registers on a host that cannot.

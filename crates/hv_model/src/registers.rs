@@ -224,7 +224,7 @@ impl Registers<'_> {
             }
             Rule::ImpId(_) if self.vm.imp_ids == Ability::Absent => allow(old == new, None),
             Rule::ImpId(mask) => allow(old == new || new & !mask == 0, as_is()),
-            Rule::CacheSize => allow(new >> 28 == 0 && new & 7 >= old & 7, as_is()),
+            Rule::CacheSize => allow(new & LINE >= self.host.plain(id) & LINE, as_is()),
             Rule::Counter(_) if self.vm.counters == Counters::Offset => Ok(None),
             Rule::Counter(_) => Ok(Some(self.now.wrapping_sub(new).to_le_bytes().to_vec())),
             Rule::ProcessorState => allow(self.modes().contains(&(new & 0x1f)), as_is()),
@@ -357,6 +357,8 @@ const ARM64: u64 = 0x6 << 60;
 const SIZE: u64 = 0xf << 52;
 const LOW_HALF: u64 = 0xffff_ffff;
 const CORE: u64 = 0x10;
+/// `CCSIDR_EL1`.LineSize.
+const LINE: u64 = 7;
 const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
 /// `PMCR_EL0`.N.
 const COUNTERS: u64 = 0x1f << 11;

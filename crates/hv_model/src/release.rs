@@ -88,6 +88,10 @@ pub struct Release {
     /// What becomes of a vCPU whose performance monitors are not ready when it is
     /// run.
     pub unready_pmu: UnreadyPmu,
+    /// Until when events of performance monitors can be hidden.
+    pub hiding: Hiding,
+    /// What becomes of a guest without performance monitors that reads their registers.
+    pub absent_monitors: AbsentMonitors,
     /// Whose register width all vCPUs have to have.
     pub width_of: WidthOf,
     /// When a target of CPU_ON shows its new registers.
@@ -233,7 +237,7 @@ pub enum Rule {
     /// and the machine's number of counters, which is up to the host's, and fixed by
     /// the first run. Whatever is not taken is dropped.
     PmuControl,
-    /// A cache's size: `CCSIDR_EL1`, with reserved bits and a least line size.
+    /// A cache's size: `CCSIDR_EL1`, whose lines are no shorter than the host's.
     CacheSize,
     /// A counter: a write moves it, and it runs on.
     Counter(AtVcpuCreation),
@@ -416,6 +420,24 @@ pub enum UnreadyPmu {
     Runs,
     /// It is refused.
     Refused,
+}
+
+/// What becomes of a guest without performance monitors that reads their registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbsentMonitors {
+    /// It reads zero.
+    ReadAsZero,
+    /// The instruction is undefined, as the architecture has it.
+    Undefined,
+}
+
+/// Until when events of performance monitors can be hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hiding {
+    /// Until the monitors of the vCPU are ready, whatever has run.
+    UntilReady,
+    /// Until then, or until the machine's first run.
+    UntilRun,
 }
 
 /// Whose register width all vCPUs have to have.

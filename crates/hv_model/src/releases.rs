@@ -7,9 +7,9 @@ use kedge_ids::RegId;
 
 use crate::refusal::Refusal;
 use crate::release::{
-    Ability, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, EmptyRange, FailedRun,
-    FirstRun, FrozenBy, Ids, Istatus, PowerOff, Release, Row, Rule, SErrorTaken, Scope, Service,
-    UnreadyPmu, WidthOf,
+    Ability, AbsentMonitors, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, EmptyRange,
+    FailedRun, FirstRun, FrozenBy, Hiding, Ids, Istatus, PowerOff, Release, Row, Rule, SErrorTaken,
+    Scope, Service, UnreadyPmu, WidthOf,
 };
 
 /// Register ids that the rows name.
@@ -216,6 +216,8 @@ pub const V5_10: Release = Release {
     without_gic: &[],
     failed_run: FailedRun::CanBeMended,
     unready_pmu: UnreadyPmu::Runs,
+    hiding: Hiding::UntilReady,
+    absent_monitors: AbsentMonitors::ReadAsZero,
     width_of: WidthOf::EveryVcpu,
     cpu_on_reset: CpuOnReset::WhenRead,
     errnos: &[(Refusal::NoCpuRegister, libc::ENXIO)],
@@ -235,6 +237,8 @@ pub const V6_1: Release = Release {
     failed_run: FailedRun::KillsMachine,
     first_run: FirstRun::Repeated,
     unready_pmu: UnreadyPmu::Refused,
+    hiding: Hiding::UntilRun,
+    absent_monitors: AbsentMonitors::Undefined,
     width_of: WidthOf::FirstInitialised,
     errnos: &[],
     ..V5_10

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kedge_hv::{MpState, SError, SmcccRange, Timer, VcpuFeatures};
+use kedge_hv::{MpState, PmuEvents, SError, SmcccRange, Timer, VcpuFeatures};
 use kedge_ids::{Ppi, RegId, Spi};
 use vmm_sys_util::epoll::Epoll;
 use vmm_sys_util::eventfd::EventFd;
@@ -37,6 +37,8 @@ pub(crate) struct VmState {
     pub(crate) counters: Counters,
     /// The performance counters of its vCPUs, once its user chose.
     pub(crate) pmu_counters: Option<u64>,
+    /// Events that its performance monitors do not count.
+    pub(crate) hidden_events: Vec<PmuEvents>,
     pub(crate) irqs: Vec<Irq>,
     /// The triggers of `irqs`, by index.
     pub(crate) triggers: Epoll,

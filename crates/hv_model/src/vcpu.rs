@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::{
-    Access, Exit, GicVersion, HvError, Kick, MpState, SError, Timer, Vcpu, VcpuFeatures, VcpuReg,
+    Access, Exit, GicVersion, HvError, Kick, MpState, PmuEvents, SError, Timer, Vcpu, VcpuFeatures,
+    VcpuReg, Vm,
 };
 use kedge_ids::{Ppi, RegId, VcpuId};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -18,7 +19,9 @@ use crate::refusal::{Refusal, refuse};
 use crate::registers::{Registers, at_reset};
 use crate::release::{Ability, PowerOff, SErrorTaken, Scope, WidthOf};
 use crate::run::{self, Entry, Outcome};
+use crate::seen;
 use crate::state::{Pending, Sve, VcpuState, VmState};
+use crate::vm::ModelVm;
 
 /// A vCPU of the model.
 pub(crate) struct ModelVcpu {
@@ -275,6 +278,21 @@ impl Vcpu for ModelVcpu {
             vcpu.pmu = Some(irq);
             Ok(())
         })
+    }
+
+    fn hide_pmu_events(&self, events: PmuEvents) -> Result<(), HvError> {
+        self.with(|registers| registers.hide_events(events))
+    }
+
+    fn read_as_guest(&mut self, ids: &[RegId]) -> Result<Vec<Option<u64>>, HvError> {
+        let is_system = |id: &RegId| seen::is_system(*id);
+        if !ids.iter().all(is_system) {
+            return self.machine.refuse(Refusal::NoSystemRegister);
+        }
+        let region = seen::memory()?;
+        ModelVm { machine: Arc::clone(&self.machine) }.map_ram(0, region, Access::ReadWrite)?;
+        self.enter(Entry::Run)?;
+        Ok(ids.iter().map(|id| self.with(|registers| registers.seen(*id))).collect())
     }
 
     fn inject_external_abort(&mut self) -> Result<(), HvError> {

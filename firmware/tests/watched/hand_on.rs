@@ -22,6 +22,15 @@ macro_rules! hand_on_to {
         fn init_pmu(&self, irq: kedge_ids::Ppi) -> Result<(), kedge_hv::HvError> {
             self.$vcpu.init_pmu(irq)
         }
+        fn hide_pmu_events(&self, events: kedge_hv::PmuEvents) -> Result<(), kedge_hv::HvError> {
+            self.$vcpu.hide_pmu_events(events)
+        }
+        fn read_as_guest(
+            &mut self,
+            ids: &[kedge_ids::RegId],
+        ) -> Result<Vec<Option<u64>>, kedge_hv::HvError> {
+            self.$vcpu.read_as_guest(ids)
+        }
         fn inject_external_abort(&mut self) -> Result<(), kedge_hv::HvError> {
             self.$vcpu.inject_external_abort()
         }

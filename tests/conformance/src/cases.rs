@@ -14,6 +14,7 @@ pub mod memory;
 pub mod moved;
 pub mod power;
 pub mod registers;
+pub mod seen;
 pub mod serror;
 pub mod smccc;
 pub mod stolen_time;
@@ -39,6 +40,7 @@ pub const GROUPS: &[&[Case]] = &[
     moved::CASES,
     power::CASES,
     registers::CASES,
+    seen::CASES,
     serror::CASES,
     smccc::CASES,
     stolen_time::CASES,

@@ -15,8 +15,11 @@ mod firmware;
 mod gic;
 mod machine;
 mod registers;
+mod seen;
 
 pub use registers::{CLOCKS, id_masks, writable_fields};
+pub use seen::untold;
+pub(crate) use seen::{monitored, read};
 
 type Find = fn(&Ctx<'_>) -> anyhow::Result<Vec<String>>;
 
@@ -53,6 +56,7 @@ pub fn groups() -> impl Iterator<Item = &'static Group> {
         gic::GROUPS,
         machine::GROUPS,
         registers::GROUPS,
+        seen::GROUPS,
     ];
     files.into_iter().flatten()
 }

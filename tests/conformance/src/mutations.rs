@@ -3,9 +3,9 @@
 
 use kedge_hv::{MpState, Timer};
 use kedge_hv_model::{
-    Ability, Answer, AtVcpuCreation, BitmapOrder, CpuOnReset, EmptyRange, FailedRun, FirstRun,
-    Freeze, FrozenBy, Ids, Istatus, PSCI_0_1, PowerOff, Release, Row, Rule, SErrorTaken, Scope,
-    Service, UnreadyPmu, V5_10, V6_1, V6_12, V7_2, WidthOf, id,
+    Ability, AbsentMonitors, Answer, AtVcpuCreation, BitmapOrder, CpuOnReset, EmptyRange,
+    FailedRun, FirstRun, Freeze, FrozenBy, Hiding, Ids, Istatus, PSCI_0_1, PowerOff, Release, Row,
+    Rule, SErrorTaken, Scope, Service, UnreadyPmu, V5_10, V6_1, V6_12, V7_2, WidthOf, id,
 };
 use kedge_ids::RegId;
 
@@ -170,8 +170,14 @@ pub const MUTATIONS: &[Mutation] = &[
             change_row(r, CCSIDR, |row| row.rule = Rule::Fixed);
         },
     ),
-    mutation("cache sizes are not fixed", V6_1, "every_listed_register_can_be_written_back", |r| {
+    mutation("cache sizes are not fixed", V6_1, "sizes of caches", |r| {
         change_row(r, CCSIDR, |row| row.rule = Rule::CacheSize);
+    }),
+    mutation("lines of a cache are as short as one likes", V7_2, "sizes of caches", |r| {
+        change_row(r, CCSIDR, |row| row.rule = Rule::Stored);
+    }),
+    mutation("a cache's size is the machine's", V6_12, "sizes of caches", |r| {
+        change_row(r, CCSIDR, |row| row.scope = Scope::Vm);
     }),
     mutation("the counter is a vCPU's", V6_12, "the_counter_is_the_whole_machines", |r| {
         change_row(r, id::TIMER_CNT, |row| row.scope = Scope::Vcpu);
@@ -268,6 +274,18 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation("an unready PMU runs", V6_1, "unready pmus", |r| r.unready_pmu = UnreadyPmu::Runs),
     mutation("an unready PMU does not run", V5_10, "unready pmus", |r| {
         r.unready_pmu = UnreadyPmu::Refused;
+    }),
+    mutation("monitors that there are not read as zero", V6_1, "what guests read", |r| {
+        r.absent_monitors = AbsentMonitors::ReadAsZero;
+    }),
+    mutation("monitors that there are not are undefined", V5_10, "what guests read", |r| {
+        r.absent_monitors = AbsentMonitors::Undefined;
+    }),
+    mutation("a run lets events be hidden", V6_1, "hidden events", |r| {
+        r.hiding = Hiding::UntilReady;
+    }),
+    mutation("a run lets no events be hidden", V5_10, "hidden events", |r| {
+        r.hiding = Hiding::UntilRun;
     }),
     mutation("every vCPU decides the width", V6_1, "register widths", |r| {
         r.width_of = WidthOf::EveryVcpu;

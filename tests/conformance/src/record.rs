@@ -44,7 +44,8 @@ pub fn recording(ctx: &Ctx<'_>) -> anyhow::Result<String> {
             writeln!(text, "{name} {:x} {}", id.0, hex(value))?;
         }
     }
-    for line in facts::writable_fields(ctx)?.into_iter().chain(facts::id_masks(ctx)?) {
+    let lines = [facts::writable_fields(ctx)?, facts::id_masks(ctx)?, facts::untold(ctx)?];
+    for line in lines.iter().flatten() {
         writeln!(text, "{line}")?;
     }
     Ok(text)

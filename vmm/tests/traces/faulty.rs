@@ -315,6 +315,16 @@ impl Vcpu for FaultyVcpu {
         self.vcpu.init_pmu(irq)
     }
 
+    fn hide_pmu_events(&self, events: kedge_hv::PmuEvents) -> Result<(), HvError> {
+        self.count.call()?;
+        self.vcpu.hide_pmu_events(events)
+    }
+
+    fn read_as_guest(&mut self, ids: &[RegId]) -> Result<Vec<Option<u64>>, HvError> {
+        self.count.call()?;
+        self.vcpu.read_as_guest(ids)
+    }
+
     fn inject_external_abort(&mut self) -> Result<(), HvError> {
         self.vcpu.inject_external_abort()
     }
