@@ -59,6 +59,20 @@ impl RegValue {
     }
 }
 
+impl RegValue {
+    /// The value of a register of up to 64 bits as a number.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.iter().take(8).rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
+    /// As much of `number` as `register` has bits, up to 64.
+    pub(crate) fn sized(register: RegId, number: u64) -> Self {
+        let mut bytes = number.to_le_bytes().to_vec();
+        bytes.truncate(register.size().bytes());
+        Self(bytes)
+    }
+}
+
 impl From<u64> for RegValue {
     fn from(value: u64) -> Self {
         Self(value.to_le_bytes().to_vec())

@@ -9,6 +9,7 @@ use kedge_ids::RegId;
 use serde::{Deserialize, Serialize};
 
 use crate::hex::{Hex, RegValue, id, ids};
+use crate::pmu::PmuEventSet;
 use crate::register::{Domain, Firmware, FwReg, Scope};
 
 /// What a host can give its guests.
@@ -29,7 +30,7 @@ pub struct HostAbi {
 
 impl HostAbi {
     /// The format that this release writes.
-    pub const FORMAT: u32 = 2;
+    pub const FORMAT: u32 = 3;
 
     /// What was found of a firmware register; nothing where the host does not list it.
     pub fn firmware(&self, reg: FwReg) -> Option<&FoundFirmware> {
@@ -73,6 +74,10 @@ pub struct HostLimits {
     pub system_suspend: bool,
     /// SVE vector lengths in bits, ascending; none without SVE.
     pub sve_lengths: Vec<u32>,
+    /// The events that performance monitors count, as guests are told; nothing without
+    /// the feature `pmu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pmu_events: Option<PmuEventSet>,
     /// Ticks of the counter in a second, which guests read in `CNTFRQ_EL0` and no
     /// hypervisor can change; 0 where it is not known.
     pub counter_hz: u32,
@@ -287,6 +292,11 @@ pub struct FoundIdReg {
     pub value: Hex,
     /// Whose value it is.
     pub scope: FoundScope,
+    /// What a guest reads as long as nobody has written to it, where that is not `value`:
+    /// the kernel leaves the register to the processor, and tells its user what it has
+    /// worked out itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Hex>,
     /// Its fields that take another value than their own, by position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FoundField>,
@@ -302,6 +312,19 @@ impl FoundIdReg {
     pub fn takes(&self, shift: u32) -> u64 {
         let field = self.fields.iter().find(|field| field.shift == shift);
         field.map_or(1 << (self.value.0 >> shift & 0xf), |field| field.takes.0)
+    }
+
+    /// What a guest reads as long as nobody has written to it.
+    pub fn shown(&self) -> u64 {
+        self.guest.unwrap_or(self.value).0
+    }
+
+    /// What a guest can be made to read in the field at `shift`: bit v for the value v.
+    pub fn shows(&self, shift: u32) -> u64 {
+        let bit = |value: u64| 1 << (value >> shift & 0xf);
+        let (told, shown) = (bit(self.value.0), bit(self.shown()));
+        // To be told is to be shown something else, where the two differ.
+        if told == shown { self.takes(shift) | shown } else { self.takes(shift) & !told | shown }
     }
 
     /// Makes its own the fields that `other` has otherwise than `plain`.

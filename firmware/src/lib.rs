@@ -17,6 +17,7 @@ mod hex;
 mod host;
 mod named;
 mod plan;
+mod pmu;
 mod probe;
 mod reference;
 mod register;
@@ -42,6 +43,7 @@ pub use host::{
 };
 pub use named::{NoRegister, register_named};
 pub use plan::{Plan, PlanLine, Subject, Verdict, check};
+pub use pmu::PmuEventSet;
 pub use probe::{ProbeError, probe, probe_firmware};
 pub use reference::markdown;
 pub use register::{

@@ -5,7 +5,8 @@ mod recorded;
 
 use kedge_firmware::fields::{self, Field, Rule};
 use kedge_firmware::{
-    Baseline, Firmware, GuestAbi, HOST, Hex, HostAbi, IdPromise, baseline, builtin, check,
+    Baseline, Firmware, GuestAbi, HOST, Hex, HostAbi, HostLimits, IdPromise, baseline, builtin,
+    check,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -183,6 +184,12 @@ proptest! {
             let limits = || hosts.iter().map(|(_, host)| &host.limits);
             prop_assert!(limits().any(|limits| Some(limits.ipa_bits) == abi.machine.ipa_bits));
             prop_assert_eq!(abi.machine.system_suspend, Some(limits().all(|limits| limits.system_suspend)));
+            let both = |one: u64, limits: &HostLimits| {
+                one & limits.pmu_events.unwrap_or_default().pmceid0.0
+            };
+            if let Some(events) = abi.machine.pmu_events {
+                prop_assert_eq!(events.pmceid0.0, limits().fold(u64::MAX, both));
+            }
             let features = abi.cpu.features.unwrap_or_default();
             for feature in ["pmu", "sve", "ptrauth"].map(str::to_owned) {
                 let all = limits().all(|limits| limits.features.contains(&feature));

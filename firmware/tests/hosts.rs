@@ -201,37 +201,51 @@ fn linux_7_2_lets_most_of_identification_be_written() {
     writable(
         &V7_2,
         &expect![[r#"
-        ID_PFR0_EL1 0x1020131, whole VM: 5 fields
-        ID_PFR1_EL1 0x10011001, whole VM: 4 fields
-        ID_DFR0_EL1 0x10009, whole VM: 3 fields
-        ID_MMFR0_EL1 0x10101105, whole VM: 5 fields
-        ID_MMFR1_EL1 0x40000000, whole VM: 1 fields
-        ID_MMFR2_EL1 0x1260000, whole VM: 3 fields
-        ID_MMFR3_EL1 0x2122211, whole VM: 7 fields
-        ID_ISAR0_EL1 0x2101110, whole VM: 5 fields
-        ID_ISAR1_EL1 0x13112111, whole VM: 8 fields
-        ID_ISAR2_EL1 0x21232042, whole VM: 7 fields
-        ID_ISAR3_EL1 0x1112131, whole VM: 7 fields
-        ID_ISAR4_EL1 0x11142, whole VM: 5 fields
-        ID_ISAR5_EL1 0x1011121, whole VM: 6 fields
-        ID_MMFR4_EL1 0x11110, whole VM: 5 fields
-        ID_ISAR6_EL1 0x1111111, whole VM: 7 fields
-        MVFR0_EL1 0x10110222, whole VM: 6 fields
-        MVFR1_EL1 0x13211111, whole VM: 8 fields
-        MVFR2_EL1 0x43, whole VM: 2 fields
-        ID_PFR2_EL1 0x11, whole VM: 2 fields
-        ID_MMFR5_EL1 0x1, whole VM: 1 fields
-        ID_AA64PFR0_EL1 0x1101001021110222, whole VM: 9 fields
-        ID_AA64PFR1_EL1 0x21, whole VM: 2 fields
-        ID_AA64DFR0_EL1 0x10305009, whole VM: 4 fields
-        ID_AA64ISAR0_EL1 0x1221111110212120, whole VM: 14 fields
-        ID_AA64ISAR1_EL1 0x11111100211002, whole VM: 10 fields
-        ID_AA64MMFR0_EL1 0x32310201126, whole VM: 9 fields
-        ID_AA64MMFR1_EL1 0x11010211122, whole VM: 7 fields
-        ID_AA64MMFR2_EL1 0x1021011010011011, whole VM: 8 fields
-        CLIDR_EL1 0x2000021, per vCPU: 12 fields
-        CTR_EL0 0x9444c004, whole VM: 4 fields
-    "#]],
+            CCSIDR_EL1 of cache 0 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 1 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 2 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 3 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 4 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 5 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 6 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 7 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 8 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 9 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 10 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 11 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 12 0x2, per vCPU: 8 fields
+            CCSIDR_EL1 of cache 13 0x2, per vCPU: 8 fields
+            ID_PFR0_EL1 0x1020131, whole VM: 5 fields
+            ID_PFR1_EL1 0x10011001, whole VM: 4 fields
+            ID_DFR0_EL1 0x10009, whole VM: 3 fields
+            ID_MMFR0_EL1 0x10101105, whole VM: 5 fields
+            ID_MMFR1_EL1 0x40000000, whole VM: 1 fields
+            ID_MMFR2_EL1 0x1260000, whole VM: 3 fields
+            ID_MMFR3_EL1 0x2122211, whole VM: 7 fields
+            ID_ISAR0_EL1 0x2101110, whole VM: 5 fields
+            ID_ISAR1_EL1 0x13112111, whole VM: 8 fields
+            ID_ISAR2_EL1 0x21232042, whole VM: 7 fields
+            ID_ISAR3_EL1 0x1112131, whole VM: 7 fields
+            ID_ISAR4_EL1 0x11142, whole VM: 5 fields
+            ID_ISAR5_EL1 0x1011121, whole VM: 6 fields
+            ID_MMFR4_EL1 0x11110, whole VM: 5 fields
+            ID_ISAR6_EL1 0x1111111, whole VM: 7 fields
+            MVFR0_EL1 0x10110222, whole VM: 6 fields
+            MVFR1_EL1 0x13211111, whole VM: 8 fields
+            MVFR2_EL1 0x43, whole VM: 2 fields
+            ID_PFR2_EL1 0x11, whole VM: 2 fields
+            ID_MMFR5_EL1 0x1, whole VM: 1 fields
+            ID_AA64PFR0_EL1 0x1101001021110222, whole VM: 9 fields
+            ID_AA64PFR1_EL1 0x21, whole VM: 2 fields
+            ID_AA64DFR0_EL1 0x10305009, whole VM: 4 fields
+            ID_AA64ISAR0_EL1 0x1221111110212120, whole VM: 14 fields
+            ID_AA64ISAR1_EL1 0x11111100211002, whole VM: 10 fields
+            ID_AA64MMFR0_EL1 0x32310201126, whole VM: 9 fields
+            ID_AA64MMFR1_EL1 0x11010211122, whole VM: 7 fields
+            ID_AA64MMFR2_EL1 0x1021011010011011, whole VM: 8 fields
+            CLIDR_EL1 0x2000021, per vCPU: 12 fields
+            CTR_EL0 0x9444c004, whole VM: 4 fields
+        "#]],
     );
 }
 
@@ -257,7 +271,9 @@ fn limits_are_the_hosts() {
                         2,
                         3,
                     ],
-                    typer2: None,
+                    typer2: Some(
+                        0x0,
+                    ),
                 },
             ],
             its: true,
@@ -280,6 +296,12 @@ fn limits_are_the_hosts() {
                 1920,
                 2048,
             ],
+            pmu_events: Some(
+                PmuEventSet {
+                    pmceid0: 0x40020001,
+                    pmceid1: 0x10000018,
+                },
+            ),
             counter_hz: 62500000,
             page_size: 4096,
         }"#]]

@@ -79,16 +79,27 @@ fn guest(host: &HostAbi, abi: &GuestAbi, features: VcpuFeatures) -> Option<Regis
     }
     let mut machine = Recorded::new(host, abi, features, VCPUS).ok()?;
     let list = machine.list(0).unwrap();
+    let names: Vec<_> = features.names().map(str::to_owned).collect();
     for promise in abi.cpu.id_registers.iter().filter(|promise| list.contains(&promise.id)) {
-        let born = machine.read(0, promise.id).unwrap().as_u64().unwrap();
-        let goal = promise.value.0 & promise.mask.0 | born & !promise.mask.0;
-        give(&mut machine, promise.id, &RegValue::from(goal));
+        let born = machine.read(0, promise.id).unwrap();
+        let goal = promise.value.0 & promise.mask.0 | number(&born) & !promise.mask.0;
+        let goal = RegValue(goal.to_le_bytes()[..born.0.len()].to_vec());
+        let found = host.cpu_with(&names).id_register(promise.id).cloned();
+        // What is left to the processor is as promised, and cannot be given.
+        if found.is_none_or(|found| found.guest.is_none()) {
+            give(&mut machine, promise.id, &goal);
+        }
     }
     for firmware in list.iter().copied().filter_map(Firmware::of) {
         let born = machine.read(0, firmware.id()).unwrap();
         give(&mut machine, firmware.id(), &at_birth(abi, firmware, &born));
     }
     Some(saved(&machine, abi, features))
+}
+
+/// Up to 64 bits as a number.
+fn number(value: &RegValue) -> u64 {
+    value.0.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// Gives a register a value that [`check`] has promised.

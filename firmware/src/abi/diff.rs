@@ -255,6 +255,8 @@ fn id_register(
     };
     let scope = |register: &FoundIdReg| Some(register.scope.words().to_owned());
     push(found, subject, "scope", scope(one), scope(other));
+    let guest = |register: &FoundIdReg| register.guest.map(|guest| guest.to_string());
+    push(found, subject, "to a guest", guest(one), guest(other));
     for shift in (0..u64::BITS).step_by(4) {
         let value = |register: &FoundIdReg| Some(format!("{:#x}", register.value.0 >> shift & 0xf));
         let part = bits(one.id, shift);

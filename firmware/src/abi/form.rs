@@ -145,6 +145,9 @@ const MACHINE: Shape = Shape::Object(&[
         "the timers' interrupts; 27 and 30 if absent"),
     key("pmu_ppi", PPI,
         "the INTID of the performance monitors' interrupt; 23 if absent"),
+    key("pmu_events", PMU_EVENTS,
+        "the events that the performance monitors of vCPUs with pmu count, others are hidden; the host's if \
+         absent"),
     key("counter", Shape::Choice(&["stop", "advance"]),
         "what the guest's counters do while it is paused or saved; stop if absent"),
     key("ipa_bits", number(32, 52),
@@ -158,6 +161,12 @@ const FILTER_RANGE: Shape = Shape::Object(&[
     needed("count", number(1, 0xffff_ffff), "how many functions"),
     needed("action", Shape::Choice(&["deny", "forward"]),
         "who answers: nobody (NOT_SUPPORTED), or kedge or the program that embeds it"),
+]);
+
+#[rustfmt::skip]
+const PMU_EVENTS: Shape = Shape::Object(&[
+    needed("pmceid0", Shape::Text(&HEX), "PMCEID0_EL0"),
+    needed("pmceid1", Shape::Text(&HEX), "PMCEID1_EL0"),
 ]);
 
 #[rustfmt::skip]

@@ -4,6 +4,7 @@ use kedge_hv::GicVersion;
 use serde::{Deserialize, Serialize};
 
 use crate::hex::Hex;
+use crate::pmu::PmuEventSet;
 
 /// What is promised of the machine around the vCPUs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,10 @@ pub struct MachineAbi {
     /// The INTID of the performance monitors' interrupt.
     #[serde(default = "pmu_ppi")]
     pub pmu_ppi: u32,
+    /// The events that the performance monitors of vCPUs with `pmu` count: a host counts
+    /// these at least, and others of its are hidden. Where absent, the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pmu_events: Option<PmuEventSet>,
     /// What the guest's clocks do while it does not run.
     #[serde(default)]
     pub counter: CounterPolicy,
@@ -54,6 +59,7 @@ impl Default for MachineAbi {
             gicd_typer2: None,
             timer_ppis: TimerPpis::default(),
             pmu_ppi: pmu_ppi(),
+            pmu_events: None,
             counter: CounterPolicy::default(),
             ipa_bits: None,
         }

@@ -9,6 +9,7 @@ mod firmware;
 mod identity;
 mod machine;
 mod record;
+mod seen;
 mod services;
 mod vm_registers;
 
@@ -19,11 +20,13 @@ use kedge_hv::{Gic, HvError, Hypervisor, Vcpu, Vm};
 use kedge_ids::RegId;
 
 pub use record::Born;
+use seen::ScratchGuest;
 pub use services::ServiceRecord;
 pub use vm_registers::{Outcome, VmRegisters, Written};
 
 use crate::abi::{GuestAbi, Implementation};
-use crate::host::{FoundCpu, HostAbi, HostAbilities};
+use crate::hex::RegValue;
+use crate::host::{FoundCpu, HostAbi, HostAbilities, HostLimits};
 use crate::plan::{Plan, check, deviations, of_parts};
 use crate::register::Firmware;
 use crate::state::Birth;
@@ -130,9 +133,11 @@ pub fn settle(newborn: &Newborn<'_>, abi: &GuestAbi) -> Result<Born, BirthError>
     if newborn.vcpus.iter().any(|vcpu| vcpu.has_run()) {
         return Err(BirthError::HasRun);
     }
-    let id_registers = identity::settle(newborn, abi)?;
+    let guest = ScratchGuest::new(newborn.hypervisor);
+    let id_registers = identity::settle(newborn, abi, &guest)?;
     // After the ID registers: what is listed depends on them.
     let mut listed = first.reg_list()?;
+    let pmu_events = seen::settle_events(newborn, abi, &guest)?;
     listed.retain(|id| Firmware::of(*id).is_some());
     listed.sort_unstable();
     let mut settled = firmware::settle(newborn, abi, &listed)?;
@@ -141,7 +146,7 @@ pub fn settle(newborn: &Newborn<'_>, abi: &GuestAbi) -> Result<Born, BirthError>
     let writable_imp_ids = identity::is_chosen(abi, &id_registers);
     let offer = HostAbi {
         format: HostAbi::FORMAT,
-        limits,
+        limits: HostLimits { pmu_events, ..limits },
         abilities: HostAbilities { ptp, writable_imp_ids, ..abilities },
         firmware: settled.found,
         cpus: vec![FoundCpu { id_registers, ..FoundCpu::default() }],
@@ -202,11 +207,13 @@ pub fn settle_parts(newborn: &Newborn<'_>, born: &Born) -> Result<Plan, BirthErr
     }
     let abi = born.exact();
     let (limits, abilities) = machine::settle(newborn, &abi)?;
+    let guest = ScratchGuest::new(newborn.hypervisor);
+    let pmu_events = seen::settle_events(newborn, &abi, &guest)?;
     let chosen = abi.cpu.implementation == Implementation::Promised;
     let writable_imp_ids = chosen && newborn.hypervisor.abilities().writable_imp_ids;
     let offer = HostAbi {
         format: HostAbi::FORMAT,
-        limits,
+        limits: HostLimits { pmu_events, ..limits },
         abilities: HostAbilities { writable_imp_ids, ..abilities },
         firmware: Vec::new(),
         cpus: Vec::new(),
@@ -230,8 +237,9 @@ fn read(vcpu: &dyn Vcpu, id: RegId) -> Result<Vec<u8>, BirthError> {
     vcpu.reg(id).map_err(|source| unreadable(id, source))
 }
 
-fn read64(vcpu: &dyn Vcpu, id: RegId) -> Result<u64, BirthError> {
-    vcpu.reg64(id).map_err(|source| unreadable(id, source))
+/// Reads a register of up to 64 bits that is listed.
+fn number(vcpu: &dyn Vcpu, id: RegId) -> Result<u64, BirthError> {
+    read(vcpu, id).map(|value| RegValue(value).number())
 }
 
 fn unreadable(id: RegId, source: HvError) -> BirthError {

@@ -17,6 +17,29 @@ const fn granule(name: &'static str, shift: u32) -> Field {
 /// All bits of a register whose maker alone knows what they mean: zero is not less.
 const MAKERS_OWN: &[Field] = &[described("", 0, u64::BITS)];
 
+/// `CCSIDR_EL1` of each cache, in the form without FEAT_CCIDX. Old CPUs have more to say in
+/// the bits that have no name any more.
+pub(super) const SIZE: &[Field] = &[
+    described("LineSize", 0, 3),
+    described("Associativity", 3, 10),
+    described("NumSets", 13, 15),
+    described("", 28, 36),
+];
+
+/// Whether there is the cache that `CSSELR_EL1` would select, by `CLIDR_EL1`.
+pub(crate) fn is_there(clidr: u64, selected: u64) -> bool {
+    const LEVELS: u64 = 7;
+    let (level, instructions) = (selected >> 1, selected & 1 != 0);
+    let kind = if level < LEVELS { clidr >> (3 * level) & 0b111 } else { 0 };
+    // Instructions only, data only, one for each, one for both.
+    match kind {
+        0b001 => instructions,
+        0b011 => true,
+        0b010 | 0b100 => !instructions,
+        _ => false,
+    }
+}
+
 /// A guest cleans its caches by CTR_EL0, which is exact; CLIDR_EL1 is read by those that
 /// show the caches to people, and may have been made up (Linux 6.3).
 #[rustfmt::skip]

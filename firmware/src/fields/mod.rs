@@ -14,6 +14,9 @@ mod cache;
 use kedge_ids::RegId;
 
 pub(crate) use blocks::{Block, blocks};
+pub(crate) use cache::is_there;
+
+use crate::probe;
 
 /// Some bits of an ID register that mean one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +114,9 @@ impl Field {
 /// fields of four bits in which zero means "not implemented", as in all of them.
 pub fn of(register: RegId) -> &'static [Field] {
     let tables = [aarch64::TABLE, aarch32::TABLE, cache::TABLE];
+    if probe::cache(register).is_some() {
+        return cache::SIZE;
+    }
     let mut rows = tables.into_iter().flatten();
     rows.find(|(id, _)| *id == register).map_or(UNKNOWN, |(_, fields)| *fields)
 }
@@ -199,6 +205,21 @@ mod tests {
     fn a_granule_of_which_the_cache_knows_nothing_promises_nothing() {
         let cwg = |value| place("CWG", RegId::system(3, 3, 0, 0, 1), value);
         assert!(cwg(0) < cwg(9) && cwg(9) < cwg(4));
+    }
+
+    #[test]
+    fn a_cache_is_there_by_its_level_and_by_what_it_holds() {
+        let caches = |clidr| (0..16).filter(|cache| is_there(clidr, *cache)).collect::<Vec<_>>();
+        assert_eq!(caches(0x8200_0023), [0, 1, 2]);
+        assert_eq!(caches(0x0200_0021), [1, 2]);
+        assert_eq!(caches(0), [0; 0]);
+    }
+
+    #[test]
+    fn a_caches_size_is_one_description() {
+        let blocks = blocks(RegId(0x6020_0000_0011_0001));
+        assert_eq!(blocks.len(), 1);
+        assert_eq!(blocks[0].title(), "LineSize, Associativity, NumSets");
     }
 
     #[test]

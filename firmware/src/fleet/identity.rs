@@ -9,9 +9,10 @@ use super::cpu::IMPLEMENTATION;
 use super::error::{Conflict, takes};
 use super::{Findings, Fleet, varying};
 use crate::abi::{IdPromise, Varying};
-use crate::fields::{Block, Rule, blocks};
-use crate::hex::Hex;
+use crate::fields::{Block, Rule, blocks, is_there};
+use crate::hex::{Hex, RegValue};
 use crate::host::{FoundCpu, FoundIdReg};
+use crate::probe::cache;
 
 /// What the ID registers of vCPUs with certain features can promise on all hosts.
 #[derive(Debug, Default)]
@@ -26,7 +27,8 @@ pub(super) struct Identity {
 impl Identity {
     /// What vCPUs with `features` can be promised.
     pub(super) fn new(fleet: &Fleet<'_>, features: &[String]) -> Self {
-        let registers = registers(fleet, features);
+        let mut registers = registers(fleet, features);
+        keep_described_caches(&mut registers);
         let no_aarch32 = registers
             .iter()
             .filter(|register| register.id == varying::ID_AA64PFR0_EL1)
@@ -55,6 +57,7 @@ impl Identity {
             }
         }
         let (id, name) = (register.id, register.name.clone());
+        mask &= RegValue::sized(id, u64::MAX).number();
         if mask != 0 {
             self.promises.push(IdPromise { id, name, value: Hex(value), mask: Hex(mask) });
         }
@@ -152,6 +155,9 @@ impl Register<'_> {
         features: &[String],
         no_aarch32: bool,
     ) -> Option<&'static str> {
+        if cache(self.id).is_some() {
+            return Some(varying::CACHE_SIZE);
+        }
         if no_aarch32 && varying::is_aarch32(self.id) {
             return Some(varying::NO_AARCH32);
         }
@@ -182,9 +188,9 @@ impl Taken {
         let Some(found) = found else { return Self { value: 0, takes: [absent; 16] } };
         let mut takes = [0; 16];
         for (takes, shift) in takes.iter_mut().zip((0..).step_by(4)) {
-            *takes = found.takes(shift) | 1 << (found.value.0 >> shift & 0xf);
+            *takes = found.shows(shift);
         }
-        Self { value: found.value.0, takes }
+        Self { value: found.shown(), takes }
     }
 
     /// Whether it takes the bits of `block` in `value`.
@@ -204,6 +210,21 @@ impl Taken {
         takes(values.filter(|value| self.takes(block, value << block.shift)))
     }
 }
+
+/// Of the sizes of caches, leaves those of the caches that guests are told of: there is
+/// nothing to be said of others, and not every host says it.
+fn keep_described_caches(registers: &mut Vec<Register<'_>>) {
+    let clidr = registers.iter().find(|register| register.id == CLIDR_EL1).and_then(|register| {
+        match register.chosen(&blocks(register.id).pop()?) {
+            Choice::Value(clidr) => Some(clidr),
+            Choice::OfTheMachine | Choice::None => None,
+        }
+    });
+    let described = |selected: u64| clidr.is_some_and(|clidr| is_there(clidr, selected));
+    registers.retain(|register| cache(register.id).is_none_or(described));
+}
+
+const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
 
 /// All ID registers of vCPUs with `features` that any host has, without those that name
 /// the CPU.

@@ -7,10 +7,16 @@ use super::{Findings, Fleet};
 use crate::abi::{FilterAction, FilterRange, MachineAbi, Promises};
 use crate::hex::Hex;
 use crate::host::HostAbi;
+use crate::pmu::PmuEventSet;
 use crate::register::{Firmware, FwReg};
 
 /// Everything around the vCPUs that all hosts have.
-pub(super) fn promises(fleet: &Fleet<'_>, firmware: &Promises, found: &mut Findings) -> MachineAbi {
+pub(super) fn promises(
+    fleet: &Fleet<'_>,
+    firmware: &Promises,
+    features: &[String],
+    found: &mut Findings,
+) -> MachineAbi {
     counter(fleet, found);
     let gic = gic(fleet, found);
     let suspends = |host: &HostAbi| host.limits.system_suspend;
@@ -21,6 +27,7 @@ pub(super) fn promises(fleet: &Fleet<'_>, firmware: &Promises, found: &mut Findi
         gic,
         gicd_revision: gic.and_then(|version| revision(fleet, version, found)),
         gicd_typer2: gic.and_then(|version| typer2(fleet, version, found)),
+        pmu_events: features.iter().any(|name| name == "pmu").then(|| pmu_events(fleet, found)),
         ipa_bits: ipa_bits(fleet, found),
         ..MachineAbi::default()
     }
@@ -66,6 +73,22 @@ fn counter(fleet: &Fleet<'_>, found: &mut Findings) {
             format!("ticks {} times a second", host.limits.counter_hz)
         });
     }
+}
+
+/// The events that all hosts count.
+fn pmu_events(fleet: &Fleet<'_>, found: &mut Findings) -> PmuEventSet {
+    let of = |host: &HostAbi| host.limits.pmu_events.unwrap_or_default();
+    let common = fleet.hosts().map(of).reduce(PmuEventSet::common).unwrap_or_default();
+    let mut lost: Vec<u16> =
+        fleet.hosts().flat_map(|host| of(host).without(common).numbers()).collect();
+    lost.sort_unstable();
+    lost.dedup();
+    for event in lost {
+        let counts = |host: &HostAbi| of(host).numbers().contains(&event);
+        let subject = format!("pmu_events {event:#x}");
+        found.lost(fleet, &subject, counts, |_| "does not count it".to_owned());
+    }
+    common
 }
 
 fn ipa_bits(fleet: &Fleet<'_>, found: &mut Findings) -> Option<u8> {

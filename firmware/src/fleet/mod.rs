@@ -6,8 +6,8 @@
 //! ID registers were tried one field at a time: that a host takes all of them together
 //! shows when a guest is born.
 //!
-//! What performance monitors count is the host's CPU's own and in no register, so guests
-//! have none where the CPUs differ.
+//! What performance monitors count is the host's CPU's own, so guests have none where the
+//! CPUs differ, and only the events that all kernels tell of where they do not.
 
 mod cpu;
 mod error;
@@ -55,7 +55,8 @@ pub fn baseline(hosts: &[(String, HostAbi)]) -> Result<Baseline, BaselineError> 
     let mut found = Findings::default();
     let (firmware, levels) = firmware::promises(&fleet, &mut found);
     let cpu = cpu::promises(&fleet, &firmware, &mut found);
-    let machine = machine::promises(&fleet, &firmware, &mut found);
+    let features = cpu.features.as_deref().unwrap_or_default();
+    let machine = machine::promises(&fleet, &firmware, features, &mut found);
     let Findings { mut losses, conflicts } = found;
     if !conflicts.is_empty() {
         return Err(BaselineError::NothingInCommon { conflicts });

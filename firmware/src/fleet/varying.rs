@@ -88,6 +88,11 @@ pub(super) fn reason(
     rows.find(|row| may(row.2)).map(|row| row.3)
 }
 
+/// Why the size of a cache may vary.
+pub(super) const CACHE_SIZE: &str = "it describes a cache to people; a guest looks after its caches by \
+                                     CTR_EL0, and what it does to them by set and way KVM does to all \
+                                     of its memory";
+
 /// Why a register of AArch32 may vary where no CPU can run it.
 pub(super) const NO_AARCH32: &str = "no CPU has AArch32, and without it the register means nothing";
 

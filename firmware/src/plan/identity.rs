@@ -41,7 +41,7 @@ fn subject(id: RegId) -> Subject {
 }
 
 fn offered(found: Option<&FoundIdReg>) -> String {
-    found.map_or_else(|| "nothing".to_owned(), |found| found.value.to_string())
+    found.map_or_else(|| "nothing".to_owned(), |found| Hex(found.shown()).to_string())
 }
 
 fn promised(lines: &mut Lines, promise: &IdPromise, cpu: &FoundCpu, chosen: bool) {
@@ -77,23 +77,20 @@ fn wanted(value: Hex, mask: Hex) -> String {
 }
 
 fn compare(found: &FoundIdReg, value: Hex, mask: Hex) -> Verdict {
-    let goal = value.0 & mask.0 | found.value.0 & !mask.0;
-    let refused = |shift: &u32| {
-        let nibble = |value: u64| value >> shift & 0xf;
-        nibble(goal) != nibble(found.value.0) && found.takes(*shift) >> nibble(goal) & 1 == 0
-    };
+    let goal = value.0 & mask.0 | found.shown() & !mask.0;
+    let refused = |shift: &u32| found.shows(*shift) >> (goal >> shift & 0xf) & 1 == 0;
     refuse_fields(found, goal, FoundIdReg::shifts().filter(refused))
 }
 
 /// The refusal of `goal` for the four bits at each of `shifts`; none are no refusal.
 fn refuse_fields(found: &FoundIdReg, goal: u64, shifts: impl Iterator<Item = u32>) -> Verdict {
     let phrase = |shift: u32| {
-        let nibble = (found.value.0 ^ goal) & 0xf << shift;
+        let nibble = (found.shown() ^ goal) & 0xf << shift;
         let field = fields::of(found.id).iter().find(|field| field.mask() & nibble != 0);
         let nameless = || (format!("bits {}:{shift}", shift + 3), 0xf << shift);
         let (title, mask) = field.map_or_else(nameless, |field| (field.title(), field.mask()));
         let of = |value: u64| (value & mask) >> mask.trailing_zeros();
-        format!("{title} is {:#x} and cannot be {:#x}", of(found.value.0), of(goal))
+        format!("{title} is {:#x} and cannot be {:#x}", of(found.shown()), of(goal))
     };
     let mut phrases: Vec<_> = shifts.map(phrase).collect();
     phrases.dedup();

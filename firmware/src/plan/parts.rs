@@ -8,6 +8,7 @@ use super::{Subject, Verdict};
 use crate::abi::{CounterPolicy, FilterAction, FilterRange, GuestAbi, Implementation, MachineAbi};
 use crate::hex::Hex;
 use crate::host::{FoundGic, HostAbi};
+use crate::pmu::PmuEventSet;
 
 /// A line for each of them.
 pub(super) fn judge(lines: &mut Lines, abi: &GuestAbi, host: &HostAbi) {
@@ -30,6 +31,9 @@ pub(super) fn judge(lines: &mut Lines, abi: &GuestAbi, host: &HostAbi) {
     machine.smccc_filter.iter().for_each(|range| filter(lines, range, host));
     interrupts(lines, machine, host);
     ppis(lines, machine);
+    if let (Some(wanted), Some(has)) = (machine.pmu_events, host.limits.pmu_events) {
+        pmu_events(lines, wanted, has);
+    }
     counter(lines, machine.counter, host);
     if let Some(bits) = machine.ipa_bits {
         ipa_bits(lines, bits, host);
@@ -221,6 +225,21 @@ fn ppis(lines: &mut Lines, machine: &MachineAbi) {
         let wanted = format!("virtual {virtual_timer}, physical {physical_timer}, pmu {pmu}");
         (wanted, "any".to_owned())
     });
+}
+
+/// Of vCPUs without performance monitors nothing is said. Events that were not promised
+/// are hidden.
+fn pmu_events(lines: &mut Lines, wanted: PmuEventSet, has: PmuEventSet) {
+    let missing = wanted.without(has);
+    let verdict = if missing == PmuEventSet::default() {
+        Verdict::Keep
+    } else {
+        Verdict::refuse(
+            format!("the host's performance monitors do not count {}", missing.words()),
+            "run the guest on hosts with the same CPU, or with a profile without `pmu`",
+        )
+    };
+    lines.add_part("pmu_events", verdict, || (wanted.words(), has.words()));
 }
 
 fn counter(lines: &mut Lines, policy: CounterPolicy, host: &HostAbi) {

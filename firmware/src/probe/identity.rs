@@ -3,7 +3,7 @@
 use kedge_ids::RegId;
 
 use super::scratch::{Bench, Trial};
-use super::{ProbeError, scope_of};
+use super::{ProbeError, Seen, scope_of};
 use crate::hex::Hex;
 use crate::host::{FoundField, FoundIdReg};
 
@@ -65,16 +65,29 @@ const NAMES: &[(RegId, &str)] = &[
 
 const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
 const AIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 7);
-const CTR_EL0: RegId = RegId::system(3, 3, 0, 0, 1);
+pub(crate) const CTR_EL0: RegId = RegId::system(3, 3, 0, 0, 1);
 
 /// Whether a register tells a guest what its CPU is: op0 3, op1 0, CRn 0, CRm 1 to 7,
-/// and a few beside them. `MPIDR_EL1` tells which one.
+/// a few beside them, and the sizes of its caches. `MPIDR_EL1` tells which one.
 pub(crate) fn is_identification(register: RegId) -> bool {
-    (id(1, 0)..=id(7, 7)).contains(&register) || NAMES.iter().any(|(named, _)| *named == register)
+    (id(1, 0)..=id(7, 7)).contains(&register)
+        || cache(register).is_some()
+        || NAMES.iter().any(|(named, _)| *named == register)
+}
+
+/// The cache whose size a register is, as `CSSELR_EL1` selects it: `CCSIDR_EL1` is one
+/// register for each (KVM's demultiplexed registers, api.rst 4.68).
+pub(crate) fn cache(register: RegId) -> Option<u64> {
+    const FIRST: RegId = RegId(0x6020_0000_0011_0000);
+    const LAST: RegId = RegId(0x6020_0000_0011_00ff);
+    (FIRST..=LAST).contains(&register).then_some(register.0 & 0xff)
 }
 
 /// The name, or the encoding as assemblers write it.
 pub(crate) fn name(register: RegId) -> String {
+    if let Some(cache) = cache(register) {
+        return format!("CCSIDR_EL1 of cache {cache}");
+    }
     let named = NAMES.iter().find(|(named, _)| *named == register);
     named.map_or_else(
         || format!("S3_0_C0_C{}_{}", register.0 >> 3 & 0xf, register.0 & 7),
@@ -98,20 +111,27 @@ pub(crate) fn is_name(name: &str) -> bool {
 }
 
 /// What a register is and what its fields take.
-pub(super) fn found(bench: &mut Bench<'_>, id: RegId) -> Result<FoundIdReg, ProbeError> {
-    let value = bench.read64(id)?;
-    let trials = bench.trials(id, others(value))?;
+pub(super) fn found(
+    bench: &mut Bench<'_>,
+    id: RegId,
+    seen: &Seen,
+) -> Result<FoundIdReg, ProbeError> {
+    let value = bench.number(id)?;
+    let trials = bench.trials(id, others(id, value))?;
     let of_field = |shift: u32| {
         let field = trials.iter().filter(move |trial| (trial.value ^ value) >> shift & 0xf != 0);
         summary(shift, value, field)
     };
     let fields = (0..u64::BITS).step_by(4).filter_map(of_field).collect();
-    Ok(FoundIdReg { id, name: name(id), value: Hex(value), scope: scope_of(&trials), fields })
+    let scope = scope_of(&trials);
+    let guest = seen.otherwise(id, value);
+    Ok(FoundIdReg { id, name: name(id), value: Hex(value), scope, guest, fields })
 }
 
-/// All values that differ from `born` in one field of four bits.
-fn others(born: u64) -> impl Iterator<Item = u64> {
-    let shifts = (0..u64::BITS).step_by(4);
+/// All values of `id` that differ from `born` in one field of four bits.
+fn others(id: RegId, born: u64) -> impl Iterator<Item = u64> {
+    let bits = if cache(id).is_some() { u32::BITS } else { u64::BITS };
+    let shifts = (0..bits).step_by(4);
     shifts.flat_map(move |shift| (1..16).map(move |change| born ^ change << shift))
 }
 
@@ -144,6 +164,7 @@ mod tests {
     fn a_register_without_a_name_is_called_by_its_encoding() {
         assert_eq!(name(id(4, 0)), "ID_AA64PFR0_EL1");
         assert_eq!(name(id(7, 7)), "S3_0_C0_C7_7");
+        assert_eq!(name(RegId(0x6020_0000_0011_0002)), "CCSIDR_EL1 of cache 2");
     }
 
     #[test]

@@ -20,8 +20,9 @@ pub(super) fn found(hypervisor: &dyn Hypervisor, vm: &dyn Vm) -> Result<Vec<Foun
     there.map(|version| Ok(one(hypervisor, version)?)).collect()
 }
 
-fn one(hypervisor: &dyn Hypervisor, version: GicVersion) -> Result<FoundGic, HvError> {
-    let config = match version {
+/// A controller of this version, as small as it can be.
+pub(super) const fn config(version: GicVersion) -> GicConfig {
+    match version {
         GicVersion::V2 => {
             GicConfig::V2 { distributor: DISTRIBUTOR, cpu_interface: BESIDE, spis: SPIS }
         }
@@ -31,11 +32,14 @@ fn one(hypervisor: &dyn Hypervisor, version: GicVersion) -> Result<FoundGic, HvE
             its: None,
             spis: SPIS,
         },
-    };
+    }
+}
+
+fn one(hypervisor: &dyn Hypervisor, version: GicVersion) -> Result<FoundGic, HvError> {
     let vm = scratch::vm(hypervisor)?;
     let mut vcpu = vm.create_vcpu(VcpuId(0))?;
     vcpu.init(scratch::PLAIN)?;
-    let gic = vm.create_gic(&config)?;
+    let gic = vm.create_gic(&config(version))?;
     gic.init()?;
     let revision = gic.distributor_revision()?;
     let stores = |revision: &u32| {

@@ -1,10 +1,11 @@
-//! What a host can give its guests, found by trial on scratch machines. Nothing is ever
-//! run in them, nothing is asked of `uname`, and no register is touched that the host
-//! does not list.
+//! What a host can give its guests, found by trial on scratch machines. Nothing is asked
+//! of `uname`, and no register is touched that the host does not list. Nothing is run in
+//! them, but for a guest of a few instructions that tells what no register does.
 
 pub(crate) mod identity;
 mod interrupts;
 mod scratch;
+pub(crate) mod seen;
 
 use kedge_diag::Fix;
 use kedge_hv::{Abilities, GicVersion, HvError, Hypervisor, VcpuFeatures, Vm};
@@ -17,9 +18,10 @@ use crate::host::{
 use crate::register::{Domain, Firmware};
 use scratch::{Bench, Trial};
 
-pub(crate) use identity::{is_identification, name};
+pub(crate) use identity::{CTR_EL0, cache, is_identification, name};
 pub(crate) use interrupts::typer2;
 pub(crate) use scratch::lengths as sve_lengths;
+pub(crate) use seen::Seen;
 
 /// Why a host could not be probed.
 #[derive(Debug, thiserror::Error)]
@@ -55,14 +57,15 @@ const OPTIONAL: [VcpuFeatures; 3] =
 /// The host allows no machine, or does not let a register be read that it lists.
 pub fn probe(hypervisor: &dyn Hypervisor) -> Result<HostAbi, ProbeError> {
     let able = hypervisor.limits().features;
-    let mut cpus = vec![cpu(hypervisor, VcpuFeatures::NONE)?];
+    let seen = Seen::of_a_guest(hypervisor)?;
+    let mut cpus = vec![cpu(hypervisor, VcpuFeatures::NONE, &seen)?];
     for feature in OPTIONAL.into_iter().filter(|feature| able.contains(*feature)) {
-        cpus.push(cpu(hypervisor, feature)?);
+        cpus.push(cpu(hypervisor, feature, &seen)?);
     }
     let vm = scratch::vm(hypervisor)?;
     Ok(HostAbi {
         format: HostAbi::FORMAT,
-        limits: limits(hypervisor, vm.as_ref())?,
+        limits: HostLimits { pmu_events: seen.events, ..limits(hypervisor, vm.as_ref())? },
         abilities: abilities(hypervisor, vm.as_ref()),
         firmware: probe_firmware(hypervisor)?,
         cpus,
@@ -169,12 +172,16 @@ fn scope_of(trials: &[Trial]) -> FoundScope {
     }
 }
 
-fn cpu(hypervisor: &dyn Hypervisor, feature: VcpuFeatures) -> Result<FoundCpu, ProbeError> {
+fn cpu(
+    hypervisor: &dyn Hypervisor,
+    feature: VcpuFeatures,
+    seen: &Seen,
+) -> Result<FoundCpu, ProbeError> {
     let mut bench = Bench::new(hypervisor, feature)?;
     let mut registers: Vec<RegId> = bench.list()?;
     registers.sort_unstable();
     let listed = registers.iter().filter(|id| is_identification(**id));
-    let id_registers = listed.map(|id| identity::found(&mut bench, *id));
+    let id_registers = listed.map(|id| identity::found(&mut bench, *id, seen));
     let id_registers = id_registers.collect::<Result<_, _>>()?;
     Ok(FoundCpu { features: names(feature), registers, id_registers })
 }

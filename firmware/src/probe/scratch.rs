@@ -7,6 +7,7 @@ use kedge_hv::{HvError, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig};
 use kedge_ids::{RegId, VcpuId};
 
 use super::ProbeError;
+use crate::hex::RegValue;
 use crate::register::Firmware;
 
 /// The address bits of a scratch machine: as many as any host has, or all there are.
@@ -43,8 +44,13 @@ fn read(vcpu: &dyn Vcpu, id: RegId) -> Result<Vec<u8>, ProbeError> {
     vcpu.reg(id).map_err(|source| unreadable(id, source))
 }
 
-fn read64(vcpu: &dyn Vcpu, id: RegId) -> Result<u64, ProbeError> {
-    vcpu.reg64(id).map_err(|source| unreadable(id, source))
+/// A register of up to 64 bits.
+fn number(vcpu: &dyn Vcpu, id: RegId) -> Result<u64, ProbeError> {
+    read(vcpu, id).map(|value| RegValue(value).number())
+}
+
+fn set_number(vcpu: &dyn Vcpu, id: RegId, value: u64) -> Result<(), HvError> {
+    vcpu.set_reg(id, &RegValue::sized(id, value).0)
 }
 
 fn unreadable(id: RegId, source: HvError) -> ProbeError {
@@ -94,12 +100,12 @@ impl<'a> Bench<'a> {
         read(self.vcpus[0].as_ref(), id)
     }
 
-    /// The value of a 64-bit register.
-    pub(super) fn read64(&self, id: RegId) -> Result<u64, ProbeError> {
-        read64(self.vcpus[0].as_ref(), id)
+    /// The value of a register of up to 64 bits.
+    pub(super) fn number(&self, id: RegId) -> Result<u64, ProbeError> {
+        number(self.vcpus[0].as_ref(), id)
     }
 
-    /// Writes each of `values` to a 64-bit register through one vCPU, and looks through
+    /// Writes each of `values` to a register of up to 64 bits through one vCPU, and looks through
     /// both. For each value, and at last for the next register, it is as if nothing had
     /// been written before.
     pub(super) fn trials(
@@ -118,12 +124,12 @@ impl<'a> Bench<'a> {
     }
 
     fn trial(&mut self, id: RegId, value: u64, born: [u64; 2]) -> Result<Trial, ProbeError> {
-        if self.vcpus[0].set_reg64(id, value).is_err() {
+        if set_number(self.vcpus[0].as_ref(), id, value).is_err() {
             return Ok(Trial { value, ..Trial::default() });
         }
         let now = self.both(id)?;
         if now != born {
-            let back = self.vcpus[0].set_reg64(id, born[0]);
+            let back = set_number(self.vcpus[0].as_ref(), id, born[0]);
             if back.is_err() || self.both(id)? != born {
                 self.vcpus = machine(self.hypervisor, self.features)?;
             }
@@ -139,7 +145,7 @@ impl<'a> Bench<'a> {
 
     fn both(&self, id: RegId) -> Result<[u64; 2], ProbeError> {
         let [first, second] = &self.vcpus;
-        Ok([read64(first.as_ref(), id)?, read64(second.as_ref(), id)?])
+        Ok([number(first.as_ref(), id)?, number(second.as_ref(), id)?])
     }
 }
 

@@ -6,7 +6,9 @@ use kedge_ids::{RegId, VcpuId};
 
 use super::class::Holder;
 use super::{Birth, RegisterState, Rules, SavedRegister, VcpuRegisters, find};
+use crate::abi::{GuestAbi, IdPromise};
 use crate::hex::RegValue;
+use crate::probe::CTR_EL0;
 
 /// Why registers could not be captured.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,7 @@ pub fn capture(
         Holder::WholeVm => read.iter().all(|own| find(own, saved.id) == Some(&saved.value)),
     };
     let mut machine: Vec<_> = first.iter().filter(once).cloned().collect();
+    machine.iter_mut().for_each(|saved| as_promised(saved, &birth.abi));
     machine.sort_by_key(|saved| saved.id);
     let own = |registers: Vec<SavedRegister>| {
         registers.into_iter().filter(|saved| find(&machine, saved.id).is_none()).collect()
@@ -87,6 +90,16 @@ pub fn capture(
     let vcpus = vcpus.iter().zip(registers).map(|(vcpu, registers)| beside(*vcpu, registers));
     let vcpus = vcpus.collect::<Result<_, _>>()?;
     Ok(RegisterState { features, ptp, birth, machine, vcpus })
+}
+
+/// A kernel that leaves `CTR_EL0` to the processor may tell its user something else than
+/// its guest reads: that is what was promised, or it would not have been born.
+fn as_promised(saved: &mut SavedRegister, abi: &GuestAbi) {
+    let mut promises = abi.cpu.id_registers.iter().filter(|promise| promise.id == saved.id);
+    if let (CTR_EL0, Some(IdPromise { value, mask, .. })) = (saved.id, promises.next()) {
+        let promised = value.0 & mask.0 | saved.value.number() & !mask.0;
+        saved.value = RegValue::sized(saved.id, promised);
+    }
 }
 
 /// Registers of a vCPU, and what else there is of it.

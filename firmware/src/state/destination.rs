@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use kedge_hv::{Abilities, HvError, Vcpu};
+use kedge_hv::{Abilities, HvError, Hypervisor, Vcpu};
 use kedge_ids::RegId;
 
 use crate::hex::RegValue;
+use crate::probe::{CTR_EL0, Seen};
 
 /// Something that a plan can offer values to.
 pub trait Destination {
@@ -35,6 +36,12 @@ pub trait Destination {
     /// It cannot be read.
     fn read(&self, vcpu: usize, id: RegId) -> Result<RegValue, HvError>;
 
+    /// What the guest will read in a register that nobody has written to, where that is
+    /// not what the register reads: the kernel leaves it to the processor.
+    fn shown(&self, _vcpu: usize, _id: RegId) -> Option<RegValue> {
+        None
+    }
+
     /// Gives a listed register a value, unless it does not take it.
     ///
     /// # Errors
@@ -49,12 +56,21 @@ pub trait Destination {
 pub struct Live<'a> {
     vcpus: &'a [&'a dyn Vcpu],
     abilities: Abilities,
+    hypervisor: Option<&'a dyn Hypervisor>,
 }
 
 impl<'a> Live<'a> {
     /// These vCPUs, of a host that can do so much.
     pub const fn new(vcpus: &'a [&'a dyn Vcpu], abilities: Abilities) -> Self {
-        Self { vcpus, abilities }
+        Self { vcpus, abilities, hypervisor: None }
+    }
+
+    /// The same, of which it can be found out what its guest will read where the kernel
+    /// tells otherwise: on a scratch machine of `hypervisor`, and only if the answer
+    /// matters.
+    #[must_use]
+    pub const fn on(self, hypervisor: &'a dyn Hypervisor) -> Self {
+        Self { hypervisor: Some(hypervisor), ..self }
     }
 }
 
@@ -81,6 +97,13 @@ impl Destination for Live<'_> {
 
     fn read(&self, vcpu: usize, id: RegId) -> Result<RegValue, HvError> {
         self.vcpus[vcpu].reg(id).map(RegValue)
+    }
+
+    fn shown(&self, vcpu: usize, id: RegId) -> Option<RegValue> {
+        let hypervisor = self.hypervisor.filter(|_| id == CTR_EL0)?;
+        let told = self.read(vcpu, id).ok()?.number();
+        let shown = Seen::of_a_guest(hypervisor).ok()?.otherwise(id, told)?;
+        Some(RegValue::sized(id, shown.0))
     }
 
     fn offer(&mut self, vcpu: usize, id: RegId, value: &RegValue) -> Result<(), HvError> {

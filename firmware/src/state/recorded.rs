@@ -118,7 +118,7 @@ impl<'a> Recorded<'a> {
         if id == RegId::SVE_VLS {
             return Some(vectors(&self.host.limits.sve_lengths));
         }
-        let identity = self.cpu.id_register(id).map(|found| RegValue::from(found.value.0));
+        let identity = self.cpu.id_register(id).map(|found| RegValue::sized(id, found.value.0));
         identity.or_else(|| self.firmware(id).map(|found| found.default.clone()))
     }
 
@@ -145,7 +145,7 @@ impl<'a> Recorded<'a> {
             let any = self.chosen && is_implementation(id);
             let goal = number(value);
             let stored = if any { Some(goal) } else { stored_fields(found, number(&now), goal) };
-            return stored.map(RegValue::from);
+            return stored.map(|stored| RegValue::sized(id, stored));
         }
         match self.firmware(id) {
             Some(found) => stored_firmware(found, value),
@@ -246,6 +246,11 @@ impl Destination for Recorded<'_> {
     fn read(&self, vcpu: usize, id: RegId) -> Result<RegValue, HvError> {
         const ENOENT: i32 = 2;
         self.current(vcpu, id).ok_or_else(|| HvError::new("read what was not recorded", ENOENT))
+    }
+
+    fn shown(&self, _: usize, id: RegId) -> Option<RegValue> {
+        let found = self.cpu.id_register(id).filter(|_| !self.machine.contains_key(&id))?;
+        found.guest.map(|guest| RegValue::sized(id, guest.0))
     }
 
     fn offer(&mut self, vcpu: usize, id: RegId, value: &RegValue) -> Result<(), HvError> {

@@ -56,7 +56,6 @@ impl<'a> Rules<'a> {
 /// What a reader calls a register without any rows: its name, its encoding as
 /// assemblers write it, or its id.
 pub(crate) fn name(id: RegId) -> String {
-    const DEMUX: u64 = 0x11;
     const SYSTEM: u64 = 0x13;
     if let Some(firmware) = Firmware::of(id) {
         return firmware.to_string();
@@ -65,7 +64,6 @@ pub(crate) fn name(id: RegId) -> String {
     match id.coprocessor() {
         _ if id == RegId::MPIDR_EL1 => "MPIDR_EL1".to_owned(),
         _ if crate::probe::is_identification(id) => crate::probe::name(id),
-        DEMUX => format!("CCSIDR_EL1 of cache {}", bits(0, 8)),
         SYSTEM => format!(
             "S{}_{}_C{}_C{}_{}",
             bits(14, 2),
@@ -145,5 +143,5 @@ impl When {
 
 /// Up to 64 bits as a number.
 pub(super) fn number(value: &crate::hex::RegValue) -> u64 {
-    value.0.iter().take(8).rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    value.number()
 }

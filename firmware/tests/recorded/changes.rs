@@ -33,6 +33,8 @@ pub(crate) enum Change {
     NewBitmap { default: u8, bits: u8 },
     /// Its guests' addresses are shorter.
     ShorterAddresses(u8),
+    /// Its performance monitors count these at most of the first events.
+    FewerEvents(u32),
 }
 
 /// The lengths up to 512 bits that a CPU can have, in bits: every power of two below
@@ -62,6 +64,7 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
         }),
         2 => (0..8_u8).prop_map(Change::OtherVectors),
         1 => (36..52_u8).prop_map(Change::ShorterAddresses),
+        1 => any::<u32>().prop_map(Change::FewerEvents),
     ]
 }
 
@@ -75,10 +78,18 @@ fn field(
     let registers = &mut host.cpus[cpu].id_registers;
     let register = register.index(registers.len());
     let register = &mut registers[register];
+    // Some have 32 bits only.
+    let shift = shift % u32::try_from(register.id.size().bytes() * 8).unwrap();
     let takes = Hex(register.takes(shift));
     register.fields.retain(|field| field.shift != shift);
     register.fields.push(FoundField { shift, takes, drops: Hex(0) });
     (&mut register.value, register.fields.last_mut().unwrap())
+}
+
+fn fewer_events(host: &mut HostAbi, bits: u32) {
+    if let Some(events) = &mut host.limits.pmu_events {
+        events.pmceid0.0 &= u64::from(bits);
+    }
 }
 
 /// Changes `host`.
@@ -138,6 +149,7 @@ pub(crate) fn apply(host: &mut HostAbi, change: &Change) {
             });
         }
         Change::ShorterAddresses(bits) => host.limits.ipa_bits = bits,
+        Change::FewerEvents(bits) => fewer_events(host, bits),
     }
 }
 

@@ -162,7 +162,9 @@ impl Machine {
     }
 
     pub(crate) fn plan_by(&self, state: &RegisterState, rules: &Rules<'_>) -> Planned {
-        plan(state, &mut Live::new(&self.refs(), self.hypervisor.abilities()), rules).unwrap()
+        let vcpus = self.refs();
+        let live = Live::new(&vcpus, self.hypervisor.abilities());
+        plan(state, &mut live.on(&self.hypervisor), rules).unwrap()
     }
 
     /// Restores `state` here.

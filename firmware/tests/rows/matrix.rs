@@ -54,11 +54,11 @@ fn row_23_without_a_profile_a_guest_moves_or_is_refused_by_name() {
     plain(
         HOST,
         &expect![[r#"
-        from 5.10: 5.10 moves (0) 6.1 refuses smccc_arch_workaround_3 not-required; 6.12 refuses smccc_arch_workaround_3 not-required; 7.2 refuses smccc_arch_workaround_3 not-required;
-        from 6.1: 5.10 refuses psci_version 1.1, std_bmap trng, vendor_hyp_bmap func-feat,ptp; 6.1 moves (0) 6.12 moves (20) 7.2 moves (16)
-        from 6.12: 5.10 refuses psci_version 1.1, std_bmap trng, vendor_hyp_bmap func-feat,ptp; 6.1 moves (23) 6.12 moves (0) 7.2 moves (3)
-        from 7.2: 5.10 refuses psci_version 1.3, std_bmap trng, vendor_hyp_bmap func-feat,ptp; 6.1 refuses psci_version 1.3; 6.12 refuses psci_version 1.3; 7.2 moves (0)
-    "#]],
+            from 5.10: 5.10 moves (0) 6.1 refuses smccc_arch_workaround_3 not-required; 6.12 refuses smccc_arch_workaround_3 not-required; 7.2 refuses smccc_arch_workaround_3 not-required;
+            from 6.1: 5.10 refuses psci_version 1.1, std_bmap trng, vendor_hyp_bmap func-feat,ptp; 6.1 moves (0) 6.12 moves (17) 7.2 moves (13)
+            from 6.12: 5.10 refuses psci_version 1.1, std_bmap trng, vendor_hyp_bmap func-feat,ptp; 6.1 moves (23) 6.12 moves (0) 7.2 moves (3)
+            from 7.2: 5.10 refuses psci_version 1.3, std_bmap trng, vendor_hyp_bmap func-feat,ptp; 6.1 refuses psci_version 1.3; 6.12 refuses psci_version 1.3; 7.2 moves (0)
+        "#]],
     );
 }
 
@@ -82,11 +82,11 @@ fn row_23_with_a_profile_for_all_only_a_lesser_mitigation_stands_in_the_way() {
     plain(
         ARM64_V0,
         &expect![[r#"
-        from 5.10: 5.10 moves (0) 6.1 refuses smccc_arch_workaround_3 not-required; 6.12 refuses smccc_arch_workaround_3 not-required; 7.2 refuses smccc_arch_workaround_3 not-required;
-        from 6.1: 5.10 moves (81) 6.1 moves (0) 6.12 moves (20) 7.2 moves (16)
-        from 6.12: 5.10 moves (103) 6.1 moves (23) 6.12 moves (0) 7.2 moves (3)
-        from 7.2: 5.10 moves (101) 6.1 moves (21) 6.12 moves (4) 7.2 moves (0)
-    "#]],
+            from 5.10: 5.10 moves (0) 6.1 refuses smccc_arch_workaround_3 not-required; 6.12 refuses smccc_arch_workaround_3 not-required; 7.2 refuses smccc_arch_workaround_3 not-required;
+            from 6.1: 5.10 moves (81) 6.1 moves (0) 6.12 moves (17) 7.2 moves (13)
+            from 6.12: 5.10 moves (103) 6.1 moves (23) 6.12 moves (0) 7.2 moves (3)
+            from 7.2: 5.10 moves (101) 6.1 moves (21) 6.12 moves (4) 7.2 moves (0)
+        "#]],
     );
 }
 
@@ -97,8 +97,8 @@ fn with_the_mitigation_allowed_by_name_every_way_is_open() {
         Rules { allow: BTreeSet::from([FwReg::Workaround3.spec().id]), ..Rules::new(&rows) };
     let abi = builtin(ARM64_V0).unwrap();
     expect![[r#"
-        from 5.10: 5.10 moves (0) 6.1 moves (80) 6.12 moves (100) 7.2 moves (96)
-        from 6.1: 5.10 moves (81) 6.1 moves (0) 6.12 moves (20) 7.2 moves (16)
+        from 5.10: 5.10 moves (0) 6.1 moves (80) 6.12 moves (97) 7.2 moves (93)
+        from 6.1: 5.10 moves (81) 6.1 moves (0) 6.12 moves (17) 7.2 moves (13)
         from 6.12: 5.10 moves (103) 6.1 moves (23) 6.12 moves (0) 7.2 moves (3)
         from 7.2: 5.10 moves (101) 6.1 moves (21) 6.12 moves (4) 7.2 moves (0)
     "#]]
@@ -167,6 +167,27 @@ fn a_plan_that_keeps_a_register_never_changes_what_the_guest_reads() {
                     state.of_vcpu(0, id).map(|value| &value.0)
                 );
             }
+        }
+    }
+}
+
+/// `CTR_EL0`, and its value in the processor, without the IDC that Linux adds.
+const CTR: RegId = RegId::system(3, 3, 0, 0, 1);
+const OWN: u64 = 0x8444_c004;
+
+#[test]
+fn row_24_a_guest_reads_one_cache_type_wherever_it_goes() {
+    let promise = IdPromise { id: CTR, name: String::new(), value: Hex(OWN), mask: Hex(u64::MAX) };
+    let mut abi = builtin(ARM64_V1).unwrap();
+    abi.cpu.id_registers.push(promise);
+    for source in &RELEASES[1..] {
+        let machine = Machine::new(source);
+        let state = machine.save(machine.born_with(&abi));
+        for destination in &RELEASES[1..] {
+            let mut machine = Machine::new(destination);
+            machine.load(&state);
+            let read = machine.vcpus[1].read_as_guest(&[CTR]).unwrap();
+            assert_eq!(read, [Some(OWN)], "{} to {}", source.name, destination.name);
         }
     }
 }

@@ -77,7 +77,8 @@ pub(crate) fn bear_again(
     all.lines.extend(frequency(saved.clock.counter_hz, &abilities));
     let rows = regs::rows();
     let rules = Rules { allow: restoration.allow.clone(), ..Rules::new(&rows) };
-    let planned = plan(&saved.registers, &mut Live::new(vcpus, abilities), &rules)?;
+    let mut live = Live::new(vcpus, abilities).on(hypervisor);
+    let planned = plan(&saved.registers, &mut live, &rules)?;
     all.lines.extend(planned.plan.lines.iter().cloned());
     judge(all)?;
 

@@ -1,6 +1,8 @@
 //! What a probe found, as tables for a terminal.
 
-use kedge_firmware::{FoundCpu, FoundField, FoundFirmware, FoundIdReg, Hex, HostAbi, HostLimits};
+use kedge_firmware::{
+    FoundCpu, FoundField, FoundFirmware, FoundIdReg, Hex, HostAbi, HostLimits, PmuEventSet,
+};
 use kedge_hv::GicVersion;
 
 use super::columns::{aligned, row};
@@ -22,6 +24,7 @@ fn limits(limits: &HostLimits) -> Vec<[String; 2]> {
         its,
         system_suspend,
         sve_lengths,
+        pmu_events,
         counter_hz,
         page_size,
     } = limits;
@@ -38,6 +41,10 @@ fn limits(limits: &HostLimits) -> Vec<[String; 2]> {
         ["vCPU features".to_owned(), listed(features)],
         ["SVE lengths, in bits".to_owned(), listed(&lengths)],
         ["Interrupt controllers".to_owned(), listed(&gics)],
+        [
+            "Events of the PMU".to_owned(),
+            pmu_events.map_or_else(|| "none".to_owned(), PmuEventSet::words),
+        ],
         row(["Suspend to RAM", if *system_suspend { "yes" } else { "no" }]),
         ["Counter, in Hz".to_owned(), counter_hz.to_string()],
         ["Page, in bytes".to_owned(), page_size.to_string()],
@@ -71,16 +78,23 @@ fn listed_or_empty(notes: &[String]) -> String {
 fn identity(cpu: &FoundCpu) -> Vec<[String; 4]> {
     let mut rows = vec![row(["ID REGISTER", "VALUE", "SCOPE", "FIELDS THAT TAKE OTHER VALUES"])];
     rows.extend(cpu.id_registers.iter().filter(|found| shows(found)).map(|found| {
-        let FoundIdReg { id: _, name, value, scope, fields } = found;
+        let FoundIdReg { id: _, name, value, scope, guest, fields } = found;
         let fields: Vec<_> = fields.iter().map(field).collect();
-        [name.clone(), value.to_string(), scope.words().to_owned(), listed(&fields)]
+        let value = match guest {
+            Some(guest) => format!("{value}, to a guest {guest}"),
+            None => value.to_string(),
+        };
+        [name.clone(), value, scope.words().to_owned(), listed(&fields)]
     }));
     rows
 }
 
-/// Registers that say nothing and cannot are left to the JSON.
+/// Registers that say nothing and cannot are left to the JSON, and so are the sizes of
+/// caches, which most kernels list whether or not there is such a cache.
 fn shows(found: &FoundIdReg) -> bool {
-    found.value != Hex(0) || !found.fields.is_empty()
+    const CACHES: u64 = 0x11;
+    let says = found.value != Hex(0) || !found.fields.is_empty();
+    says && found.id.coprocessor() != CACHES
 }
 
 /// A field as its bits.
@@ -105,6 +119,7 @@ mod tests {
             vCPU features          power-off, el1-32bit, psci-0.2, pmu, sve, ptrauth
             SVE lengths, in bits   128, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1408, 1536, 1664, 1792, 1920, 2048
             Interrupt controllers  v3 with ITS
+            Events of the PMU      0x0, 0x11, 0x1e, 0x23, 0x24, 0x3c
             Suspend to RAM         yes
             Counter, in Hz         62500000
             Page, in bytes         4096

@@ -14,9 +14,14 @@ use serde_json::{Value, json};
 use super::*;
 use crate::hex::Hex;
 use crate::host::HostAbi;
+use crate::pmu::PmuEventSet;
 use crate::register::{Firmware, FwReg};
 
 const PFR0: RegId = RegId(0x6030_0000_0013_c020);
+
+const OTHER: ImplementationIds =
+    ImplementationIds { midr: Hex(0x410f_d0c0), revidr: Hex(0x1), aidr: Hex(0) };
+const EVENTS: PmuEventSet = PmuEventSet { pmceid0: Hex(0x2_0001), pmceid1: Hex(0x18) };
 
 /// A profile in which every key is there.
 fn whole() -> GuestAbi {
@@ -58,11 +63,7 @@ fn whole() -> GuestAbi {
             }],
             sve_lengths: Some(vec![128, 256]),
             implementation: Implementation::Promised,
-            implementations: vec![ImplementationIds {
-                midr: Hex(0x410f_d0c0),
-                revidr: Hex(0x1),
-                aidr: Hex(0),
-            }],
+            implementations: vec![OTHER],
         },
         machine: MachineAbi {
             system_suspend: Some(true),
@@ -77,6 +78,7 @@ fn whole() -> GuestAbi {
             gicd_typer2: Some(Hex(0x100)),
             timer_ppis: TimerPpis::default(),
             pmu_ppi: 23,
+            pmu_events: Some(EVENTS),
             counter: CounterPolicy::Advance,
             ipa_bits: Some(40),
         },

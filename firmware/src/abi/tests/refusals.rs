@@ -137,9 +137,9 @@ fn reports(changes: &[(&str, Value)]) -> String {
 #[test]
 fn a_bad_value_is_named_with_the_legal_ones() {
     expect![[r#"
-        error: line 73, column 11: `name` cannot be `no spaces`
+        error: line 77, column 11: `name` cannot be `no spaces`
           fix: write 1 to 128 letters, digits, `.`, `_`, `-`, `+`, `=`, a letter or digit first
-        error: line 73, column 11: `name` cannot be `xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...`
+        error: line 77, column 11: `name` cannot be `xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...`
           fix: write 1 to 128 letters, digits, `.`, `_`, `-`, `+`, `=`, a letter or digit first
         error: line 45, column 21: `psci_version` cannot be `1.4`
           fix: set it to one of: 0.1, 0.2, 1.0, 1.1, 1.2, 1.3
@@ -147,7 +147,7 @@ fn a_bad_value_is_named_with_the_legal_ones() {
           fix: write a text, such as "1.1", "trng" or "0x1"
         error: line 44, column 27: `firmware.0x6030000000160009` cannot be `five`
           fix: write a number such as "0x1f"
-        error: line 74, column 23: `unknown_firmware` cannot be `neutralize`
+        error: line 78, column 23: `unknown_firmware` cannot be `neutralize`
           fix: write `neutralise`
         error: line 3, column 10: `cpu` cannot be null
           fix: write an object, `{ ... }`, or leave it out
@@ -183,17 +183,17 @@ fn a_bad_value_of_the_machine_is_named_with_the_legal_ones() {
           fix: write a whole number from 2 to 3
         error: line 57, column 17: `machine.ipa_bits` cannot be 53
           fix: write a whole number from 32 to 52
-        error: line 70, column 24: `machine.timer_ppis.virtual_timer` cannot be 32
+        error: line 74, column 24: `machine.timer_ppis.virtual_timer` cannot be 32
           fix: write a whole number from 16 to 31
-        error: line 58, column 16: `machine.pmu_ppi` cannot be 7
+        error: line 62, column 16: `machine.pmu_ppi` cannot be 7
           fix: write a whole number from 16 to 31
-        error: line 59, column 16: `machine.pv_time` cannot be `yes`
+        error: line 63, column 16: `machine.pv_time` cannot be `yes`
           fix: write true or false
-        error: line 64, column 18: `machine.smccc_filter[0].count` cannot be 0
+        error: line 68, column 18: `machine.smccc_filter[0].count` cannot be 0
           fix: write a whole number from 1 to 4294967295
-        error: line 63, column 17: `machine.smccc_filter[0].base` cannot be `0x100000000`
+        error: line 67, column 17: `machine.smccc_filter[0].base` cannot be `0x100000000`
           fix: write a number of 32 bits, such as "0xc6000040"
-        error: line 62, column 19: `machine.smccc_filter[0].action` cannot be `allow`
+        error: line 66, column 19: `machine.smccc_filter[0].action` cannot be `allow`
           fix: write one of: deny, forward
     "#]]
     .assert_eq(&reports(&[
@@ -279,19 +279,19 @@ fn promises_of_a_cpu_that_do_not_go_together_are_refused() {
 fn promises_of_a_machine_that_do_not_go_together_are_refused() {
     let range = |base: &str, count: u32| json!({ "base": base, "count": count, "action": "deny" });
     expect![[r#"
-        error: line 64, column 18: the range of 2 functions from 0xffffffff goes past 0xffffffff
+        error: line 68, column 18: the range of 2 functions from 0xffffffff goes past 0xffffffff
           fix: count the functions again
-        error: line 63, column 17: the range of 2 functions from 0x7fffffff has some of 0x80000000 to 0x8000ffff
+        error: line 67, column 17: the range of 2 functions from 0x7fffffff has some of 0x80000000 to 0x8000ffff
           fix: leave those out: KVM answers them, whatever the filter says
-        error: line 68, column 17: the ranges from 0xc0010008 and from 0xc0010000 overlap
+        error: line 72, column 17: the ranges from 0xc0010008 and from 0xc0010000 overlap
           fix: let each function be in one range
         error: line 46, column 26: `vendor_hyp_bmap_2` offers `impl-version`, and nobody answers its function 0xc6000040
           fix: add to `smccc_filter`: { "base": "0xc6000040", "count": 1, "action": "forward" }
         error: line 46, column 26: `vendor_hyp_bmap_2` offers `impl-cpus`, and nobody answers its function 0xc6000041
           fix: add to `smccc_filter`: { "base": "0xc6000041", "count": 1, "action": "forward" }
-        error: line 69, column 25: the virtual timer and the physical timer have the same interrupt, 27
+        error: line 73, column 25: the virtual timer and the physical timer have the same interrupt, 27
           fix: give each an interrupt of its own, from 16 to 31
-        error: line 58, column 16: the physical timer and the performance monitors have the same interrupt, 30
+        error: line 62, column 16: the physical timer and the performance monitors have the same interrupt, 30
           fix: give each an interrupt of its own, from 16 to 31
     "#]].assert_eq(&reports(&[
         ("/machine/smccc_filter", json!([range("0xffffffff", 2)])),
@@ -307,7 +307,7 @@ fn promises_of_a_machine_that_do_not_go_together_are_refused() {
 #[test]
 fn a_built_in_profile_has_its_name_for_itself() {
     expect![[r#"
-        error: line 73, column 11: `arm64-v1` is built in, and this is not it: `smccc_arch_workaround_1` is avail here and not promised there
+        error: line 77, column 11: `arm64-v1` is built in, and this is not it: `smccc_arch_workaround_1` is avail here and not promised there
           fix: give it a name of its own, such as `arm64-v1-1`
     "#]].assert_eq(&reports(&[("/name", json!("arm64-v1"))]));
 }
@@ -326,11 +326,11 @@ fn a_probe_of_another_release_is_refused() {
     let error = HostAbi::read(b"{ \"format\": 7 }").unwrap_err();
     expect![[r#"
         error: line 1, column 13: format 7 is not one that this release reads
-          fix: use the release it was written for, or write format 2"#]]
+          fix: use the release it was written for, or write format 3"#]]
     .assert_eq(&report(&error));
     let error = HostAbi::read(b"{ \"format\": 1, \"limits\": 3 }").unwrap_err();
     expect![[r#"
         error: line 1, column 13: format 1 is not one that this release reads
-          fix: use the release it was written for, or write format 2"#]]
+          fix: use the release it was written for, or write format 3"#]]
     .assert_eq(&report(&error));
 }

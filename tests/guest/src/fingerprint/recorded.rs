@@ -59,11 +59,6 @@ macro_rules! hosts {
     };
 }
 
-/// What baselines do not hold alike yet, though every kernel could: Linux 6.1 shows a guest
-/// the processor's own caches and hides an event of its performance monitors, later ones
-/// show what they are told and all events.
-const NOT_YET: [&str; 3] = ["CTR_EL0", "CCSIDR_EL1", "PMCEID0_EL0"];
-
 const RECORDINGS: [Recording; 6] = [
     Recording {
         name: "neoverse-n1.arm64-v1",
@@ -195,9 +190,7 @@ fn promised(found: &Fingerprint, varying: &[Varying]) -> String {
         let value = u64::from_str_radix(value.strip_prefix("0x")?, 16).ok()?;
         Some(format!("id {encoding} {name} {:#x}\n", value & !mask))
     };
-    let held = |text: &&str| !NOT_YET.iter().any(|name| text.split(' ').any(|word| word == *name));
-    let lines = found.whole().lines().filter(held);
-    lines.map(|text| line(text).unwrap_or_else(|| format!("{text}\n"))).collect()
+    found.whole().lines().map(|text| line(text).unwrap_or_else(|| format!("{text}\n"))).collect()
 }
 
 /// The register `S3_0_C0_C5_0`.
