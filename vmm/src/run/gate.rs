@@ -132,10 +132,26 @@ impl<V> Gate<V> {
             all_home();
             state = self.lock();
         }
+        self.take_out(state, index).expect("its thread alone takes a vCPU from home")
+    }
+
+    /// Called by the machine before anything else is wanted than that vCPUs be at home:
+    /// brings vCPU `index` there.
+    pub(crate) fn place(&self, index: usize, vcpu: V) {
+        self.lock().home[index] = Some(vcpu);
+    }
+
+    /// Called by vCPU thread `index` whose vCPU the machine brings home: waits until it
+    /// is wanted elsewhere. None if the machine ends before it was brought.
+    pub(crate) fn leave(&self, index: usize) -> Option<V> {
+        self.take_out(self.lock(), index)
+    }
+
+    fn take_out(&self, mut state: MutexGuard<'_, State<V>>, index: usize) -> Option<V> {
         while state.wanted == Wanted::Home {
             state = self.wait(state);
         }
-        state.home[index].take().expect("its thread alone takes a vCPU from home")
+        state.home[index].take()
     }
 
     /// Whether every vCPU is at home. If so, they stay until something else is wanted.
@@ -284,6 +300,20 @@ mod tests {
         gate.want(Wanted::Run);
         assert_eq!((first.join().unwrap(), second.join().unwrap()), ("first", "second"));
         assert!(said.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_vcpu_that_was_brought_home_leaves_when_it_is_wanted_elsewhere() {
+        let gate = Arc::new(Gate::new(1));
+        let inside = Arc::clone(&gate);
+        let thread = thread::spawn(move || inside.leave(0));
+        gate.place(0, "brought");
+        assert!(gate.all_are_home());
+        gate.want(Wanted::Run);
+        assert_eq!(thread.join().unwrap(), Some("brought"));
+        let never_brought = Gate::<&str>::new(1);
+        never_brought.want(Wanted::Stop);
+        assert_eq!(never_brought.leave(0), None);
     }
 
     #[test]

@@ -93,38 +93,42 @@ pub(crate) struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts the thread of vCPU number `index`. It is home until it is to run.
+    /// Starts the thread of vCPU number `index`, which is at home then until it is to
+    /// run.
     ///
     /// # Errors
     /// The host has no more threads, or the hypervisor cannot bind the vCPU to one.
     pub(crate) fn start(
         index: usize,
         ready: ReadyVcpu,
-        shared: Arc<Shared>,
+        shared: &Arc<Shared>,
         events: Sender<Event>,
     ) -> io::Result<Self> {
         let ReadyVcpu { mut vcpu, features } = ready;
-        let (ready, kicker) = mpsc::sync_channel(1);
-        let runner = Runner { index, features, shared, events };
+        let (ready, bound) = mpsc::sync_channel(1);
+        let runner = Runner { index, features, shared: Arc::clone(shared), events };
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
             .stack_size(STACK_BYTES)
             .spawn(move || match vcpu.kicker() {
                 Ok(kick) => {
-                    // The machine waits for it below; should it be gone, so is the gate.
-                    let _ = ready.send(Ok(kick));
-                    runner.run(vcpu);
+                    // The machine waits for it below.
+                    let _ = ready.send(Ok((kick, vcpu)));
+                    runner.run();
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
                 }
             })?;
-        match kicker
+        match bound
             .recv()
             .map_err(io::Error::other)
-            .and_then(|kick| kick.map_err(io::Error::other))
+            .and_then(|bound| bound.map_err(io::Error::other))
         {
-            Ok(kick) => Ok(Self { kick, thread }),
+            Ok((kick, vcpu)) => {
+                shared.gate.place(index, vcpu);
+                Ok(Self { kick, thread })
+            }
             Err(error) => {
                 // It ends by itself; the vCPU goes with it.
                 let _ = thread.join();
@@ -175,7 +179,8 @@ impl Runner {
     /// Runs guest code, or has the vCPU at home, until the machine stops or this vCPU
     /// ends it. Whoever changes the gate kicks the vCPU, so it need not look at it
     /// otherwise.
-    fn run(&self, mut vcpu: Box<dyn Vcpu>) {
+    fn run(&self) {
+        let Some(mut vcpu) = self.shared.gate.leave(self.index) else { return };
         let mut entered = false;
         loop {
             let power = || vcpu.mp_state().unwrap_or(MpState::Runnable);
