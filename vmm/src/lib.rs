@@ -24,5 +24,5 @@ pub use kedge_arch::smccc;
 pub use machine::{Ended, Machine, Reset, RunError, Stopper};
 pub use restore::{Restoration, RestoreError};
 pub use run::VcpuFailure;
-pub use save::{Checksums, SaveError, SaveOrder, Saved, Then};
+pub use save::{Checksums, SaveError, SaveKind, SaveOrder, Saved, Then};
 pub use surroundings::{Entropy, PanicListener, Surroundings};

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Sender};
 use kedge_devices::virtio::catalog;
 use kedge_diag::Fix;
 use kedge_firmware::Born;
-use kedge_hv::{Hypervisor, SystemEvent};
+use kedge_hv::{HvError, Hypervisor, SystemEvent};
 use tracing::info;
 
 use crate::build::{BuildError, Built, Infant, Parts, assemble, bear, bear_again, reassemble};
@@ -100,6 +100,7 @@ pub struct Machine {
     /// Absent once it has ended: nobody answers any more.
     requests: Option<Requests>,
     born: Born,
+    notes_changes: bool,
     /// Absent once it has run, but for the time it runs again after a reset.
     built: Option<Built>,
 }
@@ -166,8 +167,26 @@ impl Machine {
             events,
             requests: Some(Requests::new(arriving, shown)),
             born,
+            notes_changes: false,
             built: None,
         })
+    }
+
+    /// Notes what the guest's memory was written to, from now on and over resets: what
+    /// [`crate::SaveKind::Difference`] saves.
+    ///
+    /// # Errors
+    /// The hypervisor refuses.
+    pub fn note_changes(&mut self) -> Result<(), BuildError> {
+        self.notes_changes = true;
+        Ok(self.note_if_wanted()?)
+    }
+
+    fn note_if_wanted(&mut self) -> Result<(), HvError> {
+        match &mut self.built {
+            Some(Built { changes, vm, .. }) if self.notes_changes => changes.note(vm.as_ref()),
+            _ => Ok(()),
+        }
     }
 
     /// What the guest was born with, for life: resets do not change it.
@@ -256,7 +275,7 @@ impl Machine {
     fn assemble(&mut self, infant: Infant) -> Result<(), BuildError> {
         let built = assemble(&self.parts(), infant)?;
         self.take(built);
-        Ok(())
+        Ok(self.note_if_wanted()?)
     }
 
     fn take(&mut self, built: Built) {

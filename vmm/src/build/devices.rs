@@ -46,7 +46,7 @@ pub(super) struct Placed {
 /// without registers.
 pub(super) struct Pages {
     generation: Arc<Generation>,
-    clock: Arc<VmClock>,
+    pub(super) clock: Arc<VmClock>,
 }
 
 impl Pages {

@@ -26,6 +26,7 @@ use kedge_arch::Layout;
 use kedge_arch::image::{self, Loaded};
 use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::transport::MmioTransport;
+use kedge_devices::vmclock::VmClock;
 use kedge_firmware::Born;
 use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
 use kedge_hv::{Access, Gic, VcpuFeatures, Vm};
@@ -40,7 +41,7 @@ pub use self::services::ServicesError;
 use crate::console::Console;
 use crate::run::event_loop::LoopThread;
 use crate::run::{
-    AddressSpace, Calls, Devices, Event, Gate, GuestTime, Shared, Start, VcpuThreads,
+    AddressSpace, Calls, Changes, Devices, Event, Gate, GuestTime, Shared, Start, VcpuThreads,
 };
 use crate::spec::{Boot, MachineSpec};
 use crate::surroundings::Surroundings;
@@ -60,6 +61,7 @@ pub(crate) struct Built {
     pub(crate) threads: VcpuThreads,
     pub(crate) serial: Arc<SerialPort>,
     pub(crate) devices: Devices,
+    pub(crate) clock_page: Arc<VmClock>,
     _transports: Transports,
     _loop_thread: LoopThread,
     pub(crate) gic: Box<dyn Gic>,
@@ -70,6 +72,7 @@ pub(crate) struct Built {
     pub(crate) features: VcpuFeatures,
     pub(crate) mpidrs: Vec<Mpidr>,
     pub(crate) memory: GuestMemory,
+    pub(crate) changes: Changes,
     pub(crate) roms: Vec<GuestMemory>,
     pub(crate) device_tree: Vec<u8>,
     pub(crate) start: Start,
@@ -131,7 +134,7 @@ impl Frame {
     fn into_built(self, device_tree: Vec<u8>, events: &Sender<Event>) -> Result<Built, BuildError> {
         let Self { infant, memory, roms, loop_thread, placed } = self;
         let Infant { vm, layout, cpus, gic, dispatcher, time, .. } = infant;
-        let devices::Placed { serial, transports, devices, map, .. } = placed;
+        let devices::Placed { serial, transports, devices, pages, map, .. } = placed;
         let space = AddressSpace::new(map, roms.iter().flat_map(rom::ranges).collect());
         let (gate, calls) = (Gate::new(cpus.vcpus.len()), Calls::new(dispatcher));
         let shared = Arc::new(Shared { space, gate, calls });
@@ -143,6 +146,7 @@ impl Frame {
             threads,
             serial,
             devices,
+            clock_page: pages.clock,
             _transports: Transports(transports),
             _loop_thread: loop_thread,
             gic,
@@ -151,6 +155,7 @@ impl Frame {
             layout,
             features,
             mpidrs,
+            changes: Changes::new(memory.clone(), None),
             memory,
             roms,
             device_tree,

@@ -196,7 +196,9 @@ pub(crate) fn reassemble(
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
     placed.devices.restore(snapshot.state())?;
     let frame = Frame { infant, memory, roms, loop_thread, placed };
-    Ok(frame.into_built(Vec::new(), parts.events)?)
+    let mut built = frame.into_built(Vec::new(), parts.events)?;
+    built.changes.saved_as(snapshot.id());
+    Ok(built)
 }
 
 /// Whether the guest reads the same where it cannot write.

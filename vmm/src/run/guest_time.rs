@@ -149,6 +149,21 @@ impl GuestTime {
         }
     }
 
+    /// What `clock` asks for.
+    fn policy(&self, clock: Clock) -> CounterPolicy {
+        match clock {
+            Clock::Profile => self.policy,
+            Clock::Stop => CounterPolicy::Stop,
+            Clock::Advance => CounterPolicy::Advance,
+        }
+    }
+
+    /// Whether the guest will find, after a pause that ends with `clock`, that time has
+    /// passed.
+    pub(crate) fn passes(&self, clock: Clock) -> bool {
+        self.policy(clock) == CounterPolicy::Advance
+    }
+
     /// Sets the guest's time to what `clock` makes of the pause that ends: no vCPU runs
     /// yet.
     ///
@@ -160,12 +175,7 @@ impl GuestTime {
         first: &dyn Vcpu,
         clock: Clock,
     ) -> Result<(), HvError> {
-        let policy = match clock {
-            Clock::Profile => self.policy,
-            Clock::Stop => CounterPolicy::Stop,
-            Clock::Advance => CounterPolicy::Advance,
-        };
-        let wanted = match (policy, self.elsewhere, self.stopped) {
+        let wanted = match (self.policy(clock), self.elsewhere, self.stopped) {
             (CounterPolicy::Stop, _, stopped) => stopped,
             // They went on by themselves.
             (CounterPolicy::Advance, None, _) => None,

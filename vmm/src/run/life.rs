@@ -232,7 +232,10 @@ impl<'a> Life<'a> {
 
     /// Lets go on what goes on beside the vCPUs, or nothing of it.
     fn go_on(&mut self, clock: Clock) -> Result<(), ControlError> {
-        let Built { threads, time, vm, devices, .. } = &mut *self.built;
+        let Built { threads, time, vm, devices, clock_page, .. } = &mut *self.built;
+        if time.passes(clock) {
+            clock_page.disrupt();
+        }
         // Time last: it passes from then on.
         devices.resume()?;
         let set = threads.with_first(|first| time.go_on(vm.as_ref(), first, clock));
@@ -258,7 +261,7 @@ impl<'a> Life<'a> {
 
     /// Reads what there is to save and starts to write it.
     fn save(&mut self, order: SaveOrder, since: Instant, reply: Reply<Saved>) {
-        let captured = match Captured::read(self.built, &self.subject) {
+        let captured = match Captured::read(self.built, &self.subject, order.kind) {
             Ok(captured) => captured,
             Err(error) => return self.end_save(order.then, since, (reply, Err(error.into()))),
         };
@@ -273,6 +276,9 @@ impl<'a> Life<'a> {
         match std::mem::replace(&mut self.state, State::Running) {
             State::Saving { since, saving } => {
                 let (then, reply, saved) = saving.finish();
+                if let Ok(saved) = &saved {
+                    self.built.changes.saved_as(saved.id);
+                }
                 self.end_save(then, since, (reply, saved));
             }
             other => self.state = other,

@@ -1,6 +1,7 @@
 //! A built machine at work: its threads, and what they report to it.
 
 mod access;
+mod changes;
 mod devices;
 pub(crate) mod event_loop;
 mod gate;
@@ -18,6 +19,7 @@ use std::sync::mpsc::Sender;
 use kedge_hv::Vcpu;
 
 pub(crate) use access::AddressSpace;
+pub(crate) use changes::Changes;
 pub(crate) use devices::{Devices, DevicesError};
 pub(crate) use gate::{Gate, Wanted};
 pub(crate) use guest_time::GuestTime;
@@ -68,8 +70,8 @@ pub(crate) struct VcpuThreads {
 }
 
 impl VcpuThreads {
-    /// Starts a thread for each vCPU. They bring their
-    /// vCPUs home.
+    /// Starts a thread for each vCPU. Their vCPUs are at home
+    /// until they are to run.
     ///
     /// # Errors
     /// The host has no more threads.
@@ -80,8 +82,8 @@ impl VcpuThreads {
     ) -> io::Result<Self> {
         let mut all = Self { threads: Vec::with_capacity(vcpus.len()), shared };
         for (index, vcpu) in vcpus.into_iter().enumerate() {
-            let shared = Arc::clone(&all.shared);
-            all.threads.push(VcpuThread::start(index, vcpu, shared, events.clone())?);
+            let thread = VcpuThread::start(index, vcpu, &all.shared, events.clone())?;
+            all.threads.push(thread);
         }
         Ok(all)
     }

@@ -1,29 +1,26 @@
 //! Writing a guest's memory to a snapshot's memory file.
 
-use kedge_guest_memory::{GuestMemory, GuestMemoryBackend, GuestMemoryRegion, RamRegion};
-use kedge_guest_memory::{Pagemap, TakeOutError, read_all, write_all};
+use kedge_guest_memory::{DirtySet, GuestMemory, GuestMemoryBackend, GuestMemoryRegion};
+use kedge_guest_memory::{Pagemap, RamRegion, TakeOutError};
+use kedge_guest_memory::{read_all, read_dirty, write_all, write_dirty};
 use kedge_saved_state::{ImageWriter, PendingPair, Region, WrittenImage};
 
 use super::{Checksums, SaveError};
 
-/// Writes all of `memory`, in pages of `page_size` bytes: what was never touched is not
-/// read, and pages of zeroes are holes.
+/// Writes `memory`, in pages of `page_size` bytes: those that were `changed`, or all. What
+/// was never touched is not read then, and pages of zeroes are holes.
 ///
 /// # Errors
 /// It cannot be read, or the host cannot write.
 pub(super) fn write(
     pair: &PendingPair,
-    memory: &GuestMemory,
+    (memory, changed): (&GuestMemory, Option<&DirtySet>),
     (page_size, checksums): (u32, Checksums),
 ) -> Result<WrittenImage, SaveError> {
     let mut image = pair.begin_memory(&regions(memory), page_size)?;
-    // Without it, all is read, and what is zero left out.
-    let pagemap = Pagemap::open().ok();
     let taken = match checksums {
-        Checksums::Whole => {
-            read_all(memory, pagemap.as_ref(), |offset, pages| image.write(offset, pages))
-        }
-        Checksums::Samples => write_directly(memory, pagemap.as_ref(), &mut image),
+        Checksums::Whole => write_through(memory, changed, &mut image),
+        Checksums::Samples => write_directly(memory, changed, &mut image),
     };
     match taken {
         Ok(()) => {}
@@ -33,18 +30,40 @@ pub(super) fn write(
     Ok(image.finish().map_err(|error| pair.memory_error(error))?)
 }
 
+/// What was ever touched. Without it, all is read, and what is zero left out.
+fn pagemap() -> Option<Pagemap> {
+    Pagemap::open().ok()
+}
+
+/// Writes pages by way of the image, which makes checksums of them.
+fn write_through(
+    memory: &GuestMemory,
+    changed: Option<&DirtySet>,
+    image: &mut ImageWriter<'_>,
+) -> Result<(), TakeOutError> {
+    let sink = |offset, pages: &[u8]| image.write(offset, pages);
+    match changed {
+        Some(changed) => read_dirty(memory, changed, sink),
+        None => read_all(memory, pagemap().as_ref(), sink),
+    }
+}
+
 /// Writes pages from where they are.
 fn write_directly(
     memory: &GuestMemory,
-    pagemap: Option<&Pagemap>,
+    changed: Option<&DirtySet>,
     image: &mut ImageWriter<'_>,
 ) -> Result<(), TakeOutError> {
     let (file, mut noted) = (image.file(), Ok(()));
-    write_all(memory, pagemap, file, |extent| {
+    let written = |extent| {
         if noted.is_ok() {
             noted = image.add(extent);
         }
-    })?;
+    };
+    match changed {
+        Some(changed) => write_dirty(memory, changed, file, written)?,
+        None => write_all(memory, pagemap().as_ref(), file, written)?,
+    }
     noted.map_err(TakeOutError::Sink)
 }
 

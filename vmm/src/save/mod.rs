@@ -19,8 +19,8 @@ use kedge_arch::regs;
 use kedge_bus::NotAtRest;
 use kedge_diag::Fix;
 use kedge_firmware::{Born, RegisterState, Rules, Source, capture as capture_registers};
-use kedge_guest_memory::{GuestMemory, TakeOutError};
-use kedge_hv::{Abilities, Hypervisor, Vcpu};
+use kedge_guest_memory::{DirtySet, GuestMemory, TakeOutError, dirty};
+use kedge_hv::{Abilities, HvError, Hypervisor, Vcpu};
 use kedge_saved_state::{
     About, Contents, Durability, Part, PendingPair, PlaceError, Section, SnapshotId,
 };
@@ -40,6 +40,8 @@ pub struct SaveOrder {
     pub state: PathBuf,
     /// The file for its memory.
     pub memory: PathBuf,
+    /// How much of the memory.
+    pub kind: SaveKind,
     /// Whether the snapshot is to survive the loss of the host's power.
     pub durability: Durability,
     /// What the memory file can be held against later.
@@ -55,11 +57,23 @@ impl SaveOrder {
         Self {
             state,
             memory,
+            kind: SaveKind::Full,
             durability: Durability::Cached,
             checksums: Checksums::Whole,
             then: Then::StayPaused,
         }
     }
+}
+
+/// How much of a machine's memory is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveKind {
+    /// All of it.
+    Full,
+    /// What was written since it was last saved or restored, which is to be noted
+    /// ([`crate::Machine::note_changes`]): to be merged with that snapshot before it can
+    /// be restored.
+    Difference,
 }
 
 /// What is noted of a memory file to find out later whether it is damaged.
@@ -107,6 +121,12 @@ pub enum SaveError {
     /// The guest's memory cannot be read.
     #[error(transparent)]
     Memory(#[from] TakeOutError),
+    /// There is nothing that a difference could be to.
+    #[error("there is no snapshot of this machine since which its changes are noted")]
+    NoBase,
+    /// What was written cannot be found out.
+    #[error("cannot tell which memory the guest has written to")]
+    Changes(#[source] HvError),
     /// The files cannot be written.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -123,6 +143,11 @@ impl Fix for SaveError {
             Self::Device(source) => source.fix(),
             Self::Place(source) => source.fix(),
             Self::Memory(source) => source.fix(),
+            Self::NoBase => Some(
+                "save all of it first, in a machine whose changes are noted from its start"
+                    .to_owned(),
+            ),
+            Self::Changes(source) => source.fix(),
             Self::Thread(_) => Some("raise the limits of the process (ulimit -a)".to_owned()),
         }
     }
@@ -142,6 +167,9 @@ pub(crate) struct Captured {
     sections: Vec<Section>,
     /// Shared with the machine, which must not go on while it is written.
     memory: GuestMemory,
+    /// What was written to since the last snapshot, where that is noted.
+    changed: Option<DirtySet>,
+    contents: Contents,
 }
 
 impl Captured {
@@ -149,7 +177,16 @@ impl Captured {
     ///
     /// # Errors
     /// Something of it cannot be read.
-    pub(crate) fn read(built: &Built, subject: &Subject<'_>) -> Result<Self, SaveError> {
+    pub(crate) fn read(
+        built: &Built,
+        subject: &Subject<'_>,
+        kind: SaveKind,
+    ) -> Result<Self, SaveError> {
+        let contents = match (kind, built.changes.base()) {
+            (SaveKind::Full, _) => Contents::Full,
+            (SaveKind::Difference, Some(of)) => Contents::Difference { of },
+            (SaveKind::Difference, None) => return Err(SaveError::NoBase),
+        };
         let gic = built.gic.as_ref();
         if let Tables::Lost(error) = flush_tables(gic)? {
             warn!(%error, "the guest's tables of interrupts cannot be saved: it spoilt them");
@@ -171,19 +208,36 @@ impl Captured {
         let about = describe::about(subject.spec, &registers);
         let registers = RegistersV1 { state: registers };
         sections.push(Section::required(Part::of(&registers)));
-        Ok(Self { about, sections, memory: built.memory.clone() })
+        // Last: all that was done until here may have written to memory.
+        let changed = built.changes.take(built.vm.as_ref()).map_err(SaveError::Changes)?;
+        Ok(Self { about, sections, memory: built.memory.clone(), changed, contents })
     }
 
     /// Writes it to files and puts them in place.
     ///
     /// # Errors
     /// The host cannot.
-    fn write(&self, order: &SaveOrder) -> Result<Saved, SaveError> {
-        let pair = PendingPair::create(&order.state, &order.memory, Contents::Full)?;
-        let image = memory::write(&pair, &self.memory, (self.about.page_size, order.checksums))?;
+    fn write(mut self, order: &SaveOrder) -> Result<Saved, SaveError> {
+        let pair = PendingPair::create(&order.state, &order.memory, self.contents)?;
+        let what = match self.contents {
+            Contents::Full => None,
+            Contents::Difference { .. } => self.changed.as_ref(),
+        };
+        let form = (self.about.page_size, order.checksums);
+        let image = memory::write(&pair, (&self.memory, what), form)?;
         let (identity, data) = (image.identity().clone(), image.data_bytes());
         pair.commit(&self.about, &image, &self.sections, order.durability)?;
+        self.changed = None;
         Ok(Saved { id: identity.id, memory: identity.length, data })
+    }
+}
+
+impl Drop for Captured {
+    /// What was not saved is for the next save to save.
+    fn drop(&mut self) {
+        if let Some(changed) = &self.changed {
+            dirty::put_back(&self.memory, changed);
+        }
     }
 }
 
@@ -233,9 +287,8 @@ impl Saving {
         let (then, events) = (order.then, events.clone());
         let builder = thread::Builder::new().name("save".to_owned());
         let thread = builder.spawn(move || {
+            // By its end, nobody shares the machine's memory any more.
             let saved = captured.write(&order);
-            // Before the machine goes on, nobody shares its memory any more.
-            drop(captured);
             // A machine that is gone waits for the thread itself.
             let _ = events.send(Event::Written);
             saved

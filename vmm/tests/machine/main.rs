@@ -4,6 +4,7 @@
 mod access;
 mod clock;
 mod devices;
+mod differences;
 mod errors;
 #[expect(dead_code, reason = "what it refuses is for the other test")]
 #[path = "../traces/faulty.rs"]

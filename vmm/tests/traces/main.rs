@@ -8,6 +8,7 @@ mod faulty;
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,9 +19,10 @@ use kedge_diag::report;
 use kedge_hv::VcpuFeatures;
 use kedge_hv_model::{ModelHypervisor, Program, Step, V5_10, V6_12, Width, psci};
 use kedge_ids::VcpuId;
+use kedge_saved_state::Snapshot;
 use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec};
-use kedge_vmm::{Ended, Machine, Surroundings};
-use tempfile::NamedTempFile;
+use kedge_vmm::{Ended, Machine, Restoration, SaveOrder, Surroundings};
+use tempfile::{NamedTempFile, TempDir};
 
 use faulty::Faulty;
 
@@ -90,6 +92,57 @@ fn stop_while_paused(kernel: &NamedTempFile) {
     assert_eq!(running.join().unwrap(), Ended::Stopped);
 }
 
+/// A guest that never leaves its first step.
+fn spinning() -> Program {
+    Program::new([Step::Jump(0)])
+}
+
+/// Saves a machine; its two files.
+fn saved(kernel: &NamedTempFile, folder: &TempDir) -> [PathBuf; 2] {
+    let files = ["state", "memory"].map(|name| folder.path().join(name));
+    let (mut machine, _) = build_with(kernel, usize::MAX, spinning()).unwrap();
+    let handle = machine.handle();
+    let running = thread::spawn(move || machine.run().unwrap());
+    handle.pause().unwrap();
+    handle.save(SaveOrder::new(&files[0], &files[1])).unwrap();
+    handle.stop();
+    assert_eq!(running.join().unwrap(), Ended::Stopped);
+    files
+}
+
+/// Whether the machine can be restored where the hypervisor refuses its call number
+/// `refused`; how many it took.
+fn restore([state, memory]: &[PathBuf; 2], refused: usize) -> Result<usize, String> {
+    let snapshot = Snapshot::open(state, memory).unwrap();
+    let model = ModelHypervisor::new(&V6_12).unwrap().with_program(VcpuId(0), spinning());
+    let hypervisor = Arc::new(Faulty::new(model, refused));
+    let restoration = Restoration::of(&snapshot).unwrap();
+    let surroundings = Surroundings::new(io::sink());
+    let host = Arc::<Faulty>::clone(&hypervisor);
+    match Machine::restore(restoration, host, surroundings) {
+        Ok(_) => Ok(hypervisor.calls()),
+        Err(error) => Err(report(&error)),
+    }
+}
+
+/// Saves a machine, and restores it, and where some call is refused does not: nothing is
+/// left of any.
+fn save_and_restore(kernel: &NamedTempFile, before: (usize, usize)) {
+    /// Of the calls that a restore makes, one in so many is refused.
+    const STEP: usize = 23;
+    let folder = TempDir::new().unwrap();
+    let files = saved(kernel, &folder);
+    assert_eq!(settled(before), before);
+    let calls = restore(&files, usize::MAX).unwrap();
+    assert_eq!(settled(before), before);
+    for refused in (0..calls).step_by(STEP) {
+        let outcome = restore(&files, refused);
+        assert_eq!(settled(before), before, "call {refused} was refused: {outcome:?}");
+        assert!(outcome.is_err(), "call {refused} was refused");
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), files.len());
+}
+
 #[test]
 fn nothing_is_left_of_a_machine_that_ended_or_was_never_built() {
     let kernel = NamedTempFile::new().unwrap();
@@ -105,6 +158,7 @@ fn nothing_is_left_of_a_machine_that_ended_or_was_never_built() {
 
     stop_while_paused(&kernel);
     assert_eq!(settled(before), before);
+    save_and_restore(&kernel, before);
 
     let mut errors = Vec::new();
     for refused in 0..calls {
