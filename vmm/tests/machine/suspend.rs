@@ -19,11 +19,12 @@ fn suspend(context: u64) -> Vec<Step> {
     call(psci::SYSTEM_SUSPEND, [ENTRY, context, 0])
 }
 
-/// Shows x0, waits for input, takes it, and suspends the machine.
+/// Shows x0, waits for input, takes it, and suspends the machine, as soon as no other
+/// vCPU is on.
 fn sleeper() -> Program {
     let take = Step::Load { reg: 9, address: SERIAL, width: Width::Byte };
     let awake = [want_input(), print_reg(0), await_input(), vec![take]].concat();
-    program(&[awake, suspend(u64::from(b'W'))])
+    program(&[awake, suspend(u64::from(b'W')), vec![Step::Jump(-5)]])
 }
 
 #[test]
