@@ -30,25 +30,9 @@ pub(crate) struct GuestTime {
     offset: Option<u64>,
     /// What the counters read when the guest was last stopped.
     stopped: Option<Reading>,
-    /// If that was not here: the counters have not gone on since.
-    elsewhere: Option<Elsewhere>,
-}
-
-/// When and how fast a guest's counters ticked that was stopped elsewhere.
-#[derive(Clone, Copy, Debug)]
-struct Elsewhere {
-    /// In nanoseconds since 1970.
-    host_time: u64,
-    counter_hz: u32,
-}
-
-impl Elsewhere {
-    /// The ticks since.
-    fn ticks(self, now: u64) -> u64 {
-        let elapsed = u128::from(now.saturating_sub(self.host_time));
-        let ticks = elapsed * u128::from(self.counter_hz) / 1_000_000_000;
-        u64::try_from(ticks).unwrap_or(u64::MAX)
-    }
+    /// How fast they tick, in ticks a second, if that was elsewhere: they have not gone on
+    /// since.
+    elsewhere: Option<u32>,
 }
 
 /// What counters read, in ticks.
@@ -57,6 +41,8 @@ struct Reading {
     virtual_counter: u64,
     /// None where the host has no register for it, or one distance for both.
     physical_counter: Option<u64>,
+    /// The host's time then, in nanoseconds since 1970.
+    host_time: u64,
 }
 
 impl Reading {
@@ -65,7 +51,15 @@ impl Reading {
         Self {
             virtual_counter: self.virtual_counter.wrapping_add(ticks),
             physical_counter: self.physical_counter.map(|counter| counter.wrapping_add(ticks)),
+            ..self
         }
+    }
+
+    /// Where counters that tick so fast would be by now.
+    fn by_now(self, counter_hz: u32) -> Self {
+        let elapsed = u128::from(host_time().saturating_sub(self.host_time));
+        let ticks = elapsed * u128::from(counter_hz) / 1_000_000_000;
+        self.later(u64::try_from(ticks).unwrap_or(u64::MAX))
     }
 }
 
@@ -99,9 +93,9 @@ impl GuestTime {
         let stopped = Reading {
             virtual_counter: saved.virtual_counter,
             physical_counter: saved.physical_counter.filter(|_| has_physical),
+            host_time: saved.host_time,
         };
-        let elsewhere =
-            Some(Elsewhere { host_time: saved.host_time, counter_hz: saved.counter_hz });
+        let elsewhere = Some(saved.counter_hz);
         Ok(Self { policy: abi.machine.counter, offset, stopped: Some(stopped), elsewhere })
     }
 
@@ -115,7 +109,8 @@ impl GuestTime {
             Some(_) => None,
             None => physical_counter(first)?,
         };
-        self.stopped = Some(Reading { virtual_counter, physical_counter });
+        let host_time = host_time();
+        self.stopped = Some(Reading { virtual_counter, physical_counter, host_time });
         self.elsewhere = None;
         Ok(())
     }
@@ -123,13 +118,14 @@ impl GuestTime {
     /// The guest's time, which stands still, as it is saved. The host's counter ticks
     /// `counter_hz` times a second.
     pub(crate) fn saved(&self, counter_hz: u32) -> ClockV1 {
-        let Reading { virtual_counter, physical_counter } = self.stopped.unwrap_or_default();
+        let stopped = self.stopped.unwrap_or_default();
+        let Reading { virtual_counter, physical_counter, host_time } = stopped;
         ClockV1 {
             virtual_counter,
             physical_counter: self.offset.map_or(physical_counter, |_| Some(virtual_counter)),
             together: self.offset.is_some(),
             counter_hz,
-            host_time: host_time(),
+            host_time,
         }
     }
 
@@ -179,8 +175,8 @@ impl GuestTime {
             (CounterPolicy::Stop, _, stopped) => stopped,
             // They went on by themselves.
             (CounterPolicy::Advance, None, _) => None,
-            (CounterPolicy::Advance, Some(elsewhere), stopped) => {
-                stopped.map(|stopped| stopped.later(elsewhere.ticks(host_time())))
+            (CounterPolicy::Advance, Some(counter_hz), stopped) => {
+                stopped.map(|stopped| stopped.by_now(counter_hz))
             }
         };
         if let Some(wanted) = wanted {
@@ -344,6 +340,64 @@ mod tests {
         let mut machine = Newborn::new("6.12", HOST);
         assert!(machine.counters()[1] > 1 << 24, "the physical counter is the host's");
         assert!(machine.over_a_pause(Clock::default()).iter().all(|ticks| *ticks < LONG / 10));
+    }
+
+    /// What is saved of a guest whose counters were at [`FAR`] two seconds ago.
+    fn saved() -> ClockV1 {
+        const TWO_SECONDS: u64 = 2_000_000_000;
+        ClockV1 {
+            virtual_counter: FAR,
+            physical_counter: Some(FAR),
+            together: true,
+            counter_hz: FAST,
+            host_time: host_time() - TWO_SECONDS,
+        }
+    }
+
+    /// That guest in a new machine.
+    fn again(release_name: &str, saved: &ClockV1) -> Newborn {
+        let mut machine = Newborn::new(release_name, HOST);
+        let (vm, first) = (machine.vm.as_ref(), machine.vcpus[0].as_ref());
+        let abi = builtin(ARM64_V1).unwrap();
+        machine.time = GuestTime::again(vm, first, (saved, &abi)).unwrap();
+        machine
+    }
+
+    /// What its counters read when it goes on there with `clock`.
+    fn restored(release_name: &str, clock: Clock) -> Vec<u64> {
+        let mut machine = again(release_name, &saved());
+        machine.time.go_on(machine.vm.as_ref(), machine.vcpus[0].as_ref(), clock).unwrap();
+        machine.counters()
+    }
+
+    /// Where no counter of the model comes by itself.
+    const FAR: u64 = 1 << 60;
+    /// So that two seconds are more than [`LONG`].
+    const FAST: u32 = 1_000_000_000;
+
+    #[test]
+    fn a_guest_that_did_not_go_on_is_saved_again_as_it_was() {
+        let saved = saved();
+        assert_eq!(again("7.2", &saved).time.saved(FAST), saved);
+        let older = ClockV1 { physical_counter: None, together: false, ..saved };
+        assert_eq!(again("6.1", &saved).time.saved(FAST), older);
+    }
+
+    #[test]
+    fn a_guest_that_was_saved_finds_its_counters_where_they_stood() {
+        for release in ["6.1", "6.12", "7.2"] {
+            let counters = restored(release, Clock::Stop);
+            assert!(counters.iter().all(|now| (FAR..FAR + LONG).contains(now)), "{release}");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_was_saved_finds_that_time_has_passed_when_that_is_asked_for() {
+        for release in ["6.1", "6.12", "7.2"] {
+            let counters = restored(release, Clock::Advance);
+            let later = FAR + 2 * u64::from(FAST);
+            assert!(counters.iter().all(|now| *now >= later), "{release}: {counters:?}");
+        }
     }
 
     #[test]
