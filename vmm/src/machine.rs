@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Sender};
 use kedge_devices::virtio::catalog;
 use kedge_diag::Fix;
 use kedge_firmware::Born;
+use kedge_guest_memory::{GuestAddress, Lost};
 use kedge_hv::{HvError, Hypervisor, SystemEvent};
 use tracing::info;
 
@@ -56,6 +57,13 @@ pub enum RunError {
     /// A vCPU cannot go on.
     #[error("the guest cannot run any further")]
     Vcpu(#[source] VcpuFailure),
+    /// The file that the guest's memory is mapped from has become shorter, or cannot be
+    /// read any more.
+    #[error("the guest's memory at {address:#x} is gone: its memory file was changed or is lost")]
+    MemoryLost {
+        /// The guest physical address.
+        address: u64,
+    },
     /// The guest reported its own crash.
     #[error("the guest reported that it crashed")]
     Crashed,
@@ -72,6 +80,9 @@ impl Fix for RunError {
         match self {
             Self::Rebuild(source) => source.fix(),
             Self::NotResumed(source) => source.fix(),
+            Self::MemoryLost { .. } => Some(
+                "leave the memory files of snapshots alone while guests run from them".to_owned(),
+            ),
             Self::Vcpu(_) | Self::Crashed => None,
         }
     }
@@ -170,6 +181,13 @@ impl Machine {
             notes_changes: false,
             built: None,
         })
+    }
+
+    /// Of a machine that runs from a memory file: what a handler of SIGBUS, which is the
+    /// process's own, is to ask whether a fault was one of the guest's memory. The
+    /// machine then ends with [`RunError::MemoryLost`].
+    pub fn lost(&self) -> Option<Arc<Lost>> {
+        self.built.as_ref().and_then(|built| built.lost.clone())
     }
 
     /// Notes what the guest's memory was written to, from now on and over resets: what
@@ -296,6 +314,7 @@ fn ended(halt: Halt) -> Result<Ended, RunError> {
         Halt::Stopped => return Ok(Ended::Stopped),
         Halt::Panicked => return Ok(Ended::Panicked),
         Halt::Failed(failure) => return Err(RunError::Vcpu(failure)),
+        Halt::MemoryLost(GuestAddress(address)) => return Err(RunError::MemoryLost { address }),
         Halt::NotResumed(error) => return Err(RunError::NotResumed(error)),
     };
     match event {

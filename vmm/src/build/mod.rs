@@ -28,7 +28,7 @@ use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::transport::MmioTransport;
 use kedge_devices::vmclock::VmClock;
 use kedge_firmware::Born;
-use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
+use kedge_guest_memory::{GuestMemory, GuestRange, Lost, map_anonymous, regions};
 use kedge_hv::{Access, Gic, VcpuFeatures, Vm};
 use kedge_ids::Mpidr;
 
@@ -73,6 +73,8 @@ pub(crate) struct Built {
     pub(crate) mpidrs: Vec<Mpidr>,
     pub(crate) memory: GuestMemory,
     pub(crate) changes: Changes,
+    /// Where the memory is a file's, which others can take away.
+    pub(crate) lost: Option<Arc<Lost>>,
     pub(crate) roms: Vec<GuestMemory>,
     pub(crate) device_tree: Vec<u8>,
     pub(crate) start: Start,
@@ -156,6 +158,7 @@ impl Frame {
             features,
             mpidrs,
             changes: Changes::new(memory.clone(), None),
+            lost: None,
             memory,
             roms,
             device_tree,

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use kedge_arch::gic_state::{Misfit, Tables};
 use kedge_arch::psci::PsciVersion;
 use kedge_arch::{GicChoice, Layout, features, gic, regs};
+use kedge_diag::Trouble;
 use kedge_firmware::{
     Firmware, FwReg, Live, Manner, Newborn, Plan, PlanLine, Planned, Rules, Subject, Verdict, plan,
     settle_parts,
 };
-use kedge_guest_memory::{GuestMemory, map_file_private};
+use kedge_guest_memory::{GuestMemory, Lost, map_file_private};
 use kedge_hv::{Abilities, Gic, GicVersion, Hypervisor, Vcpu, VcpuFeatures};
 use kedge_saved_state::FileError;
 use tracing::warn;
@@ -24,8 +25,8 @@ use super::birth::vm_config;
 use super::cpus::{self, Choice};
 use super::{BuildError, Built, Frame, Infant, Parts, devices, map_into, rom, services};
 use crate::restore::{Parts as SavedParts, Restoration, RestoreError, Saved};
-use crate::run::GuestTime;
 use crate::run::event_loop::LoopThread;
+use crate::run::{GuestTime, lost_memory};
 use crate::save::describe;
 use crate::save::saved::{LayoutV1, PlaceV1, RomV1};
 use crate::spec::MachineSpec;
@@ -192,12 +193,17 @@ pub(crate) fn reassemble(
     }
 
     let loop_thread = LoopThread::new();
+    let lost = Lost::new(&memory).map_err(BuildError::host("make an event"))?;
+    let lost = Arc::new(lost);
+    let watched = lost_memory::watch(&lost, &loop_thread.handle(), parts.events);
+    watched.map_err(|error| BuildError::from(Trouble::new(error)))?;
     let site = devices::Site { vm: vm.as_ref(), layout, memory: &memory };
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
     placed.devices.restore(snapshot.state())?;
     let frame = Frame { infant, memory, roms, loop_thread, placed };
     let mut built = frame.into_built(Vec::new(), parts.events)?;
     built.changes.saved_as(snapshot.id());
+    built.lost = Some(lost);
     Ok(built)
 }
 

@@ -122,6 +122,7 @@ impl<'a> Life<'a> {
                 None
             }
             Some(Event::Panicked) => Some(Halt::Panicked),
+            Some(Event::MemoryLost(address)) => Some(Halt::MemoryLost(address)),
             Some(Event::Written) => {
                 self.finish_save();
                 None

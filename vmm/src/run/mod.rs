@@ -8,6 +8,7 @@ mod gate;
 mod guest_time;
 mod hypercall;
 mod life;
+pub(crate) mod lost_memory;
 mod requests;
 mod suspend;
 mod vcpu_thread;
@@ -16,6 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use kedge_guest_memory::GuestAddress;
 use kedge_hv::Vcpu;
 
 pub(crate) use access::AddressSpace;
@@ -42,6 +44,8 @@ pub(crate) enum Event {
     Panicking,
     /// It has said it all.
     Panicked,
+    /// The guest's memory is gone at this address.
+    MemoryLost(GuestAddress),
     /// What was to be saved is written, or cannot be.
     Written,
 }
@@ -59,6 +63,7 @@ pub(crate) enum Halt {
     Stopped,
     Panicked,
     Failed(VcpuFailure),
+    MemoryLost(GuestAddress),
     /// A restored guest was to go on, and cannot.
     NotResumed(ControlError),
 }

@@ -65,7 +65,11 @@ impl Requests {
             match event {
                 Event::Control(Control::Stop) => self.waiting.push_front(Control::Stop),
                 Event::Control(control) => self.waiting.push_back(control),
-                Event::Vcpu(_) | Event::Panicking | Event::Panicked | Event::Written => {}
+                Event::Vcpu(_)
+                | Event::Panicking
+                | Event::Panicked
+                | Event::MemoryLost(_)
+                | Event::Written => {}
             }
         }
     }

@@ -417,6 +417,28 @@ fn a_device_can_lead_elsewhere_when_it_is_restored() {
 }
 
 #[test]
+fn a_machine_whose_memory_file_is_cut_short_ends() {
+    let (place, programs) = (Place::new(), [letters()]);
+    save(host("6.12", &programs).start(), &place);
+    let built = restored("6.12", &programs, &place);
+    let lost = built.machine.lost().unwrap();
+    let guest = built.start();
+    guest.handle.resume(Clock::default()).unwrap();
+    says_more(&guest);
+    // As a handler would of the address that the kernel tells it.
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let memory = place.path("memory");
+    let line = maps.lines().find(|line| line.ends_with(memory.to_str().unwrap())).unwrap();
+    let (start, _) = line.split_once('-').unwrap();
+    let start = usize::from_str_radix(start, 16).unwrap();
+    assert!(lost.replace(start + 0x1234));
+    expect![[r#"
+        error: the guest's memory at 0x80001234 is gone: its memory file was changed or is lost
+          fix: leave the memory files of snapshots alone while guests run from them"#]]
+    .assert_eq(&report(&guest.end().ended.unwrap_err()));
+}
+
+#[test]
 fn what_the_guest_knows_cannot_be_changed() {
     let (place, programs) = (Place::new(), [letters()]);
     save(host("6.12", &programs).start(), &place);
