@@ -9,7 +9,12 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{debian, paths, process, progress};
+use super::modules as kernel_modules;
+use crate::{
+    debian::{self, kernels::Kernel},
+    host::Overlay,
+    paths, process, progress,
+};
 
 const SIZE: &str = "16M";
 /// Fixed, so that the image is the same wherever and whenever it is made.
@@ -30,6 +35,31 @@ pub(crate) fn root_ext4() -> anyhow::Result<PathBuf> {
             format(made, Format { size: SIZE, uuid: UUID, label: "kedge-root" }, Some(root.path()))
         })
     })
+}
+
+/// A shell's command by which a host that has [`modules`] can mount disks.
+pub(crate) const LOAD_MODULES: &str = "for module in /kedge/modules/*.ko; do insmod $module; done";
+
+/// The modules with which a host mounts ext4 disks, named in the order to load them in.
+///
+/// # Errors
+/// The kernel's modules cannot be read.
+pub(crate) fn modules(kernel: &Kernel) -> anyhow::Result<Vec<Overlay>> {
+    let have = kernel.modules()?;
+    let order = kernel_modules::load_order(&have, &["crc32c_generic", "libcrc32c", "ext4"]);
+    let file = |(module, number): (&kernel_modules::Module, u32)| {
+        let path = format!("/kedge/modules/{number}-{}.ko", module.name);
+        Overlay::copy(&path, module.path.clone())
+    };
+    Ok(order.into_iter().zip(10..).map(file).collect())
+}
+
+/// Makes the file `image`: an empty disk of this size, as `mke2fs` takes it.
+///
+/// # Errors
+/// e2fsprogs is not installed, or there is no room.
+pub(crate) fn empty_ext4(image: &Path, size: &str) -> anyhow::Result<()> {
+    format(image, Format { size, uuid: UUID, label: "kedge-carried" }, None)
 }
 
 /// A file system to be made.

@@ -1,6 +1,6 @@
 //! What hosts and guests boot from: their first root file systems and disks.
 
-mod disk;
+pub(crate) mod disk;
 mod guest;
 mod host;
 pub(crate) mod modules;

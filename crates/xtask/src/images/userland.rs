@@ -16,7 +16,6 @@ use anyhow::bail;
 
 use super::{
     disk::{self, Format},
-    modules,
     recipe::{self, Recipe},
 };
 use crate::{
@@ -32,7 +31,6 @@ const UUID: &str = "6b656467-6500-4000-8000-64656269616e";
 /// Where the host has what the script works with.
 const SCRIPT: &str = "/kedge/install.sh";
 const PACKAGES: &str = "/kedge/packages";
-const MODULES: &str = "/kedge/modules";
 const DISK: &str = "/kedge/disk";
 /// Two minutes are usual, more where the machine is busy.
 const TIMEOUT: Duration = Duration::from_secs(40 * 60);
@@ -73,15 +71,8 @@ fn install(script: &Path, packages: &Path, image: &Path) -> anyhow::Result<()> {
         Overlay::copy(PACKAGES, packages.to_owned()),
     ];
     let kernel = kernels::kernel(&config.kernel, PageSize::K4)?;
-    let have = kernel.modules()?;
-    let order = modules::load_order(&have, &["crc32c_generic", "libcrc32c", "ext4"]);
-    for (module, number) in order.into_iter().zip(10..) {
-        let path = format!("{MODULES}/{number}-{}.ko", module.name);
-        files.push(Overlay::copy(&path, module.path.clone()));
-    }
-    let command = format!(
-        "for module in {MODULES}/*.ko; do insmod $module; done && sh {SCRIPT} {DISK} {PACKAGES}"
-    );
+    files.extend(disk::modules(&kernel)?);
+    let command = format!("{} && sh {SCRIPT} {DISK} {PACKAGES}", disk::LOAD_MODULES);
     let mut job = HostJob::new(["sh", "-c", &command].map(str::to_owned).to_vec(), files);
     job.timeout = TIMEOUT;
     job.disks = vec![Disk { image: image.to_owned(), path: DISK.to_owned(), writes: Writes::Kept }];

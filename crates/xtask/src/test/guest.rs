@@ -1,29 +1,12 @@
 //! Guest tests: each host of the plan boots, runs the suites, and hands over what they print.
 
-use std::{
-    collections::VecDeque,
-    fs,
-    num::NonZero,
-    sync::{Mutex, PoisonError, mpsc},
-    thread,
-    time::Duration,
-};
-
 use super::{
-    libtest::Reader,
+    hosts::{self, TIMEOUT},
     plan::{Entry, Share},
-    second_try, suites,
+    suites,
     tally::Tally,
 };
-use crate::{
-    debian::kernels::KernelGone,
-    host::{self, Guest, HostExit, HostJob, Overlay},
-};
-
-/// Memory to be free for each host that runs at the same time, in KiB: its own and its initial file system's.
-const KIB_PER_HOST: usize = 4 * 1024 * 1024;
-/// The longest one host may take.
-const TIMEOUT: Duration = Duration::from_secs(15 * 60);
+use crate::host::{self, Guest, HostJob, Overlay};
 
 /// Runs the suites with the arguments it is given, each announced as cargo would.
 const SCRIPT: &str = r#"status=0
@@ -51,60 +34,13 @@ pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> a
             filter.is_none_or(|filter| tests.iter().any(|suite| suite.runs(filter, &skips)))
         })
     };
-    let queue = Mutex::new(hosts.iter().filter(worth_booting).collect::<VecDeque<_>>());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let (results, of_hosts) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..at_once() {
-            let (results, next, files) = (results.clone(), &next, &files);
-            scope.spawn(move || {
-                while let Some(entry) = next() {
-                    // The receiver outlives every worker.
-                    let _ = results.send((entry, on_host(entry, files, filter)));
-                }
-            });
-        }
-    });
-    drop(results);
-    let (bad, good): (Vec<_>, Vec<_>) =
-        of_hosts.iter().partition(|(_, result)| !result.failures.is_empty());
-    good.into_iter().for_each(|(_, result)| tally.add(result));
-    let again = bad.len() <= second_try::MOST;
-    for (entry, first) in bad {
-        tally.add(if again { try_again(entry, first, &files, filter) } else { first });
-    }
+    let hosts = hosts.iter().filter(worth_booting).map(|entry| (entry, ()));
+    tally.add(hosts::each(hosts, |entry, ()| on_host(entry, &files, filter)));
     Ok(())
 }
 
-/// Runs the suites once more on a host where tests failed.
-fn try_again(entry: &Entry, first: Tally, files: &[Overlay], filter: Option<&str>) -> Tally {
-    println!("{}: {} failed; once more, alone", entry.name, first.failures.len());
-    second_try::settle(first, on_host(entry, files, filter))
-}
-
-/// Hosts that run at one time: a host keeps one processor busy, rarely two.
-fn at_once() -> usize {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let free = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let free: usize =
-        free.and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
-    processors.min(free / KIB_PER_HOST).max(1)
-}
-
-/// Runs the suites on one host; a kernel that is not to be had is one skip.
-fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> Tally {
-    suites_on_host(entry, files, filter).unwrap_or_else(|error| {
-        let mut tally = Tally::default();
-        match error.downcast_ref::<KernelGone>() {
-            Some(gone) => tally.skip(&entry.name, &gone.to_string()),
-            None => tally.fail(&entry.name, "cannot run", &format!("{error:#}")),
-        }
-        tally
-    })
-}
-
-fn suites_on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Result<Tally> {
+/// Runs the suites on one host.
+fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Result<Tally> {
     let guest = Guest { label: entry.kernel.to_owned(), page_size: entry.page_size };
     let mut files = files.to_vec();
     files.extend(host::guest_files(&guest)?);
@@ -116,24 +52,7 @@ fn suites_on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> any
     if entry.share == Share::Everything && wants_debian(filter) {
         job.disks.push(host::debian_disk()?);
     }
-    let name = &entry.name;
-    let mut reader = Reader::new(name);
-    let exit = host::run(&entry.host(), &job, &mut |line| {
-        if let Some(test) = reader.line(line) {
-            println!("{name:<20} {} | test {} ... {}", test.program, test.name, test.outcome);
-        }
-    })?;
-    Ok(match exit {
-        HostExit::Status(0) => reader.finish(None),
-        HostExit::Status(status) => reader.finish(Some(&format!("ended with status {status}"))),
-        HostExit::TimedOut => {
-            reader.finish(Some(&format!("not done after {} s", job.timeout.as_secs())))
-        }
-        HostExit::Died(console) => {
-            reader.last_words(console);
-            reader.finish(Some("the host died"))
-        }
-    })
+    hosts::suites(entry, &job, &mut |_| ())
 }
 
 /// Tests that boot Debian from a disk, which takes minutes to make.
@@ -169,11 +88,13 @@ mod tests {
     #[test]
     fn what_another_host_shows_is_left_out() {
         let words = command(Share::OfEveryHost, Some("boot"));
+        let moves = ["--color=never", "--skip", "moves::"];
         let skips = ["--skip", "once::", "--skip", "every_kernel::"];
-        assert_eq!(words[5..], [&["--color=never"], &skips[..], &["boot"]].concat());
-        assert_eq!(command(Share::Everything, None)[5..], ["--color=never"]);
+        assert_eq!(words[5..], [&moves[..], &skips, &["boot"]].concat());
+        assert_eq!(command(Share::Everything, None)[5..], moves);
         let compared = command(Share::Fingerprints, None);
-        assert_eq!(compared[5..], ["--color=never", "--skip", "once::", "fingerprint::"]);
+        let skips = ["--skip", "once::", "fingerprint::"];
+        assert_eq!(compared[5..], [&moves[..], &skips].concat());
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! `cargo xtask test`: every test there is, wherever it has to run, counted in one line.
 //!
 //! Unit tests run natively ([`mod@unit`]) and, for the code that is shipped, under user-mode emulation; guests run inside
-//! emulated hosts ([`guest`]), which [`plan`] lists.
+//! emulated hosts ([`guest`]), which [`plan`] lists, and move from one to another ([`mod@moves`]).
 
 mod guest;
+mod hosts;
 mod libtest;
+mod moves;
 mod plan;
 mod second_try;
 mod suites;
@@ -14,7 +16,7 @@ mod unit;
 use std::{process::ExitCode, time::Instant};
 
 use anyhow::bail;
-use plan::{Entry, Plan};
+use plan::{Entry, Fleet, Plan};
 use tally::Tally;
 
 use crate::setup;
@@ -51,6 +53,7 @@ struct Selection {
     unit: bool,
     arm64: bool,
     hosts: Vec<Entry>,
+    fleets: Vec<Fleet>,
 }
 
 /// Runs `cargo xtask test`.
@@ -68,6 +71,10 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     if !selection.hosts.is_empty() {
         stage("guest", &mut tally, |tally| guest::run(&selection.hosts, filter, tally));
     }
+    // Until all of them go where they are to go, guests move only when asked for by name.
+    if !selection.fleets.is_empty() && filter.is_some() {
+        stage("moves", &mut tally, |tally| moves::run(&selection.fleets, filter, tally));
+    }
     if let Some(filter) = filter
         && tally.total() == 0
     {
@@ -83,11 +90,15 @@ fn select(args: &Args) -> anyhow::Result<Selection> {
         bail!("--kernel is about guests, which --only leaves out");
     }
     let plan = if args.full { Plan::Full } else { Plan::Daily };
-    let hosts = if asked(Kind::Guest) { plan::hosts(plan, &args.kernel)? } else { Vec::new() };
+    let (hosts, fleets) = match asked(Kind::Guest) {
+        true => (plan::hosts(plan, &args.kernel)?, plan::fleets(plan, &args.kernel)),
+        false => (Vec::new(), Vec::new()),
+    };
     Ok(Selection {
         unit: asked(Kind::Unit) && !guests_only,
         arm64: asked(Kind::Arm64) && !guests_only,
         hosts,
+        fleets,
     })
 }
 

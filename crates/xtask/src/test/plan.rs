@@ -45,6 +45,8 @@ pub(super) enum Share {
 const ON_ONE_HOST: &str = "once::";
 /// Parts of the names of tests that depend on the host's kernel alone, not on its CPU, its pages or its GIC.
 const ON_ONE_HOST_A_KERNEL: &str = "every_kernel::";
+/// Parts of the names of tests that have a stage of their own.
+const BETWEEN_HOSTS: &str = "moves::";
 /// A part of the names of tests that compare hosts.
 const FINGERPRINTS: &str = "fingerprint::";
 
@@ -52,9 +54,9 @@ impl Share {
     /// Parts of the names of the tests that are left out.
     pub(super) fn skips(self) -> Vec<&'static str> {
         match self {
-            Self::OfEveryHost => vec![ON_ONE_HOST, ON_ONE_HOST_A_KERNEL],
-            Self::OfEveryKernel | Self::Fingerprints => vec![ON_ONE_HOST],
-            Self::Everything => Vec::new(),
+            Self::OfEveryHost => vec![BETWEEN_HOSTS, ON_ONE_HOST, ON_ONE_HOST_A_KERNEL],
+            Self::OfEveryKernel | Self::Fingerprints => vec![BETWEEN_HOSTS, ON_ONE_HOST],
+            Self::Everything => vec![BETWEEN_HOSTS],
         }
     }
 
@@ -143,6 +145,61 @@ const COMPARED: [(&str, PageSize, u8, Cpu); 3] = [
     ("6.12",   K4,    3,   N1),
     ("7.2",    K4,    3,   N1),
 ];
+
+/// Hosts that differ in their kernels only, between which guests move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fleet {
+    /// What its hosts have in common.
+    pub name: String,
+    pub hosts: Vec<Entry>,
+    /// Parts of the names of guests that do not move here.
+    pub without: &'static [&'static str],
+}
+
+/// A CPU with long vectors and little else.
+const A64FX: Cpu = Cpu { name: "a64fx", qemu: "a64fx", has_16k: false };
+
+/// Fleets of every day, by what they have in common, and the guests that do not move in them.
+#[rustfmt::skip]
+const FLEETS: [(PageSize, u8, Cpu, &[&str]); 2] = [
+    // pages  GIC  CPU    without
+    (K4,      3,   N1,    &["long_vectors", "four_cpus"]),
+    (K4,      3,   MAX,   &["long_vectors", "at_work"]),
+];
+#[rustfmt::skip]
+const ALL_FLEETS: [(PageSize, u8, Cpu, &[&str]); 7] = [
+    (K4,      3,   N1,    &["long_vectors"]),
+    (K4,      3,   MAX,   &["long_vectors"]),
+    (K4,      3,   A57,   &["long_vectors"]),
+    (K4,      3,   A64FX, &[]),
+    // No fleet of such hosts is recorded.
+    (K4,      3,   SVE,   &["fleets_baseline"]),
+    (K4,      2,   N1,    &["fleets_baseline", "long_vectors"]),
+    (K16,     3,   MAX,   &["fleets_baseline", "long_vectors"]),
+];
+
+/// The fleets in which guests move, narrowed to these kernels unless there are none. Fleets in which no host is left
+/// are left out.
+pub(super) fn fleets(plan: Plan, kernels: &[String]) -> Vec<Fleet> {
+    let rows = match plan {
+        Plan::Daily => &FLEETS[..],
+        Plan::Full => &ALL_FLEETS,
+    };
+    let is_asked_for =
+        |label: &&'static str| kernels.is_empty() || kernels.iter().any(|asked| asked == label);
+    let fleet = |&(page_size, gic, cpu, without): &(PageSize, u8, Cpu, &'static [&'static str])| {
+        let labels = match page_size {
+            K4 => &KERNELS[..],
+            K16 => &KERNELS_16K,
+        };
+        let labels = labels.iter().copied().filter(is_asked_for);
+        let hosts: Vec<_> = labels.map(|label| entry((label, page_size, gic, cpu))).collect();
+        let name = hosts.first()?.name.strip_prefix(hosts.first()?.kernel)?;
+        let name = name.trim_start_matches(['-', ' ']).to_owned();
+        Some(Fleet { name, hosts, without })
+    };
+    rows.iter().filter_map(fleet).collect()
+}
 
 /// The hosts to run on, narrowed to these kernels unless there are none.
 ///
@@ -285,6 +342,21 @@ mod tests {
         let broken =
             |host: &Entry| host.page_size == K16 && (host.kernel != "6.12" || host.cpu == A57);
         assert!(!full().iter().any(broken));
+    }
+
+    #[test]
+    fn guests_move_between_all_kernels_of_a_fleet() {
+        let fleets = fleets(Plan::Daily, &[]);
+        let names: Vec<_> = fleets.iter().map(|fleet| fleet.name.as_str()).collect();
+        assert_eq!(names, ["gicv3 neoverse-n1", "gicv3 max"]);
+        assert!(fleets.iter().all(|fleet| fleet.hosts.len() == KERNELS.len()));
+    }
+
+    #[test]
+    fn a_fleet_without_any_of_the_kernels_asked_for_is_left_out() {
+        let fleets = fleets(Plan::Full, &["5.10".to_owned()]);
+        assert!(fleets.iter().all(|fleet| fleet.hosts.len() == 1));
+        assert!(fleets.iter().all(|fleet| !fleet.name.starts_with("16k")));
     }
 
     #[test]

@@ -97,7 +97,8 @@ pub(super) fn tests(files: &[Overlay]) -> Vec<Tests> {
     names(files).into_iter().map(|suite| Tests(list(files, suite))).collect()
 }
 
-fn list(files: &[Overlay], suite: &str) -> Option<Vec<String>> {
+/// The names of a suite's tests; nothing if it cannot say.
+pub(super) fn list(files: &[Overlay], suite: &str) -> Option<Vec<String>> {
     let path = format!("{FOLDER}{suite}");
     let Content::Copy(program) = &files.iter().find(|file| file.path == path)?.content else {
         return None;
