@@ -35,6 +35,8 @@ pub(crate) enum Need {
     Cap(u32, &'static str),
     /// The processor is this one of those that QEMU emulates.
     Cpu(&'static str),
+    /// Pages have 4 KiB.
+    SmallPages,
     /// There is a disk with Debian and systemd.
     Debian,
     /// The kernel is this one or newer.
@@ -100,6 +102,7 @@ impl Host {
             Need::NoPmu => (!has(cap::ARM_PMU_V3), "no performance monitors".to_owned()),
             Need::Cap(number, name) => (has(number), name.to_owned()),
             Need::Cpu(name) => (self.cpu == name, format!("an emulated {name}")),
+            Need::SmallPages => (rustix::param::page_size() == 4096, "pages of 4 KiB".to_owned()),
             Need::Debian => (self.debian().exists(), self.debian().display().to_string()),
             Need::Kernel(major, minor) => {
                 (self.kernel >= (major, minor), format!("Linux {major}.{minor} or newer"))

@@ -138,12 +138,22 @@ impl Running {
     /// # Errors
     /// It has not after `limit`, or standard output ends before.
     pub(crate) fn wait_for(&self, text: &str, times: usize, limit: Duration) -> anyhow::Result<()> {
-        let so_far = self.stdout.until(limit, |said| said.matches(text).count() >= times);
-        so_far.map_err(|said| {
+        let enough = self.wait_until(|said| said.matches(text).count() >= times, limit);
+        enough.with_context(|| format!("`{text}` was not said {times} times"))
+    }
+
+    /// Waits until standard output is `enough`.
+    ///
+    /// # Errors
+    /// It is not after `limit`, or standard output ends before.
+    pub(crate) fn wait_until(
+        &self,
+        enough: impl Fn(&str) -> bool,
+        limit: Duration,
+    ) -> anyhow::Result<()> {
+        self.stdout.until(limit, enough).map_err(|said| {
             let (errors, evidence) = (self.stderr.text(), self.evidence());
-            anyhow::anyhow!(
-                "`{text}` was not said {times} times:\n{said}\nstderr:\n{errors}\n{evidence}"
-            )
+            anyhow::anyhow!("all that was said:\n{said}\nstderr:\n{errors}\n{evidence}")
         })
     }
 
@@ -230,6 +240,11 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// Its exit status, unless a signal killed it.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
     /// Fails unless this is the exit status.
     ///
     /// # Errors

@@ -4,7 +4,8 @@
 //! the guests of `KEDGE_GUESTS` and the bare-metal guests of `KEDGE_PAYLOADS`.
 //! Tests called `every_host::...` show what depends on the host's kernel,
 //! processor or interrupt controller; those called `every_kernel::...` what depends on
-//! its kernel only, and those called `once::...` on nothing of it.
+//! its kernel only, and those called `once::...` on nothing of it. Tests called
+//! `moves::...` take several hosts, one after the other.
 
 mod abi;
 mod boot;
@@ -22,6 +23,7 @@ mod kedge;
 mod library;
 mod limits;
 mod linux;
+mod moves;
 mod pause;
 mod power;
 mod profile;
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
     systemd::tests(&mut suite);
     errors::tests(&mut suite);
     library::tests(&mut suite);
+    moves::tests(&mut suite);
     libtest_mimic::run(&arguments, suite.into_trials()).exit_code()
 }
 

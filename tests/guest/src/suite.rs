@@ -54,6 +54,16 @@ impl Suite {
         self.add(format!("once::{name}"), needs, test);
     }
 
+    /// A test that has its part on one of several hosts; see [`crate::moves`].
+    pub(crate) fn moves(
+        &mut self,
+        name: &str,
+        needs: &'static [Need],
+        test: impl FnOnce(&Host) -> Outcome + Send + 'static,
+    ) {
+        self.add(format!("moves::{name}"), needs, test);
+    }
+
     fn add(
         &mut self,
         name: String,

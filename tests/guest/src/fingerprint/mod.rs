@@ -11,13 +11,18 @@ use crate::host::Host;
 use crate::kedge::Kedge;
 use crate::suite::{Outcome, Suite, after};
 
-pub(crate) use recorded::record;
+pub(crate) use recorded::{baseline, promised, record};
 
 /// What one guest found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(String);
 
 impl Fingerprint {
+    /// Of these lines that a guest said.
+    pub(crate) fn new(facts: &str) -> Self {
+        Self(facts.to_owned())
+    }
+
     /// Of a guest on a machine with these flags.
     ///
     /// # Errors

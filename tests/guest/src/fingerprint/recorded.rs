@@ -167,8 +167,11 @@ impl Recording {
     }
 }
 
-/// The greatest profile of these hosts, in a file.
-fn baseline(folder: &TempDir, hosts: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
+/// The greatest profile of these hosts, name and probe of each, in a file.
+///
+/// # Errors
+/// They have none.
+pub(crate) fn baseline(folder: &TempDir, hosts: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
     let mut kedge = Kedge::new(["abi", "baseline"]);
     for (name, probe) in hosts {
         let file = folder.path().join(format!("{name}.json"));
@@ -181,7 +184,7 @@ fn baseline(folder: &TempDir, hosts: &[(&str, &str)]) -> anyhow::Result<PathBuf>
 }
 
 /// All that a guest found, without the bits of which nothing is promised.
-fn promised(found: &Fingerprint, varying: &[Varying]) -> String {
+pub(crate) fn promised(found: &Fingerprint, varying: &[Varying]) -> String {
     let line = |line: &str| {
         let [id, encoding, name, value] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
         let id = (id == "id").then(|| register(encoding))??;

@@ -197,7 +197,7 @@ fn psci_is_settled(host: &Host) -> Outcome {
     let late = trace.events().iter().skip(early);
     let late = late.filter(|event| matches!(event, Event::Set { id, .. } if is_whole_vm(*id)));
     ensure!(late.count() == 0, "written after the first run:\n{trace}");
-    let memory = trace.events().iter().position(|event| *event == Event::Memory);
+    let memory = trace.events().iter().position(|event| matches!(event, Event::Memory { .. }));
     let last = trace
         .events()
         .iter()

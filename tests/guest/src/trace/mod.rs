@@ -6,7 +6,7 @@ mod process;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, ensure};
 
@@ -37,8 +37,11 @@ pub(crate) enum Event {
         /// The error's number, if KVM refused it.
         result: Result<(), i32>,
     },
-    /// Guest memory was mapped.
-    Memory,
+    /// Guest memory was mapped, or, with a size of 0, no longer is.
+    Memory {
+        /// In bytes.
+        size: u64,
+    },
     /// A vCPU ran.
     Run,
 }
@@ -54,12 +57,28 @@ impl Trace {
     /// # Errors
     /// It cannot be traced, or fails.
     pub(crate) fn of(kedge: Kedge) -> anyhow::Result<Self> {
+        let (trace, status, stderr) = Self::of_any(kedge)?;
+        ensure!(status.success(), "{status}:\n{stderr}");
+        Ok(trace)
+    }
+
+    /// Runs this command to its end, which is to be an error.
+    ///
+    /// # Errors
+    /// It cannot be traced, or does not fail.
+    pub(crate) fn of_failure(kedge: Kedge) -> anyhow::Result<Self> {
+        let (trace, status, stderr) = Self::of_any(kedge)?;
+        ensure!(status.code() == Some(1), "{status}:\n{stderr}");
+        Ok(trace)
+    }
+
+    /// Runs this command; how it ended, and what it complained about.
+    fn of_any(kedge: Kedge) -> anyhow::Result<(Self, ExitStatus, String)> {
         let mut stderr = tempfile::tempfile()?;
         let mut command = kedge.into_command();
         command.stdout(Stdio::null()).stderr(stderr.try_clone()?);
         let (status, events) = process::trace(command)?;
-        ensure!(status.success(), "{status}:\n{}", text(&mut stderr)?);
-        Ok(Self { events })
+        Ok((Self { events }, status, text(&mut stderr)?))
     }
 
     /// Everything that was asked.

@@ -102,7 +102,8 @@ impl Tracer {
         // The C library may extend its sign.
         let event = match u32::try_from(request & 0xffff_ffff)? {
             KVM_RUN => Event::Run,
-            KVM_SET_USER_MEMORY_REGION => Event::Memory,
+            // `struct kvm_userspace_memory_region`: after a slot, flags and an address.
+            KVM_SET_USER_MEMORY_REGION => Event::Memory { size: word(thread, argument + 16)? },
             KVM_GET_REG_LIST => Event::List,
             request => {
                 // `struct kvm_one_reg`: the register, and where its value is.
