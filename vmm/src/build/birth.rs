@@ -84,7 +84,8 @@ pub(crate) fn bear(
         None => settle(&newborn, &abi)?,
     };
     born.warnings.iter().for_each(|warning| warn!("{warning}"));
-    let time = GuestTime::begin(vm.as_ref(), cpus.first(), &born.birth.abi)?;
+    let abilities = hypervisor.abilities();
+    let time = GuestTime::begin(vm.as_ref(), cpus.first(), &abilities, &born.birth.abi)?;
     let around = surroundings.with_only(&born.services);
     let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &born.birth.abi, &around)?;
     cpus.finish(&born)?;

@@ -67,7 +67,7 @@ pub(crate) fn bear_again(
     let gic = vm.create_gic(&layout.gic())?;
     gic.init()?;
 
-    let time = GuestTime::again(vm.as_ref(), cpus.first(), (&saved.clock, &abi))?;
+    let time = GuestTime::again(vm.as_ref(), cpus.first(), &abilities, (&saved.clock, &abi))?;
     let vcpus: Vec<&dyn Vcpu> = cpus.all().collect();
     let services = surroundings.services_on_record();
     let (vcpus, services) = (vcpus.as_slice(), services.as_slice());

@@ -16,8 +16,7 @@ use kedge_firmware::{
     CounterPolicy, GuestAbi, PHYSICAL_COUNTER, RegValue, RegisterState, UnknownFirmware,
     VIRTUAL_COUNTER,
 };
-use kedge_hv::{HvError, Vcpu, Vm};
-use libc::{EINVAL, ENOENT, ENOTTY};
+use kedge_hv::{Abilities, HvError, Vcpu, Vm};
 
 use crate::control::Clock;
 use crate::save::saved::ClockV1;
@@ -26,6 +25,9 @@ use crate::save::saved::ClockV1;
 #[derive(Debug)]
 pub(crate) struct GuestTime {
     policy: CounterPolicy,
+    /// Whether the host has a register for the physical counter: since Linux 6.4, as it
+    /// can keep a distance. No other is asked for one.
+    has_physical: bool,
     /// How far the counters are behind the host's, where the host keeps that.
     offset: Option<u64>,
     /// What the counters read when the guest was last stopped.
@@ -69,12 +71,18 @@ impl GuestTime {
     ///
     /// # Errors
     /// The hypervisor refuses what it has.
-    pub(crate) fn begin(vm: &dyn Vm, first: &dyn Vcpu, abi: &GuestAbi) -> Result<Self, HvError> {
+    pub(crate) fn begin(
+        vm: &dyn Vm,
+        first: &dyn Vcpu,
+        abilities: &Abilities,
+        abi: &GuestAbi,
+    ) -> Result<Self, HvError> {
         let policy = abi.machine.counter;
+        let has_physical = abilities.counter_offset;
         let adopts = abi.unknown_firmware == UnknownFirmware::Adopt;
-        let keeps_distance = policy == CounterPolicy::Stop && !adopts;
-        let offset = if keeps_distance { set_out(vm, first, 0)? } else { None };
-        Ok(Self { policy, offset, stopped: None, elsewhere: None })
+        let keeps_distance = has_physical && policy == CounterPolicy::Stop && !adopts;
+        let offset = keeps_distance.then(|| set_out(vm, first, 0)).transpose()?;
+        Ok(Self { policy, has_physical, offset, stopped: None, elsewhere: None })
     }
 
     /// The time of a machine with `abi` that is being restored, as it was saved: `first`
@@ -85,18 +93,20 @@ impl GuestTime {
     pub(crate) fn again(
         vm: &dyn Vm,
         first: &dyn Vcpu,
+        abilities: &Abilities,
         (saved, abi): (&ClockV1, &GuestAbi),
     ) -> Result<Self, HvError> {
-        let has_physical = physical_counter(first)?.is_some();
+        let has_physical = abilities.counter_offset;
         let behind = saved.virtual_counter;
-        let offset = if saved.together { set_out(vm, first, behind)? } else { None };
+        let keeps_distance = has_physical && saved.together;
+        let offset = keeps_distance.then(|| set_out(vm, first, behind)).transpose()?;
         let stopped = Reading {
             virtual_counter: saved.virtual_counter,
             physical_counter: saved.physical_counter.filter(|_| has_physical),
             host_time: saved.host_time,
         };
-        let elsewhere = Some(saved.counter_hz);
-        Ok(Self { policy: abi.machine.counter, offset, stopped: Some(stopped), elsewhere })
+        let (policy, elsewhere) = (abi.machine.counter, Some(saved.counter_hz));
+        Ok(Self { policy, has_physical, offset, stopped: Some(stopped), elsewhere })
     }
 
     /// Notes where the guest's time stands: no vCPU runs any more.
@@ -105,10 +115,8 @@ impl GuestTime {
     /// The hypervisor does not tell.
     pub(crate) fn stop(&mut self, first: &dyn Vcpu) -> Result<(), HvError> {
         let virtual_counter = first.reg64(VIRTUAL_COUNTER)?;
-        let physical_counter = match self.offset {
-            Some(_) => None,
-            None => physical_counter(first)?,
-        };
+        let apart = self.has_physical && self.offset.is_none();
+        let physical_counter = apart.then(|| first.reg64(PHYSICAL_COUNTER)).transpose()?;
         let host_time = host_time();
         self.stopped = Some(Reading { virtual_counter, physical_counter, host_time });
         self.elsewhere = None;
@@ -211,27 +219,12 @@ fn host_time() -> u64 {
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Gives a machine a distance from the host's counter with which its own are at `start`,
-/// where the host can keep it. Until then the physical counter is the host's.
-fn set_out(vm: &dyn Vm, first: &dyn Vcpu, start: u64) -> Result<Option<u64>, HvError> {
-    let Some(now) = physical_counter(first)? else { return Ok(None) };
-    let offset = now.wrapping_sub(start);
-    match vm.set_counter_offset(offset) {
-        Ok(()) => Ok(Some(offset)),
-        // What kernels say of a call that they do not know.
-        Err(refused) if matches!(refused.errno(), ENOTTY | EINVAL) => Ok(None),
-        Err(refused) => Err(refused),
-    }
-}
-
-/// What the physical counter reads, where the host has a register for it.
-fn physical_counter(first: &dyn Vcpu) -> Result<Option<u64>, HvError> {
-    match first.reg64(PHYSICAL_COUNTER) {
-        Ok(now) => Ok(Some(now)),
-        // Likewise, of a register.
-        Err(refused) if matches!(refused.errno(), ENOENT | EINVAL) => Ok(None),
-        Err(refused) => Err(refused),
-    }
+/// Gives a machine a distance from the host's counter with which its own are at `start`:
+/// until then the physical counter is the host's.
+fn set_out(vm: &dyn Vm, first: &dyn Vcpu, start: u64) -> Result<u64, HvError> {
+    let offset = first.reg64(PHYSICAL_COUNTER)?.wrapping_sub(start);
+    vm.set_counter_offset(offset)?;
+    Ok(offset)
 }
 
 fn write_back(first: &dyn Vcpu, stopped: Reading) -> Result<(), HvError> {
@@ -278,7 +271,8 @@ mod tests {
                 vcpu
             });
             let vcpus: Vec<_> = vcpus.collect();
-            let time = GuestTime::begin(vm.as_ref(), vcpus[0].as_ref(), abi).unwrap();
+            let first = vcpus[0].as_ref();
+            let time = GuestTime::begin(vm.as_ref(), first, &host.abilities(), abi).unwrap();
             Self { host, vm, vcpus, time }
         }
 
@@ -359,7 +353,8 @@ mod tests {
         let mut machine = Newborn::new(release_name, HOST);
         let (vm, first) = (machine.vm.as_ref(), machine.vcpus[0].as_ref());
         let abi = builtin(ARM64_V1).unwrap();
-        machine.time = GuestTime::again(vm, first, (saved, &abi)).unwrap();
+        let abilities = machine.host.abilities();
+        machine.time = GuestTime::again(vm, first, &abilities, (saved, &abi)).unwrap();
         machine
     }
 
