@@ -12,7 +12,7 @@ use kedge_ids::RegId;
 use serde::Deserialize;
 
 use super::cpu::{IdPromise, Implementation};
-use super::document::{BadDocument, Key, Path, Presence, Shape, Text, tree};
+use super::document::{BadDocument, Key, Presence, Shape, Text, Trail, tree};
 use super::form::FEATURES;
 use super::{GuestAbi, read};
 use crate::hex::Hex;
@@ -150,7 +150,7 @@ impl CpuConfig {
     /// It is none for arm64.
     pub fn read(bytes: &[u8]) -> Result<Self, BadDocument> {
         let (text, tree) = tree(bytes)?;
-        FORM.check(&tree, &Path::default()).map_err(|at| at.place(text))?;
+        FORM.check(&tree, &Trail::Whole).map_err(|at| at.place(text))?;
         read::from_text(text)
     }
 }

@@ -3,17 +3,20 @@
 //!
 //! [`node`] reads a text into a tree with places, [`shape`] holds the tree against the
 //! form that documents of a kind have; a JSON schema is written from the same form.
+//! [`mod@quick`] reads what is probably right: only what is not needs places.
 
 mod fault;
 mod node;
+mod quick;
 mod schema;
 mod shape;
 
 pub(crate) use fault::At;
 pub use fault::{BadDocument, Fault, Place};
 pub(crate) use node::{Json, Node, Path};
+pub(crate) use quick::quick;
 pub(crate) use schema::schema;
-pub(crate) use shape::{Key, Presence, Shape, Text, Which};
+pub(crate) use shape::{Key, Presence, Shape, Text, Trail, Which};
 
 /// Reads the text of a document into a tree.
 ///

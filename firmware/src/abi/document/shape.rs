@@ -2,12 +2,13 @@
 //! what its schema is written from.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use kedge_diag::nearest;
 use serde_json::Number;
 
 use super::fault::{At, Fault};
-use super::node::{Json, Member, Node, Path};
+use super::node::{Json, Member, Node};
 use crate::hex::Hex;
 use crate::register::{Domain, Firmware, FwReg};
 
@@ -78,6 +79,28 @@ pub(crate) enum Which {
     Levels,
 }
 
+/// The way from a document to one of its parts, told only when somebody asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trail<'a> {
+    /// The document.
+    Whole,
+    /// A key of the object there.
+    Key(&'a Self, &'a str),
+    /// An entry of the list there, counted from 0.
+    Entry(&'a Self, usize),
+}
+
+impl fmt::Display for Trail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => Ok(()),
+            Self::Key(Self::Whole, key) => f.write_str(key),
+            Self::Key(there, key) => write!(f, "{there}.{key}"),
+            Self::Entry(there, entry) => write!(f, "{there}[{entry}]"),
+        }
+    }
+}
+
 impl Which {
     /// Whether the register is one of these; unknown ones hold values.
     pub(crate) fn has(self, firmware: Firmware) -> bool {
@@ -91,12 +114,12 @@ impl Shape {
     ///
     /// # Errors
     /// It has not: the first part that deviates.
-    pub(crate) fn check(&self, node: &Node, path: &Path) -> Result<(), At> {
+    pub(crate) fn check(&self, node: &Node, path: &Trail<'_>) -> Result<(), At> {
         match (self, &node.json) {
             (Self::Object(keys), Json::Object(members)) => object(keys, members, node, path),
             (Self::List(of), Json::List(entries)) => {
                 let mut numbered = entries.iter().enumerate();
-                numbered.try_for_each(|(nth, entry)| of.check(entry, &path.entry(nth)))
+                numbered.try_for_each(|(nth, entry)| of.check(entry, &Trail::Entry(path, nth)))
             }
             (Self::Promises(which), Json::Object(members)) => promises(*which, members, path),
             (Self::Text(text), Json::Text(found)) if (text.legal)(found) => Ok(()),
@@ -111,7 +134,7 @@ impl Shape {
         }
     }
 
-    fn refusal(&self, node: &Node, path: &Path) -> Fault {
+    fn refusal(&self, node: &Node, path: &Trail<'_>) -> Fault {
         let near = match (self, &node.json) {
             (Self::Choice(words), Json::Text(found)) => nearest(found, words.iter().copied()),
             _ => None,
@@ -153,9 +176,9 @@ fn is_within(number: &Number, from: u64, to: u64, step: u64) -> bool {
         .is_some_and(|number| (from..=to).contains(&number) && number.is_multiple_of(step))
 }
 
-fn object(keys: &[Key], members: &[Member], node: &Node, path: &Path) -> Result<(), At> {
+fn object(keys: &[Key], members: &[Member], node: &Node, path: &Trail<'_>) -> Result<(), At> {
     for Member { offset, key, value } in members {
-        let here = path.key(key);
+        let here = Trail::Key(path, key);
         let Some(known) = keys.iter().find(|known| known.name == key) else {
             return Err(At { offset: *offset, fault: no_key(keys, key, &here) });
         };
@@ -167,14 +190,14 @@ fn object(keys: &[Key], members: &[Member], node: &Node, path: &Path) -> Result<
     let needed = keys.iter().filter(|key| key.presence == Presence::Needed);
     for &Key { name, about, .. } in needed {
         if node.get(name).is_none() {
-            let path = path.key(name).to_string();
+            let path = Trail::Key(path, name).to_string();
             return Err(at(node, Fault::Missing { path, about }));
         }
     }
     Ok(())
 }
 
-fn no_key(keys: &[Key], key: &str, path: &Path) -> Fault {
+fn no_key(keys: &[Key], key: &str, path: &Trail<'_>) -> Fault {
     let names = || keys.iter().map(|key| key.name);
     Fault::NoKey {
         path: path.to_string(),
@@ -183,17 +206,20 @@ fn no_key(keys: &[Key], key: &str, path: &Path) -> Fault {
     }
 }
 
-fn promises(which: Which, members: &[Member], path: &Path) -> Result<(), At> {
+fn promises(which: Which, members: &[Member], path: &Trail<'_>) -> Result<(), At> {
     let mut seen: BTreeMap<Firmware, &str> = BTreeMap::new();
     for Member { offset, key, value } in members {
-        let here = path.key(key).to_string();
+        let here = Trail::Key(path, key);
         let at_key = |fault| At { offset: *offset, fault };
         let firmware = register(which, key, &here).map_err(at_key)?;
         if let Some(before) = seen.insert(firmware, key) {
             let (key, before) = (key.clone(), before.to_owned());
             return Err(at_key(Fault::Again { key, before }));
         }
-        let refuse = |wanted: String| Fault::Value { path: here, found: value.shown(), wanted };
+        let refuse = |wanted: String| {
+            let path = here.to_string();
+            Fault::Value { path, found: value.shown(), wanted }
+        };
         let Json::Text(text) = &value.json else {
             return Err(at(
                 value,
@@ -216,16 +242,16 @@ fn promises(which: Which, members: &[Member], path: &Path) -> Result<(), At> {
 /// The id of a 64-bit register of arm64: all but the bank and the number in it.
 const ARM64_U64: u64 = 0x6030_0000_0000_0000;
 
-fn register(which: Which, key: &str, path: &str) -> Result<Firmware, Fault> {
+fn register(which: Which, key: &str, path: &Trail<'_>) -> Result<Firmware, Fault> {
     let refuse = |wanted: &str| Fault::Value {
-        path: path.to_owned(),
+        path: path.to_string(),
         found: "promised there".to_owned(),
         wanted: wanted.to_owned(),
     };
     let firmware: Firmware = key.parse().map_err(|error| {
         let near = nearest(key, FwReg::all().map(|reg| reg.spec().name));
         near.map_or(Fault::NoRegister(error), |near| Fault::NoKey {
-            path: path.to_owned(),
+            path: path.to_string(),
             near: Some(near.to_owned()),
             known: String::new(),
         })
