@@ -32,6 +32,8 @@ pub(crate) fn tests(suite: &mut Suite) {
     });
     suite.once("remote::the_api_says_how_a_machine_is", &[], states);
     suite.once("remote::a_name_is_one_machines", &[], one_name);
+    suite.every_host("remote::a_saved_machine_goes_on_in_another_process", &[], saved_and_loaded);
+    suite.once("remote::what_is_no_snapshot_is_refused", &[], refused_snapshots);
     suite.once("remote::a_machine_that_stands_still_can_be_ended", &[], |host| {
         let folder = TempDir::new()?;
         let socket = folder.path().join("api");
@@ -41,6 +43,66 @@ pub(crate) fn tests(suite: &mut Suite) {
         ensure!(!socket.exists(), "the socket is left behind");
         Ok(())
     });
+}
+
+/// Saves a machine by its name, and lets it go on in another process, where it was.
+fn saved_and_loaded(host: &Host) -> Outcome {
+    let folder = TempDir::new()?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (state, memory) = (path("state"), path("memory"));
+    let guest = Kedge::run(host.payload("counters")).flags("--memory 16M --id saved").start()?;
+    guest.wait_for("COUNT ", 3, SOON)?;
+    let create = ["snapshot", "create", "saved", "--state", &state, "--memory", &memory];
+    Kedge::new(create).finish()?.with_status(0)?;
+    let before = guest.said().matches("COUNT ").count();
+    guest.wait_for("COUNT ", before + 3, SOON)?;
+    let first = guest.terminate()?.stdout;
+    Kedge::new(["snapshot", "verify", &state, "--memory", &memory]).finish()?.with_status(0)?;
+    let about = Kedge::new(["snapshot", "inspect", &state]).finish()?.with_status(0)?;
+    ensure!(about.stdout.contains("\"architecture\": \"aarch64\""), "{}", about.stdout);
+
+    thread::sleep(PAUSE);
+    let load = ["snapshot", "load", &state, "--memory", &memory, "--id", "loaded"];
+    let loaded = Kedge::new(load).start()?;
+    loaded.wait_for("COUNT ", 3, SOON)?;
+    Kedge::new(["pause", "loaded"]).finish()?.with_status(0)?;
+    let second = loaded.terminate()?.stdout;
+    // What the first said behind the save, the second says again: from where it was saved,
+    // and as if no time had passed.
+    let frequency = after(&first, "COUNTERS ")?;
+    let saved: Vec<_> = first.lines().take(before + 1).collect();
+    let whole = format!("{}\n{second}", saved.join("\n"));
+    let step = greatest_step(&whole, 0)?;
+    ensure!(step < NOTHING, "{step:.2} s of {frequency} passed:\n{whole}");
+    ensure!(!second.contains("COUNTERS"), "the guest began anew:\n{second}");
+    Ok(())
+}
+
+/// What is no snapshot, or not this machine's, is refused and says why.
+fn refused_snapshots(host: &Host) -> Outcome {
+    let folder = TempDir::new()?;
+    let socket = folder.path().join("api");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (state, memory) = (path("state"), path("memory"));
+    let guest = start(host, &socket)?;
+    let body = json!({ "snapshot_path": state, "mem_file_path": memory });
+    let save = || call(&socket, Method::Put, "/snapshot/create", Some(&body));
+    let running = save().err().context("a machine that runs was saved")?;
+    ensure!(running.to_string().contains("can be saved only while it is paused"), "{running}");
+    patch(&socket, "Paused")?;
+    save()?;
+    guest.terminate()?;
+    let load = |state: &str, memory: &str| {
+        Kedge::new(["snapshot", "load", state, "--memory", memory]).finish()?.with_status(1)
+    };
+    let absent = load(&path("absent"), &memory)?;
+    ensure!(absent.stderr.contains("absent cannot be opened"), "{}", absent.stderr);
+    let swapped = load(&memory, &state)?;
+    ensure!(swapped.stderr.contains("cannot be loaded"), "{}", swapped.stderr);
+    std::fs::OpenOptions::new().write(true).open(&memory)?.set_len(1 << 20)?;
+    let short = load(&state, &memory)?;
+    ensure!(short.stderr.contains("cannot be loaded"), "{}", short.stderr);
+    Ok(())
 }
 
 /// A guest that says its time, with an API at `socket`.
