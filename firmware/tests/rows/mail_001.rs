@@ -11,7 +11,7 @@ use kedge_firmware::{
 };
 use kedge_hv::{Hypervisor, Vcpu, VcpuFeatures, VmConfig};
 use kedge_hv_model::invented::{every_size, own_psci_versions};
-use kedge_hv_model::{ModelHypervisor, Release, V5_10, V6_1, V6_12, V7_2, id};
+use kedge_hv_model::{ModelHypervisor, RELEASES, Release, V5_10, V6_1, V6_12, V7_2, id};
 use kedge_ids::{RegId, VcpuId};
 
 use crate::kernels::new_bank;
@@ -42,6 +42,20 @@ fn row_12_kernels_from_6_5_on_refuse_other_features_and_older_ones_do_not_care()
     const EINVAL: i32 = 22;
     assert_eq!([otherwise(&V5_10), otherwise(&V6_1)], [Ok(()); 2]);
     assert_eq!([otherwise(&V6_12), otherwise(&V7_2)], [Err(EINVAL); 2]);
+}
+
+#[test]
+fn row_13_what_no_kernel_announces_is_asked_of_none() {
+    const ENOENT: i32 = 2;
+    const LAST: VcpuFeatures = VcpuFeatures(1 << 31);
+    for release in RELEASES {
+        let hypervisor = ModelHypervisor::new(release).unwrap();
+        assert!(!hypervisor.limits().features.contains(LAST), "{}", release.name);
+        let mut vcpu =
+            hypervisor.create_vm(&VmConfig::new(40)).unwrap().create_vcpu(VcpuId(0)).unwrap();
+        let refused = vcpu.init(VcpuFeatures::PSCI_0_2 | LAST).unwrap_err();
+        assert_eq!(refused.errno(), ENOENT, "{}", release.name);
+    }
 }
 
 #[test]
@@ -208,6 +222,19 @@ fn row_18_a_register_that_became_each_vcpus_own_is_given_to_each() {
     let new = Machine::new(&own_psci_versions());
     new.load(&state);
     assert_eq!(new.read(1, RegId::PSCI_VERSION), 0x1_0000);
+}
+
+/// The same register of the same CPU, the host's own before and the machine's since: no
+/// manual of the architecture could say.
+#[test]
+fn row_19_whose_a_register_is_the_kernel_decides() {
+    let scope = |release: &Release| {
+        let host = probe(&ModelHypervisor::new(release).unwrap()).unwrap();
+        let found = &host.cpus[0].id_registers;
+        found.iter().find(|found| found.id == ID_AA64ISAR0).unwrap().scope
+    };
+    assert_eq!([scope(&V5_10), scope(&V6_1)], [FoundScope::Unchanging; 2]);
+    assert_eq!([scope(&V6_12), scope(&V7_2)], [FoundScope::WholeVm; 2]);
 }
 
 #[test]

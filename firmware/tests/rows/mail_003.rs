@@ -1,5 +1,8 @@
 //! Rows 39 to 49: the PSCI version (March 2024).
 
+use std::fs;
+use std::path::Path;
+
 use expect_test::expect;
 use kedge_arch::PsciVersion;
 use kedge_firmware::{ARM64_V1, FwReg, GuestAbi, HOST, Promises, RegValue, builtin};
@@ -64,6 +67,26 @@ fn all_features() -> Vec<(u32, u64)> {
     forms.into_iter().flat_map(|form| (0..32).map(move |n| (0x8400_000a, form + n))).collect()
 }
 
+/// Functions of PSCI after which the vCPU that calls goes on, of those that it could be
+/// told by (Arm DEN0022, 5.1).
+fn goes_on(function: u32) -> bool {
+    const NAPS_AND_ENDS: [u32; 9] = [0x1, 0x2, 0x8, 0x9, 0xc, 0xd, 0xe, 0x12, 0x15];
+    !NAPS_AND_ENDS.contains(&(function & 0x1f))
+}
+
+#[test]
+fn row_42_no_call_of_a_guest_chooses_its_version() {
+    const ANOTHER: u64 = 0x2;
+    let all = (0x8400_0000..0x8400_0020).chain(0xc400_0000..0xc400_0020);
+    let calls: Vec<_> = all.filter(|id| goes_on(*id)).map(|id| (id, ANOTHER)).collect();
+    for release in RELEASES {
+        let mut machine = Machine::calling(release, &calls);
+        let before = machine.read(0, PSCI);
+        assert_eq!(machine.answers().len(), calls.len(), "{}", release.name);
+        assert_eq!(machine.read(0, PSCI), before, "{}", release.name);
+    }
+}
+
 #[test]
 fn row_43_a_guest_that_moves_sees_no_other_psci() {
     let mut calls = all_features();
@@ -86,6 +109,31 @@ fn row_43_a_guest_that_moves_sees_no_other_psci() {
 fn with_psci(version: u64) -> GuestAbi {
     let firmware = Promises::of([(FwReg::PsciVersion, version)]);
     GuestAbi { firmware, ..builtin(HOST).unwrap() }
+}
+
+/// Where a host shows what its own firmware is.
+const HOSTS_OWN: [&str; 3] = ["/proc/device-tree", "/sys/firmware", "/sys/devices/system/psci"];
+
+#[test]
+fn row_44_nothing_looks_at_the_hosts_own_firmware() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let shipped = ["arch", "devices", "firmware", "vmm", "crates/hv_kvm", "crates/kedge"];
+    let mut folders: Vec<_> = shipped.iter().map(|name| root.join(name).join("src")).collect();
+    let mut read = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let bytes = fs::read(entry.path()).unwrap();
+            let text = String::from_utf8_lossy(&bytes);
+            let found = HOSTS_OWN.into_iter().find(|path| text.contains(path));
+            assert_eq!(found, None, "{}", entry.path().display());
+            read += 1;
+        }
+    }
+    assert!(read > 100, "{read} files are not all of them");
 }
 
 #[test]
