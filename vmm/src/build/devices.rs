@@ -15,7 +15,7 @@ use kedge_devices::virtio::transport::MmioTransport;
 use kedge_devices::virtio::worker::EventLoop;
 use kedge_devices::vmclock::VmClock;
 use kedge_diag::Trouble;
-use kedge_guest_memory::{GuestAddress, GuestMemory};
+use kedge_guest_memory::{GuestAddress, GuestMemory, about_to_fill};
 use kedge_hv::Vm;
 use kedge_ids::Spi;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -130,6 +130,8 @@ fn pages(site: &Site<'_>, parts: &Parts<'_>, board: &mut Board<'_>) -> Result<Pa
     let clock = Arc::new(clock);
     board.add_page(CLOCK_PAGE, place, (clock.node(), Arc::<VmClock>::clone(&clock)));
     let place = site.layout.generation();
+    // A page of it is written, not a huge one.
+    about_to_fill(site.memory, place.range);
     let entropy = Arc::new(parts.surroundings.entropy);
     let irq = board.wire(place.spi)?;
     let generation = Generation::new(site.memory.clone(), place.range.start, irq, entropy);
