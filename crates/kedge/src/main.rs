@@ -5,6 +5,7 @@
 
 mod abi;
 mod api;
+mod awaited;
 mod completion;
 mod console;
 mod devices;

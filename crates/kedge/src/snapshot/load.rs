@@ -12,11 +12,11 @@ use kedge_vmm::Clock;
 use kedge_vmm::spec::SerialSpec;
 
 use super::{files, memory_file, state_file};
-use crate::api::Reachable;
-use crate::flags::{Choices, chosen, help, one_of, option, switch, text};
+use crate::flags::{
+    Choices, TRACK_CHANGES, chosen, help, one_of, option, switch, text, track_changes,
+};
 use crate::logging::{self, Logging};
 use crate::machine::{self, LoadRequest};
-use crate::machines::BadId;
 use crate::run::{BadSerial, log_level, log_level_flag, reachable, reachable_flags, serial_of};
 use crate::status::{Failure, Status};
 
@@ -35,9 +35,6 @@ enum BadFlag {
     /// No place for the serial port's output.
     #[error(transparent)]
     Serial(#[from] BadSerial),
-    /// No name.
-    #[error(transparent)]
-    Id(#[from] BadId),
 }
 
 impl Fix for BadFlag {
@@ -46,7 +43,6 @@ impl Fix for BadFlag {
             Self::Device(source) => source.fix(),
             Self::Register(source) => source.fix(),
             Self::Serial(source) => source.fix(),
-            Self::Id(source) => source.fix(),
         }
     }
 }
@@ -75,7 +71,7 @@ pub(super) fn command() -> Command {
         .args(overrides())
         .next_help_heading("What kedge does")
         .args(reachable_flags())
-        .args([log_level_flag(), help()])
+        .args([track_changes(), log_level_flag(), help()])
 }
 
 /// A flag for each kind of device that uses something of the host's by name.
@@ -94,9 +90,10 @@ fn overrides() -> impl Iterator<Item = Arg> {
 /// The snapshot cannot be loaded here, or the machine cannot run on.
 pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
     let request = request(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
+    let reachable = reachable(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
     logging::start(Logging::to_stderr(log_level(flags)))?;
-    let outcome = machine::load(request).map_err(|error| Failure::new(Status::ERROR, error))?;
-    Ok(outcome.into())
+    let outcome = machine::load(request, reachable);
+    Ok(outcome.map_err(|error| Failure::new(Status::ERROR, error))?.into())
 }
 
 fn request(flags: &ArgMatches) -> Result<LoadRequest, BadFlag> {
@@ -115,6 +112,6 @@ fn request(flags: &ArgMatches) -> Result<LoadRequest, BadFlag> {
     let allow = allow.map(|name| register_named(name)).collect::<Result<BTreeSet<RegId>, _>>()?;
     let clock = chosen(flags, "clock", CLOCKS).unwrap_or_default();
     let resume = (!flags.get_flag("paused")).then_some(clock);
-    let reachable: Option<Reachable> = reachable(flags)?;
-    Ok(LoadRequest { state, memory, overrides, serial, allow, resume, reachable })
+    let notes_changes = flags.get_flag(TRACK_CHANGES);
+    Ok(LoadRequest { state, memory, overrides, serial, allow, resume, notes_changes })
 }
