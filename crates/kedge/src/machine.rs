@@ -22,6 +22,7 @@ use kedge_vmm::{
 use crate::api::{ApiError, Reachable};
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::output;
+use crate::report::Report;
 use crate::status::Status;
 
 /// What a command line asks for.
@@ -162,10 +163,11 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
     if dry_run {
         return build(surroundings()).map(|_| Outcome::Done);
     }
-    operate(stdio, reachable, build)
+    operate(stdio, (reachable, None), build)
 }
 
-/// Lets the machine of a snapshot go on; `reachable` says how it is to be reached.
+/// Lets the machine of a snapshot go on; `reachable` says how it is to be reached, `report`
+/// is told once it runs.
 ///
 /// # Errors
 /// The snapshot cannot be loaded here, there is no hypervisor, or the machine cannot run
@@ -173,12 +175,13 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
 pub(crate) fn load(
     request: LoadRequest,
     reachable: Option<Reachable>,
+    report: Option<Report>,
 ) -> Result<Outcome, MachineError> {
     let snapshot = request.open()?;
     let loading = request.read(&snapshot)?;
     let hypervisor = Arc::new(Kvm::open()?);
     let stdio = loading.is_on_stdio();
-    operate(stdio, reachable, |surroundings| loading.restore(hypervisor, surroundings))
+    operate(stdio, (reachable, report), |surroundings| loading.restore(hypervisor, surroundings))
 }
 
 impl LoadRequest {
@@ -238,7 +241,7 @@ impl Loading<'_> {
 /// serial port leads there, and with its API.
 fn operate(
     stdio: bool,
-    reachable: Option<Reachable>,
+    (reachable, report): (Option<Reachable>, Option<Report>),
     make: impl FnOnce(Surroundings) -> Result<Machine, MachineError>,
 ) -> Result<Outcome, MachineError> {
     let reachable = reachable.map(Reachable::claim).transpose()?;
@@ -254,7 +257,13 @@ fn operate(
     let ending = ending.map(|ending| ending.connect(Connection::to(&machine))).transpose();
     let ending = ending.map_err(MachineError::Input)?;
     let api = reachable.map(|reachable| reachable.serve(machine.handle())).transpose()?;
-    let ended = machine.run();
+    let stopper = machine.stopper();
+    let ended = machine.run_telling(|| {
+        // A machine that nobody can be told of is nobody's.
+        if let Some(Err(_)) = report.map(Report::send) {
+            stopper.stop();
+        }
+    });
     // Clients that wait learn that it has ended.
     drop(api);
     let signal = console.as_ref().and_then(Console::signal);

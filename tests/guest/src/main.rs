@@ -11,6 +11,8 @@ mod abi;
 mod boot;
 mod devices;
 mod devicetree;
+mod differences;
+mod door;
 mod errors;
 mod evidence;
 mod features;
@@ -66,6 +68,8 @@ fn main() -> ExitCode {
     pause::tests(&mut suite);
     remote::tests(&mut suite);
     snapshot::tests(&mut suite);
+    door::tests(&mut suite);
+    differences::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
     services::tests(&mut suite);

@@ -26,7 +26,7 @@ const SOCKET: &str = "/run/firecracker.socket";
 const USAGE: &str = "\
 kedge run --kernel FILE [OPTIONS]
        kedge [--config-file FILE] --api-sock SOCKET [OPTIONS]
-       kedge (pause | resume | snapshot) ID
+       kedge (pause | resume | snapshot | clone) ID
        kedge abi COMMAND
        kedge completion SHELL";
 

@@ -110,6 +110,7 @@ fn top(name: Name) -> clap::Command {
                 clap::Command::new("run").about("Run a virtual machine described by flags"),
                 clap::Command::new("abi").about(crate::abi::ABOUT),
                 clap::Command::new("snapshot").about(crate::snapshot::ABOUT),
+                clap::Command::new("clone").about(crate::clone::ABOUT),
                 clap::Command::new("completion").about("Print a shell's completion script"),
             ])
             .subcommands(crate::remote::commands()),

@@ -13,10 +13,11 @@ use kedge_vmm::spec::SerialSpec;
 
 use super::{files, memory_file, state_file};
 use crate::flags::{
-    Choices, TRACK_CHANGES, chosen, help, one_of, option, switch, text, track_changes,
+    Choices, TRACK_CHANGES, chosen, file, help, one_of, option, path, switch, text, track_changes,
 };
 use crate::logging::{self, Logging};
 use crate::machine::{self, LoadRequest};
+use crate::report::Report;
 use crate::run::{BadSerial, log_level, log_level_flag, reachable, reachable_flags, serial_of};
 use crate::status::{Failure, Status};
 
@@ -47,6 +48,9 @@ impl Fix for BadFlag {
     }
 }
 
+/// The name of the flag that has it report.
+pub(crate) const REPORT: &str = "report";
+
 /// The command.
 pub(super) fn command() -> Command {
     Command::new("load")
@@ -55,23 +59,29 @@ pub(super) fn command() -> Command {
         .override_usage("kedge snapshot load STATE --memory FILE [OPTIONS]")
         .arg(state_file())
         .arg(memory_file())
-        .arg(switch("paused").help("Do not let it go on yet: `kedge resume` does"))
-        .arg(one_of("clock", "POLICY", CLOCKS).default_value("profile").help(
+        .args(flags())
+        .args(reachable_flags())
+        .args([switch(REPORT).requires("id").hide(true), file("log").hide(true), help()])
+}
+
+/// The flags that say how a machine goes on.
+pub(crate) fn flags() -> impl Iterator<Item = Arg> {
+    let how = [
+        switch("paused").help("Do not let it go on yet: `kedge resume` does"),
+        one_of("clock", "POLICY", CLOCKS).default_value("profile").help(
             "What the time since is to the guest's clock: stop, advance,\n\
              or what its profile says",
-        ))
-        .arg(
-            option("allow", "REGISTER,...")
-                .value_delimiter(',')
-                .action(ArgAction::Append)
-                .help("Accept that these registers are not what the guest was saved with"),
-        )
-        .next_help_heading("What it uses here, where that is something else")
-        .arg(option("serial", "PORT").help("Serial port: stdio, file=PATH or none"))
-        .args(overrides())
-        .next_help_heading("What kedge does")
-        .args(reachable_flags())
-        .args([track_changes(), log_level_flag(), help()])
+        ),
+        option("allow", "REGISTER,...")
+            .value_delimiter(',')
+            .action(ArgAction::Append)
+            .help("Accept that these registers are not what the guest was saved with"),
+        track_changes(),
+        log_level_flag(),
+    ];
+    const HERE: &str = "What it uses here, where that is something else";
+    let serial = option("serial", "PORT").help("Serial port: stdio, file=PATH or none");
+    how.into_iter().chain([serial].into_iter().chain(overrides()).map(|flag| flag.help_heading(HERE)))
 }
 
 /// A flag for each kind of device that uses something of the host's by name.
@@ -90,9 +100,13 @@ fn overrides() -> impl Iterator<Item = Arg> {
 /// The snapshot cannot be loaded here, or the machine cannot run on.
 pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
     let request = request(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
+    let report = match flags.get_flag(REPORT) {
+        true => Some(Report::prepare(text(flags, "id"), path(flags, "log"))?),
+        false => None,
+    };
     let reachable = reachable(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
     logging::start(Logging::to_stderr(log_level(flags)))?;
-    let outcome = machine::load(request, reachable);
+    let outcome = machine::load(request, reachable, report);
     Ok(outcome.map_err(|error| Failure::new(Status::ERROR, error))?.into())
 }
 
