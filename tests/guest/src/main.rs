@@ -9,6 +9,7 @@
 
 mod abi;
 mod boot;
+mod clones;
 mod devices;
 mod devicetree;
 mod differences;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
     snapshot::tests(&mut suite);
     door::tests(&mut suite);
     differences::tests(&mut suite);
+    clones::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
     services::tests(&mut suite);
