@@ -78,8 +78,7 @@ pub(crate) const TRACK_CHANGES: &str = "track-changes";
 
 /// `--track-changes`.
 pub(crate) fn track_changes() -> Arg {
-    switch(TRACK_CHANGES)
-        .help("Note what the guest changes, for `kedge snapshot create --diff`")
+    switch(TRACK_CHANGES).help("Note what the guest changes, for `kedge snapshot create --diff`")
 }
 
 /// `--help`, among other flags instead of under a heading of its own.

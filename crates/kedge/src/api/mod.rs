@@ -118,11 +118,7 @@ pub(crate) struct Api {
 const STACK_BYTES: usize = 128 * 1024;
 
 impl Api {
-    fn open(
-        socket: &Path,
-        limits: Limits,
-        identity: Identity,
-    ) -> Result<(Self, Orders), ApiError> {
+    fn open(socket: &Path, limits: Limits, identity: Identity) -> Result<(Self, Orders), ApiError> {
         let (way, orders, work) = work::orders();
         let server = Server::listen(socket, limits, MachineDoor::new(identity, way))?;
         let mut manager =

@@ -42,7 +42,9 @@ pub(crate) fn command() -> Command {
         .bin_name("kedge clone")
         .about(ABOUT)
         .disable_help_flag(true)
-        .override_usage("kedge clone (STATE --memory FILE | ID) --count N --name 'NAME-{n}' [OPTIONS]")
+        .override_usage(
+            "kedge clone (STATE --memory FILE | ID) --count N --name 'NAME-{n}' [OPTIONS]",
+        )
         .after_help(AFTER)
         .args([
             Arg::new("machine")
@@ -197,7 +199,10 @@ mod tests {
             "--log=8.log",
         ];
         assert_eq!(words, expected);
-        assert_eq!(wanted.numbers().map(|number| wanted.id(number)).collect::<Vec<_>>(), ["web-7", "web-8"]);
+        assert_eq!(
+            wanted.numbers().map(|number| wanted.id(number)).collect::<Vec<_>>(),
+            ["web-7", "web-8"]
+        );
     }
 
     #[test]

@@ -62,9 +62,9 @@ impl Fix for SourceError {
             Self::Folder { .. } => Some("set TMPDIR to a folder with more room".to_owned()),
             Self::Open(source) => source.fix(),
             Self::Restore(source) => source.fix(),
-            Self::Shared { id } => Some(format!(
-                "give each its own copy: --disk 'id={id},path=FILE-{{n}}'"
-            )),
+            Self::Shared { id } => {
+                Some(format!("give each its own copy: --disk 'id={id},path=FILE-{{n}}'"))
+            }
         }
     }
 }
@@ -140,8 +140,8 @@ fn save_in(machine: &Machine, folder: &Path) -> Result<Source, SourceError> {
     )?;
     let failed = |source| SourceError::Folder { folder: folder.to_owned(), source };
     let held = [File::open(state).map_err(failed)?, File::open(memory).map_err(failed)?];
-    let [state, memory] = held.each_ref().map(|file| {
-        PathBuf::from(format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd()))
-    });
+    let [state, memory] = held
+        .each_ref()
+        .map(|file| PathBuf::from(format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd())));
     Ok(Source { state, memory, held: Some(held) })
 }

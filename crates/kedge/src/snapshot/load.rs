@@ -81,7 +81,8 @@ pub(crate) fn flags() -> impl Iterator<Item = Arg> {
     ];
     const HERE: &str = "What it uses here, where that is something else";
     let serial = option("serial", "PORT").help("Serial port: stdio, file=PATH or none");
-    how.into_iter().chain([serial].into_iter().chain(overrides()).map(|flag| flag.help_heading(HERE)))
+    how.into_iter()
+        .chain([serial].into_iter().chain(overrides()).map(|flag| flag.help_heading(HERE)))
 }
 
 /// A flag for each kind of device that uses something of the host's by name.
