@@ -19,6 +19,7 @@ const REFUSED: &str = "Load snapshot error: Failed to restore from snapshot: ";
 
 pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel("door::a_snapshot_is_loaded_when_the_api_asks_for_it", &[], loaded);
+    suite.every_kernel("door::what_becomes_of_a_snapshot_is_said_without_its_memory", &[], told);
     suite.once("door::a_load_that_fails_leaves_nothing_and_another_can_follow", &[], second_try);
     suite.once("door::a_load_that_is_killed_is_in_nobodys_way", &[], killed);
     suite.once("door::a_full_disk_leaves_the_old_snapshot_and_the_machine", &[], full_disk);
@@ -116,6 +117,23 @@ fn loaded(host: &Host) -> Outcome {
         ensure!(!socket.exists(), "the socket is left behind");
     }
     Ok(())
+}
+
+/// The plan of the load, of which nothing is asked but the state file.
+fn told(host: &Host) -> Outcome {
+    let counter = Counter::save(host)?;
+    std::fs::remove_file(counter.memory())?;
+    let check = || Kedge::new(["abi", "check", "--snapshot"]).with([counter.state()]);
+    let told = check().finish()?.with_status(0)?;
+    ensure_contains(&told.stdout, &["psci_version", "The machine can go on there."])?;
+    let json = check().with(["--json"]).finish()?.with_status(0)?;
+    let plan: Value = serde_json::from_str(&json.stdout)?;
+    let lines = plan["lines"].as_array().map_or(0, Vec::len);
+    ensure!(lines > 100, "{lines} lines are not all registers");
+    let recorded = counter.path("host.json").display().to_string();
+    Kedge::new(["abi", "probe", "--output", &recorded]).finish()?.with_status(0)?;
+    let told = check().with(["--host", &recorded]).finish()?.with_status(0)?;
+    ensure_contains(&told.stdout, &["The machine can go on there."])
 }
 
 /// Everything that can be wrong with a request, and then the right one, of one process.
