@@ -122,8 +122,21 @@ fn what_cannot_be_loaded_is_told_and_another_can_be_asked_for() {
     refused(&waiting, &body, &absent);
     refused(&waiting, &body, &absent);
     fs::write(&state, "no snapshot").unwrap();
-    let damaged = expect![];
-    refused(&waiting, &body, &damaged);
+    let foreign = expect![];
+    refused(&waiting, &body, &foreign);
+    fs::write(&state, of_a_later_release()).unwrap();
+    let newer = expect![];
+    refused(&waiting, &body, &newer);
+}
+
+/// The beginning of a state file in a format that is not there yet, with the checksum that
+/// it has in every format.
+fn of_a_later_release() -> Vec<u8> {
+    let mut bytes = b"\x89KEDGE\r\n\x02\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    let step = |rest: u32, _| if rest & 1 == 1 { rest >> 1 ^ 0xedb8_8320 } else { rest >> 1 };
+    let crc = bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step));
+    bytes.extend((!crc).to_le_bytes());
+    bytes
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::host::Host;
 use crate::kedge::{Kedge, Running, SOON};
 use crate::suite::{Outcome, Suite, ensure_contains};
+use crate::tap::Tap;
 
 /// What a load that fails is told to begin with.
 const REFUSED: &str = "Load snapshot error: Failed to restore from snapshot: ";
@@ -21,6 +22,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel("door::a_snapshot_is_loaded_when_the_api_asks_for_it", &[], loaded);
     suite.every_kernel("door::what_becomes_of_a_snapshot_is_said_without_its_memory", &[], told);
     suite.once("door::a_load_that_fails_leaves_nothing_and_another_can_follow", &[], second_try);
+    suite.once("door::what_a_guest_used_must_be_there_or_be_named_anew", &[], gone);
     suite.once("door::a_load_that_is_killed_is_in_nobodys_way", &[], killed);
     suite.once("door::a_full_disk_leaves_the_old_snapshot_and_the_machine", &[], full_disk);
 }
@@ -33,8 +35,14 @@ struct Counter {
 impl Counter {
     /// Saves one.
     fn save(host: &Host) -> anyhow::Result<Self> {
-        let counter = Self { folder: TempDir::new()? };
-        let guest = Kedge::run(host.payload("counters")).flags("--memory 16M --id born").start()?;
+        Self { folder: TempDir::new()? }.saved(host, &[])
+    }
+
+    /// The same, saved with more flags.
+    fn saved(self, host: &Host, flags: &[&str]) -> anyhow::Result<Self> {
+        let counter = self;
+        let guest = Kedge::run(host.payload("counters")).flags("--memory 16M --id born");
+        let guest = guest.with(flags).start()?;
         guest.wait_for("COUNT ", 3, SOON)?;
         Kedge::new(["snapshot", "create", "born"])
             .with(["--state".as_ref(), counter.state().as_os_str()])
@@ -165,8 +173,42 @@ fn second_try(host: &Host) -> Outcome {
     let file = std::fs::OpenOptions::new().write(true).open(&copy)?;
     file.set_len(1 << 20)?;
     refused(&socket, &with("mem_backend", backend(&copy)), &[no_memory])?;
+    file.set_len(0)?;
+    file.set_len(std::fs::metadata(counter.memory())?.len())?;
+    refused(&socket, &with("mem_backend", backend(&copy)), &[no_memory])?;
+    let damaged = counter.path("damaged");
+    let mut bytes = std::fs::read(counter.state())?;
+    bytes[40] ^= 1;
+    std::fs::write(&damaged, bytes)?;
+    refused(&socket, &with("snapshot_path", json!(damaged)), &["its header is damaged"])?;
 
     load(&socket, &counter.request())?;
+    guest.wait_for("COUNT ", 3, SOON)?;
+    guest.terminate().map(drop)
+}
+
+/// The guest's disk and tap go, and others are named instead.
+fn gone(host: &Host) -> Outcome {
+    let counter = Counter { folder: TempDir::new()? };
+    let disk = counter.path("disk");
+    std::fs::write(&disk, vec![0; 64 << 10])?;
+    let tap = Tap::new("kedge-d0")?;
+    let flag = format!("path={},id=root", disk.display());
+    let counter = counter.saved(host, &["--disk", &flag, "--net", "tap=kedge-d0"])?;
+    let (guest, socket) = counter.waiting()?;
+    drop(tap);
+    refused(&socket, &counter.request(), &["`kedge-d0` does not exist"])?;
+    let other = Tap::new("kedge-d1")?;
+    let mut body = counter.request();
+    body["network_overrides"] = json!([{ "iface_id": "eth0", "host_dev_name": other.name() }]);
+    std::fs::write(&disk, vec![0; 32 << 10])?;
+    refused(&socket, &body, &["the disk had 128 sectors of 512 bytes and now has 64"])?;
+    std::fs::remove_file(&disk)?;
+    refused(&socket, &body, &[&disk.display().to_string(), "No such file"])?;
+    let copy = counter.path("copy");
+    std::fs::write(&copy, vec![0; 64 << 10])?;
+    body["drive_overrides"] = json!([{ "drive_id": "root", "path_on_host": copy }]);
+    load(&socket, &body)?;
     guest.wait_for("COUNT ", 3, SOON)?;
     guest.terminate().map(drop)
 }

@@ -218,10 +218,9 @@ mod tests {
 
     #[test]
     fn a_disk_is_each_clones_own_where_its_flag_has_the_number() {
-        let wanted = wanted("--count 2 --name w{n} --disk id=a,path={n} --disk path=x").unwrap();
-        assert!(wanted.gives_each("disk", "a", false));
-        assert!(!wanted.gives_each("disk", "b", false));
-        let one = super::tests::wanted("--count 2 --name w{n} --disk path={n}").unwrap();
+        let two = wanted("--count 2 --name w{n} --disk id=a,path={n} --disk path=x").unwrap();
+        assert!(two.gives_each("disk", "a", false) && !two.gives_each("disk", "b", false));
+        let one = wanted("--count 2 --name w{n} --disk path={n}").unwrap();
         assert!(one.gives_each("disk", "b", true) && !one.gives_each("disk", "b", false));
     }
 }
