@@ -141,13 +141,13 @@ impl Site {
         Made { mut machine, stdio }: Made,
         clients: (Order, Orders),
     ) -> Result<Result<Ended, RunError>, (Order, Orders, RunError)> {
-        let (handle, guest) = (machine.handle(), Connection::to(&machine));
+        let (handle, guest) = (machine.handle(), stdio.then(|| Connection::to(&machine)));
         let mut waiting = Some(clients);
         let ended = machine.run_telling(|| {
             let Some((order, orders)) = waiting.take() else { return };
             orders.hand_over(handle);
             order.answer(Ok(()));
-            self.connect(stdio, guest);
+            self.connect(guest);
         });
         match (ended, waiting) {
             (Err(error), Some((order, orders))) => Err((order, orders, error)),
@@ -155,9 +155,9 @@ impl Site {
         }
     }
 
-    /// Gives a machine standard input, if that is where its serial port is.
-    fn connect(&mut self, stdio: bool, guest: Connection) {
-        let Some(input) = self.input.take().filter(|_| stdio) else { return };
+    /// Gives `guest` standard input, if that is where its serial port is.
+    fn connect(&mut self, guest: Option<Connection>) {
+        let (Some(input), Some(guest)) = (self.input.take(), guest) else { return };
         match input.connect(guest) {
             Ok(console) => self.console = Some(console),
             Err(error) => warn!("standard input cannot be connected to the guest: {error}"),

@@ -71,28 +71,26 @@ impl Forecast {
 
     /// Whether `host` has the guest's interrupt controller.
     fn controller(&self, host: &HostAbi) -> Vec<PlanLine> {
-        let (version, its) = (self.parts.gic.version(), self.parts.its.is_some());
-        let name = match version {
+        let name = match self.parts.gic.version() {
             GicVersion::V2 => "GICv2",
             GicVersion::V3 => "GICv3",
         };
-        let rows = [(name, true, host.gic(version).is_some()), ("ITS", its, host.limits.its)];
-        let wanted = rows.into_iter().filter(|(_, wanted, _)| *wanted);
-        wanted.map(|(part, _, there)| line(part, there)).collect()
+        let controller = host.gic(self.parts.gic.version()).map(|_| name);
+        let mut lines = vec![line(name, controller)];
+        if self.parts.its.is_some() {
+            lines.push(line("ITS", host.limits.its.then_some("ITS")));
+        }
+        lines
     }
 }
 
-/// What becomes of a part that the guest knows.
-fn line(part: &'static str, there: bool) -> PlanLine {
-    let verdict = match there {
-        true => Verdict::Keep,
-        false => Verdict::refuse("the host cannot give it to guests", "load it on a host that can"),
+/// What becomes of a part that the guest knows, where the host has `offered`.
+fn line(part: &'static str, offered: Option<&str>) -> PlanLine {
+    const CURE: &str = "load it on a host that can";
+    let verdict = match offered {
+        Some(_) => Verdict::Keep,
+        None => Verdict::refuse("the host cannot give it to guests", CURE),
     };
-    let offered = if there { "yes" } else { "no" };
-    PlanLine {
-        subject: Subject::part(part),
-        wanted: "yes".to_owned(),
-        offered: offered.to_owned(),
-        verdict,
-    }
+    let (wanted, offered) = ("yes".to_owned(), if offered.is_some() { "yes" } else { "no" });
+    PlanLine { subject: Subject::part(part), wanted, offered: offered.to_owned(), verdict }
 }

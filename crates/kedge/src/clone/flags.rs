@@ -141,14 +141,14 @@ impl Wanted {
         self.words.iter().map(move |word| numbered(word, number))
     }
 
-    /// Whether the device of this kind and name gets something for each clone: `flag`
-    /// says which, if it names one.
-    pub(super) fn gives_each(&self, flag: &str, id: &str, only: bool) -> bool {
+    /// Whether each clone gets something of its own for the device with this name, one of
+    /// so many that `flag` is about: where there is one, the flag need not name it.
+    pub(super) fn gives_each(&self, flag: &str, id: &str, of: usize) -> bool {
         let begin = format!("--{flag}=");
         let values = self.words.iter().filter_map(|word| word.to_str()?.strip_prefix(&begin));
         values.filter(|value| value.contains(PLACE)).any(|value| {
             let named = value.split(',').find_map(|option| option.strip_prefix("id="));
-            named.map_or(only, |named| named == id)
+            named.map_or(of == 1, |named| named == id)
         })
     }
 }
@@ -219,8 +219,8 @@ mod tests {
     #[test]
     fn a_disk_is_each_clones_own_where_its_flag_has_the_number() {
         let two = wanted("--count 2 --name w{n} --disk id=a,path={n} --disk path=x").unwrap();
-        assert!(two.gives_each("disk", "a", false) && !two.gives_each("disk", "b", false));
+        assert!(two.gives_each("disk", "a", 2) && !two.gives_each("disk", "b", 2));
         let one = wanted("--count 2 --name w{n} --disk path={n}").unwrap();
-        assert!(one.gives_each("disk", "b", true) && !one.gives_each("disk", "b", false));
+        assert!(one.gives_each("disk", "b", 1) && !one.gives_each("disk", "b", 2));
     }
 }

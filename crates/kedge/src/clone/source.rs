@@ -107,8 +107,7 @@ impl Source {
         let disks: Vec<_> = machine.devices.iter().filter(is_disk).collect();
         for disk in &disks {
             let is_written = disk.to_json()["is_read_only"] != true;
-            let only = disks.len() == 1;
-            if is_written && !wanted.gives_each(disk.kind().flag, disk.id(), only) {
+            if is_written && !wanted.gives_each(disk.kind().flag, disk.id(), disks.len()) {
                 return Err(SourceError::Shared { id: disk.id().to_owned() });
             }
         }
