@@ -1,5 +1,6 @@
 //! What is cloned: a snapshot, or a machine that is saved for it.
 
+use std::env;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -117,7 +118,9 @@ impl Source {
 
 /// Saves a machine into files that nobody else sees, and that go with this process.
 fn save(machine: &Machine) -> Result<Source, SourceError> {
-    let folder = std::env::temp_dir().join(format!("kedge-clone-{}", process::id()));
+    let folder = env::temp_dir().join(format!("kedge-clone-{}", process::id()));
+    // The machine's process may be in another folder.
+    let folder = std::path::absolute(&folder).unwrap_or(folder);
     let failed = |source| SourceError::Folder { folder: folder.clone(), source };
     DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
     let saved = save_in(machine, &folder);
