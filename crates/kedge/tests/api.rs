@@ -122,10 +122,14 @@ fn what_cannot_be_loaded_is_told_and_another_can_be_asked_for() {
     refused(&waiting, &body, &absent);
     refused(&waiting, &body, &absent);
     fs::write(&state, "no snapshot").unwrap();
-    let foreign = expect![];
+    let foreign = expect![
+        "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: the state file state cannot be loaded; because: it is no state file of kedge: it begins otherwise; fix: name the state file of a snapshot, not its memory file"
+    ];
     refused(&waiting, &body, &foreign);
     fs::write(&state, of_a_later_release()).unwrap();
-    let newer = expect![];
+    let newer = expect![
+        "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: the state file state cannot be loaded; because: it has format 2, written by a release that it does not name; this release reads format 1; fix: load it with the release that wrote it, or a later one"
+    ];
     refused(&waiting, &body, &newer);
 }
 
@@ -145,11 +149,29 @@ fn what_kedge_does_not_have_yet_is_refused_by_name() {
     let [state, memory] = files(&waiting);
     let uffd = json!({ "backend_type": "Uffd", "backend_path": "socket" });
     let from_server = json!({ "snapshot_path": state, "mem_backend": uffd });
-    refused(&waiting, &from_server, &expect![]);
+    refused(
+        &waiting,
+        &from_server,
+        &expect![[
+            r#"Load snapshot error: Failed to restore from snapshot: `backend_type` cannot be "Uffd" yet; fix: write "File""#
+        ]],
+    );
     let huge = json!({ "snapshot_path": state, "mem_file_path": memory, "huge_pages": "2M" });
-    refused(&waiting, &huge, &expect![]);
+    refused(
+        &waiting,
+        &huge,
+        &expect![[
+            r#"Load snapshot error: Failed to restore from snapshot: `huge_pages` cannot be "2M" yet; fix: write "None""#
+        ]],
+    );
     let allowed = json!({ "snapshot_path": state, "mem_file_path": memory, "allow": ["psci"] });
-    refused(&waiting, &allowed, &expect![]);
+    refused(
+        &waiting,
+        &allowed,
+        &expect![
+            "Load snapshot error: Failed to restore from snapshot: there is no register `psci`; fix: write it as the plan does, as in smccc_arch_workaround_3, ID_AA64PFR0_EL1, S3_0_C0_C7_5 or 0x6030000000160002"
+        ],
+    );
 }
 
 #[test]
@@ -157,5 +179,10 @@ fn a_socket_is_one_process_s() {
     let waiting = Waiting::start(&[]);
     let socket = waiting.socket().display().to_string();
     let second = program::kedge(&["--api-sock", &socket, "--level", "off"]);
-    expect![].assert_eq(&second.replace(&socket, "SOCKET"));
+    expect![[r#"
+        1
+        error: there is something at the socket's path `SOCKET`
+          fix: stop the machine that listens there; if there is none, remove it: rm SOCKET
+    "#]]
+    .assert_eq(&second.replace(&socket, "SOCKET"));
 }
