@@ -53,7 +53,9 @@ impl Fix for CheckError {
             Self::File(source) => source.fix(),
             Self::Host(source) => source.fix(),
             Self::Hypervisor(source) => source.fix(),
-            Self::State { source, .. } => source.fix(),
+            Self::State { source, .. } => {
+                source.fix().or_else(|| Some("name the state file of a snapshot".to_owned()))
+            }
             Self::Restore(source) => source.fix(),
             Self::Register(source) => source.fix(),
         }
@@ -78,7 +80,7 @@ pub(super) fn command() -> Command {
         .arg(file("snapshot").help("The snapshot's state file: its memory is not looked at"))
         .arg(
             option("allow", "REGISTER,...")
-                .requires("snapshot")
+                .conflicts_with("profile")
                 .value_delimiter(',')
                 .action(ArgAction::Append)
                 .help("Accept that these registers are not what the guest was saved with"),

@@ -12,8 +12,11 @@ use crate::flags::{file, help, option, text};
 use crate::machines::{self, BadId};
 use crate::snapshot::load_flags;
 
+/// What stands for `{n}` in the help: clap takes that for the end of a line.
+pub(super) const STANDS_IN: &str = "%n%";
+
 const AFTER: &str = "\
-In every value, {n} stands for the clone's number, from --first on. Each clone is a process
+In every value, %n% stands for the clone's number, from --first on. Each clone is a process
 of its own, which kedge's other commands find by its name, with random numbers and a
 generation of its own; the memory that none of them has changed, they share. For each, a
 line of JSON says its id, pid and api_socket, or its error. A clone that cannot be started
@@ -23,9 +26,9 @@ A machine is saved by its own process for it, into files in $TMPDIR that nobody 
 one that runs goes on once it is saved.
 
 Examples:
-  kedge clone web.state --memory web.mem --count 3 --name 'web-{n}' \\
-      --disk 'id=root,path=root-{n}.ext4' --net 'tap=tap{n}'
-  kedge clone web --count 2 --name 'copy-{n}' --log 'copy-{n}.log'
+  kedge clone web.state --memory web.mem --count 3 --name 'web-%n%' \\
+      --disk 'id=root,path=root-%n%.ext4' --net 'tap=tap%n%'
+  kedge clone web --count 2 --name 'copy-%n%' --log 'copy-%n%.log'
 
 Exit status: 0 when all clones were started, 1 when one was not or after an error, 2 when
 the command line makes no sense.";

@@ -21,7 +21,8 @@ use crate::output;
 use crate::status::{Failure, Status};
 use crate::usage::{self, Line};
 use child::Child;
-use flags::Wanted;
+use flags::{STANDS_IN, Wanted};
+use numbered::PLACE;
 use source::Source;
 
 /// Some clones are not there.
@@ -46,7 +47,7 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
     let line = usage::parse(command(), words, "kedge clone --help")
         .map_err(|error| Failure::new(Status::USAGE, error))?;
     match line {
-        Line::Answer(text) => output::answer(&text),
+        Line::Answer(text) => output::answer(&text.replace(STANDS_IN, PLACE)),
         Line::Flags(flags) => clone(&flags),
     }
 }
