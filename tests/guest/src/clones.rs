@@ -93,7 +93,6 @@ fn own(host: &Host, count: usize, limit: Duration) -> Outcome {
     let (lines, mut clones) = read(&ended.stdout)?;
     ended.with_status(0)?;
     ensure!(clones.0.len() == count, "{lines:?}");
-    ensure!(lines.iter().all(|line| line.get("warnings").is_none()), "{lines:?}");
 
     let deadline = Instant::now() + limit;
     let answers = taps.iter().map(|tap| ask(tap, deadline));
