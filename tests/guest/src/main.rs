@@ -8,6 +8,7 @@
 //! `moves::...` take several hosts, one after the other.
 
 mod abi;
+mod again;
 mod boot;
 mod devices;
 mod devicetree;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     pause::tests(&mut suite);
     remote::tests(&mut suite);
     snapshot::tests(&mut suite);
+    again::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
     services::tests(&mut suite);

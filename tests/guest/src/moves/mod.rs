@@ -12,7 +12,7 @@ mod bare;
 mod fleet;
 mod load;
 mod save;
-mod working;
+pub(crate) mod working;
 
 use std::env;
 use std::path::PathBuf;

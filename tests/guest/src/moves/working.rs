@@ -13,13 +13,15 @@ use crate::suite::{Outcome, ensure_contains};
 use crate::tap::{Tap, run};
 
 /// The names of its devices.
-pub(super) const DISK: &str = "work";
-pub(super) const CARD: &str = "lan";
+pub(crate) const DISK: &str = "work";
+pub(crate) const CARD: &str = "lan";
 
 /// The tap where it is born, and the one where it goes on.
-pub(super) const FIRST_TAP: &str = "kedge-m0";
-pub(super) const OTHER_TAP: &str = "kedge-m1";
+pub(crate) const FIRST_TAP: &str = "kedge-m0";
+pub(crate) const OTHER_TAP: &str = "kedge-m1";
 
+/// The host's address on the tap.
+pub(crate) const HOST_IP: &str = "10.88.0.1";
 const HOST_ADDRESS: &str = "10.88.0.1/24";
 /// What the guest finds at that address must not change.
 const HOST_MAC: &str = "06:00:0a:58:00:01";
@@ -35,7 +37,7 @@ const ROUNDS: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// The host refuses.
-pub(super) fn tap(name: &'static str) -> anyhow::Result<Tap> {
+pub(crate) fn tap(name: &'static str) -> anyhow::Result<Tap> {
     let tap = Tap::new(name)?;
     run("ip", &["link", "set", "dev", name, "address", HOST_MAC])?;
     tap.with_address(HOST_ADDRESS)
@@ -45,20 +47,33 @@ pub(super) fn tap(name: &'static str) -> anyhow::Result<Tap> {
 ///
 /// # Errors
 /// The host has no Linux for guests.
-pub(super) fn guest(host: &Host, disk: &Path, tap: &Tap) -> anyhow::Result<Kedge> {
+pub(crate) fn guest(host: &Host, disk: &Path, tap: &Tap) -> anyhow::Result<Kedge> {
+    guest_with("", host, disk, tap)
+}
+
+/// The same, with more words on its command line.
+///
+/// # Errors
+/// The host has no Linux for guests.
+pub(crate) fn guest_with(
+    words: &str,
+    host: &Host,
+    disk: &Path,
+    tap: &Tap,
+) -> anyhow::Result<Kedge> {
     Ok(Kedge::run(host.linux()?)
         .flags("--memory 192M")
         .with(["--initrd".into(), host.initrd()?])
         .with(["--disk", &format!("path={},id={DISK}", disk.display())])
         .with(["--net", &format!("tap={},mac={GUEST_MAC},id={CARD}", tap.name())])
-        .cmdline("console=ttyS0 loglevel=1 kedge.run=work"))
+        .cmdline(&format!("console=ttyS0 loglevel=1 kedge.run=work {words}")))
 }
 
 /// Waits until the guest has worked for a few more rounds.
 ///
 /// # Errors
 /// It does not, or something went wrong in it.
-pub(super) fn works(guest: &Running) -> Outcome {
+pub(crate) fn works(guest: &Running) -> Outcome {
     let limit = if guest.said().contains(ROUND) { ROUNDS } else { BOOT };
     let before = guest.said().matches(ROUND).count();
     guest.wait_for(ROUND, before + ENOUGH + 1, limit)?;
@@ -69,7 +84,7 @@ pub(super) fn works(guest: &Running) -> Outcome {
 ///
 /// # Errors
 /// It does not, or something went wrong in it.
-pub(super) fn end(mut guest: Running, disk: &Path) -> anyhow::Result<Ended> {
+pub(crate) fn end(mut guest: Running, disk: &Path) -> anyhow::Result<Ended> {
     guest.type_in(b"that will do\n")?;
     let ended = guest.finish_within(BOOT)?.with_status(0)?;
     nothing_wrong(&ended.stdout)?;
@@ -80,7 +95,7 @@ pub(super) fn end(mut guest: Running, disk: &Path) -> anyhow::Result<Ended> {
     Ok(ended)
 }
 
-fn nothing_wrong(said: &str) -> Outcome {
+pub(crate) fn nothing_wrong(said: &str) -> Outcome {
     if said.contains("WRONG") {
         bail!("the guest found something wrong:\n{said}");
     }
