@@ -22,7 +22,7 @@ pub use console::{ConsoleError, SerialInput};
 pub use control::{Clock, ControlError, Handle, Lifecycle};
 pub use kedge_arch::smccc;
 pub use machine::{Ended, Machine, Reset, RunError, Stopper};
-pub use restore::{Restoration, RestoreError};
+pub use restore::{Forecast, Restoration, RestoreError};
 pub use run::VcpuFailure;
 pub use save::{Checksums, SaveError, SaveKind, SaveOrder, Saved, Then};
 pub use surroundings::{Entropy, PanicListener, Surroundings};

@@ -239,7 +239,16 @@ impl Machine {
     /// # Errors
     /// The guest cannot run any further.
     pub fn run(&mut self) -> Result<Ended, RunError> {
-        let end = self.run_lives();
+        self.run_telling(|| {})
+    }
+
+    /// As [`Machine::run`], and calls `begun` on this thread once nothing can keep the guest
+    /// from running any more: or, where it was restored to be paused, from being asked to.
+    ///
+    /// # Errors
+    /// As [`Machine::run`]. With [`RunError::NotResumed`], `begun` was not called.
+    pub fn run_telling(&mut self, begun: impl FnOnce()) -> Result<Ended, RunError> {
+        let end = self.run_lives(begun);
         self.console.close();
         // Whoever still waits for an answer learns that there is none.
         self.requests = None;
@@ -247,7 +256,8 @@ impl Machine {
     }
 
     /// Runs one machine after another until one ends that no other follows.
-    fn run_lives(&mut self) -> Result<Ended, RunError> {
+    fn run_lives(&mut self, begun: impl FnOnce()) -> Result<Ended, RunError> {
+        let mut begun = Some(begun);
         loop {
             let (Some(mut built), Some(requests)) = (self.built.take(), &mut self.requests) else {
                 return Ok(Ended::Stopped);
@@ -257,7 +267,8 @@ impl Machine {
                 born: &self.born,
                 hypervisor: self.hypervisor.as_ref(),
             };
-            let halt = Life::new(&mut built, subject, (requests, &self.events)).live();
+            let life = Life::new(&mut built, subject, (requests, &self.events));
+            let halt = life.live(|| begun.take().into_iter().for_each(|begun| begun()));
             self.console.detach();
             drop(built);
             match ended(halt)? {

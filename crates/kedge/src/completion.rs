@@ -48,8 +48,13 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
 }
 
 fn script(shell: Shell) -> String {
-    let commands =
-        [crate::run::command(), crate::abi::command(), crate::snapshot::command(), command()];
+    let commands = [
+        crate::run::command(),
+        crate::abi::command(),
+        crate::snapshot::command(),
+        crate::clone::command(),
+        command(),
+    ];
     let mut whole = firecracker::command(Name::Kedge).subcommands(commands);
     whole = whole.subcommands(crate::remote::commands());
     let mut script = Vec::new();

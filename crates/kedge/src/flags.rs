@@ -73,6 +73,14 @@ pub(crate) fn dump_dtb() -> Arg {
     )
 }
 
+/// The name of [`track_changes`].
+pub(crate) const TRACK_CHANGES: &str = "track-changes";
+
+/// `--track-changes`.
+pub(crate) fn track_changes() -> Arg {
+    switch(TRACK_CHANGES).help("Note what the guest changes, for `kedge snapshot create --diff`")
+}
+
 /// `--help`, among other flags instead of under a heading of its own.
 pub(crate) fn help() -> Arg {
     Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this help")

@@ -22,6 +22,7 @@ use kedge_vmm::{
 use crate::api::{ApiError, Reachable};
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::output;
+use crate::report::Report;
 use crate::status::Status;
 
 /// What a command line asks for.
@@ -33,6 +34,8 @@ pub(crate) struct Request {
     pub(crate) dry_run: bool,
     /// Where its device tree goes.
     pub(crate) dump_dtb: Option<PathBuf>,
+    /// Whether what changes is noted, so that differences can be saved.
+    pub(crate) notes_changes: bool,
     /// How it is to be reached while it runs, if it is.
     pub(crate) reachable: Option<Reachable>,
 }
@@ -52,8 +55,8 @@ pub(crate) struct LoadRequest {
     pub(crate) allow: BTreeSet<RegId>,
     /// Whether it goes on at once, and what the time since is to its guest.
     pub(crate) resume: Option<Clock>,
-    /// How it is to be reached while it runs, if it is.
-    pub(crate) reachable: Option<Reachable>,
+    /// Whether what changes is noted, so that differences can be saved.
+    pub(crate) notes_changes: bool,
 }
 
 /// How it went.
@@ -138,7 +141,7 @@ impl Fix for MachineError {
 /// # Errors
 /// There is no hypervisor, the machine cannot be built, or it cannot run on.
 pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
-    let Request { spec, dry_run, dump_dtb, reachable } = request;
+    let Request { spec, dry_run, dump_dtb, notes_changes, reachable } = request;
     if dry_run {
         print(&spec)?;
         if dump_dtb.is_none() {
@@ -148,7 +151,10 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
     let hypervisor = Arc::new(Kvm::open()?);
     let stdio = spec.serial == SerialSpec::Stdio;
     let build = |surroundings| {
-        let machine = Machine::build(spec, hypervisor, surroundings)?;
+        let mut machine = Machine::build(spec, hypervisor, surroundings)?;
+        if notes_changes {
+            machine.note_changes()?;
+        }
         if let Some(path) = dump_dtb {
             write_device_tree(&path, &machine)?;
         }
@@ -157,34 +163,85 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
     if dry_run {
         return build(surroundings()).map(|_| Outcome::Done);
     }
-    operate(stdio, reachable, build)
+    operate(stdio, (reachable, None), build)
 }
 
-/// Lets the machine of a snapshot go on.
+/// Lets the machine of a snapshot go on; `reachable` says how it is to be reached, `report`
+/// is told once it runs.
 ///
 /// # Errors
 /// The snapshot cannot be loaded here, there is no hypervisor, or the machine cannot run
 /// on.
-pub(crate) fn load(request: LoadRequest) -> Result<Outcome, MachineError> {
-    let LoadRequest { state, memory, overrides, serial, allow, resume, reachable } = request;
-    let snapshot = Snapshot::open(&state, &memory)?;
-    let mut restoration = Restoration::of(&snapshot)?;
-    overrides::apply(&mut restoration.spec.devices, &overrides)?;
-    restoration.spec.serial = serial.unwrap_or(restoration.spec.serial);
-    restoration.allow.extend(allow);
-    restoration.resume = resume;
+pub(crate) fn load(
+    request: LoadRequest,
+    reachable: Option<Reachable>,
+    report: Option<Report>,
+) -> Result<Outcome, MachineError> {
+    let snapshot = request.open()?;
+    let loading = request.read(&snapshot)?;
     let hypervisor = Arc::new(Kvm::open()?);
-    let stdio = restoration.spec.serial == SerialSpec::Stdio;
-    operate(stdio, reachable, |surroundings| {
-        Ok(Machine::restore(restoration, hypervisor, surroundings)?)
-    })
+    let stdio = loading.is_on_stdio();
+    operate(stdio, (reachable, report), |surroundings| loading.restore(hypervisor, surroundings))
+}
+
+impl LoadRequest {
+    /// Opens its files.
+    ///
+    /// # Errors
+    /// They are no snapshot.
+    pub(crate) fn open(&self) -> Result<Snapshot, MachineError> {
+        Ok(Snapshot::open(&self.state, &self.memory)?)
+    }
+
+    /// The machine in `snapshot`, as it is asked for.
+    ///
+    /// # Errors
+    /// The snapshot holds none, or one that cannot be so.
+    pub(crate) fn read(self, snapshot: &Snapshot) -> Result<Loading<'_>, MachineError> {
+        let Self { overrides, serial, allow, resume, notes_changes, .. } = self;
+        let mut restoration = Restoration::of(snapshot)?;
+        overrides::apply(&mut restoration.spec.devices, &overrides)?;
+        restoration.spec.serial = serial.unwrap_or(restoration.spec.serial);
+        restoration.allow.extend(allow);
+        restoration.resume = resume;
+        Ok(Loading { restoration, notes_changes })
+    }
+}
+
+/// A saved machine, read and not made yet.
+pub(crate) struct Loading<'s> {
+    restoration: Restoration<'s>,
+    notes_changes: bool,
+}
+
+impl Loading<'_> {
+    /// Whether its serial port is on standard input and output.
+    pub(crate) fn is_on_stdio(&self) -> bool {
+        self.restoration.spec.serial == SerialSpec::Stdio
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// This host cannot be what its guest knows.
+    pub(crate) fn restore(
+        self,
+        hypervisor: Arc<Kvm>,
+        surroundings: Surroundings,
+    ) -> Result<Machine, MachineError> {
+        let mut machine = Machine::restore(self.restoration, hypervisor, surroundings)?;
+        if self.notes_changes {
+            machine.note_changes()?;
+        }
+        Ok(machine)
+    }
 }
 
 /// Makes a machine and runs it, with its console on standard input and output where its
 /// serial port leads there, and with its API.
 fn operate(
     stdio: bool,
-    reachable: Option<Reachable>,
+    (reachable, report): (Option<Reachable>, Option<Report>),
     make: impl FnOnce(Surroundings) -> Result<Machine, MachineError>,
 ) -> Result<Outcome, MachineError> {
     let reachable = reachable.map(Reachable::claim).transpose()?;
@@ -200,19 +257,29 @@ fn operate(
     let ending = ending.map(|ending| ending.connect(Connection::to(&machine))).transpose();
     let ending = ending.map_err(MachineError::Input)?;
     let api = reachable.map(|reachable| reachable.serve(machine.handle())).transpose()?;
-    let ended = machine.run();
+    let stopper = machine.stopper();
+    let ended = machine.run_telling(|| {
+        // A machine that nobody can be told of is nobody's.
+        if let Some(Err(_)) = report.map(Report::send) {
+            stopper.stop();
+        }
+    });
     // Clients that wait learn that it has ended.
     drop(api);
-    let ended = ended?;
+    let signal = console.as_ref().and_then(Console::signal);
+    Ok(conclude(ended?, signal.or_else(|| ending.and_then(|by| by.get().copied()))))
+}
+
+/// What came of a machine that `ended`, perhaps by a signal.
+pub(crate) fn conclude(ended: Ended, signal: Option<u8>) -> Outcome {
     if let Some(news) = news(ended) {
         // Nothing is lost where nobody reads it.
         let _ = writeln!(io::stderr(), "{news}");
     }
-    let signal = console.as_ref().and_then(Console::signal);
-    Ok(outcome(ended, signal.or_else(|| ending.and_then(|by| by.get().copied()))))
+    outcome(ended, signal)
 }
 
-fn surroundings() -> Surroundings {
+pub(crate) fn surroundings() -> Surroundings {
     Surroundings::new(io::stdout()).on_panic(repeat)
 }
 
@@ -239,13 +306,13 @@ fn news(ended: Ended) -> Option<String> {
 
 /// The console's way to a machine.
 #[derive(Clone)]
-struct Connection {
+pub(crate) struct Connection {
     input: SerialInput,
     stopper: Stopper,
 }
 
 impl Connection {
-    fn to(machine: &Machine) -> Self {
+    pub(crate) fn to(machine: &Machine) -> Self {
         Self { input: machine.serial_input(), stopper: machine.stopper() }
     }
 }

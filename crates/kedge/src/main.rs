@@ -5,6 +5,8 @@
 
 mod abi;
 mod api;
+mod awaited;
+mod clone;
 mod completion;
 mod console;
 mod devices;
@@ -16,6 +18,7 @@ mod machine;
 mod machines;
 mod output;
 mod remote;
+mod report;
 mod run;
 mod size;
 mod snapshot;
@@ -58,6 +61,7 @@ fn enter(words: &[OsString]) -> Result<Status, Failure> {
     match first.to_str() {
         Some("run") => run::enter(rest),
         Some("abi") => abi::enter(rest),
+        Some("clone") => clone::enter(rest),
         Some("snapshot") => snapshot::enter(rest),
         Some("completion") => completion::enter(rest),
         _ => {

@@ -71,6 +71,7 @@ fn explain(error: &clap::Error, help: &str) -> Usage {
             let legal = text(error, ContextKind::ValidValue);
             (format!("`{flag}` cannot be `{value}`"), Some(format!("write one of: {legal}")))
         }
+        ErrorKind::ValueValidation => (format!("`{flag}` cannot be `{value}`"), None),
         ErrorKind::ArgumentConflict => conflict(error, &flag),
         ErrorKind::MissingRequiredArgument => {
             let missing = text(error, ContextKind::InvalidArg);

@@ -56,7 +56,8 @@ fn the_help_names_the_commands() {
         Commands:
           probe      Find out what this host can give its guests, by trial on scratch machines
           baseline   Make the greatest profile that every host of a fleet can give, and say what is lost
-          check      Say, register by register, whether a host can give what a profile promises
+          check      Say, register by register, whether a host can give what a profile promises,
+                     or what the guest of a snapshot knows
           show       Show a profile, or what a probe found; without a name, which profiles there are
           diff       Compare two profiles, or what probes found on two hosts, by register and field
           registers  List the firmware registers that kedge knows, with their values

@@ -148,8 +148,8 @@ fn the_help_shows_both_command_lines() {
         kedge runs virtual machines on arm64 Linux with KVM
 
         Usage: kedge run --kernel FILE [OPTIONS]
-               kedge --config-file FILE [OPTIONS]
-               kedge (pause | resume | snapshot) ID
+               kedge [--config-file FILE] --api-sock SOCKET [OPTIONS]
+               kedge (pause | resume | snapshot | clone) ID
                kedge abi COMMAND
                kedge completion SHELL
 
@@ -157,13 +157,15 @@ fn the_help_shows_both_command_lines() {
           run         Run a virtual machine described by flags
           abi         Show what guests are promised of firmware, and what hosts offer
           snapshot    Save machines, load them, and look at what was saved
+          clone       Start many machines from one snapshot, or from one machine
           completion  Print a shell's completion script
           pause       Make a running machine stand still: its guest notices nothing
           resume      Let a machine that stands still go on
 
         Firecracker's command line:
               --no-api              Run without an API
-              --config-file <FILE>  The machine: Firecracker's configuration file (JSON)
+              --config-file <FILE>  The machine: Firecracker's configuration file (JSON);
+                                    without it, the API loads one
               --id <ID>             The machine's name in the log [default: anonymous-instance]
               --api-sock <FILE>     The API's socket [default: /run/firecracker.socket]
               --log-path <FILE>     The log's file or FIFO [default: standard output]
@@ -188,6 +190,7 @@ fn the_help_shows_both_command_lines() {
         Examples:
           kedge run --kernel Image --initrd initrd.gz --cmdline console=ttyS0
           kedge --config-file vm.json --api-sock vm.sock
+          kedge --api-sock vm.sock            (the API says what to run: PUT /snapshot/load)
           kedge run --help
 
         Exit status: 0 when the guest powered off or reset, 1 after an error, 152 when the
@@ -307,14 +310,14 @@ fn a_log_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn no_machine_is_configured_by_its_api_yet() {
+fn what_is_about_the_file_needs_one() {
     refused(
-        &["--api-sock", "/tmp/api"],
+        &["--api-sock", "/nowhere/api", "--dry-run"],
         &expect![[r#"
-            153
-            error: kedge does not have machines that are configured by their API yet
-              fix: describe the machine in a file, `--config-file FILE`, or use `kedge run`
-        "#]],
+        153
+        error: `--config-file` is missing
+          fix: add `--config-file <FILE>`; see `kedge --help`
+    "#]],
     );
 }
 
@@ -332,11 +335,10 @@ fn without_an_api_there_must_be_a_file() {
 
 #[test]
 fn what_kedge_does_not_have_yet_is_refused_by_name() {
-    let flags: [&[&str]; 9] = [
+    let flags: [&[&str]; 8] = [
         &["--seccomp-filter", "filter.bin"],
         &["--metadata", "data.json"],
         &["--mmds-size-limit", "51200"],
-        &["--http-api-max-payload-size", "51200"],
         &["--metrics-path", "metrics"],
         &["--boot-timer"],
         &["--enable-pci"],
@@ -355,9 +357,6 @@ fn what_kedge_does_not_have_yet_is_refused_by_name() {
         error: kedge does not have `--mmds-size-limit` yet
           fix: leave it out; a disk or the kernel's command line can carry the data
         153
-        error: kedge does not have machines that are configured by their API yet
-          fix: describe the machine in a file, `--config-file FILE`, or use `kedge run`
-        153
         error: kedge does not have `--metrics-path` yet
           fix: leave it out; the log says what goes wrong
         153
@@ -368,10 +367,10 @@ fn what_kedge_does_not_have_yet_is_refused_by_name() {
           fix: leave it out: devices are on virtio-mmio
         153
         error: kedge does not have `--snapshot-version` yet
-          fix: leave it out: there are no snapshots yet either
+          fix: use `kedge snapshot inspect STATE`
         153
         error: kedge does not have `--describe-snapshot` yet
-          fix: leave it out: there are no snapshots yet either
+          fix: use `kedge snapshot inspect STATE`
     "#]]
     .assert_eq(&outcomes);
 }

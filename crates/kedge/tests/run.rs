@@ -141,6 +141,7 @@ fn the_help_shows_a_newcomer_the_way() {
               --id <NAME>          The machine's name: kedge's other commands find it by that
                                    (letters, digits and hyphens)
               --api-sock <FILE>    Answer Firecracker's API at this socket
+              --track-changes      Note what the guest changes, for `kedge snapshot create --diff`
               --dry-run            Print the machine as JSON and end: opens nothing, needs no KVM
               --dump-dtb <FILE>    Write the guest's device tree to FILE, then go on
                                    (with --dry-run end there, which does need KVM)

@@ -10,8 +10,11 @@
 mod abi;
 mod again;
 mod boot;
+mod clones;
 mod devices;
 mod devicetree;
+mod differences;
+mod door;
 mod errors;
 mod evidence;
 mod features;
@@ -68,6 +71,9 @@ fn main() -> ExitCode {
     remote::tests(&mut suite);
     snapshot::tests(&mut suite);
     again::tests(&mut suite);
+    door::tests(&mut suite);
+    differences::tests(&mut suite);
+    clones::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
     services::tests(&mut suite);

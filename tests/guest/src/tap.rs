@@ -10,7 +10,7 @@ use crate::sys::{self, Lasting};
 
 /// An interface with an address.
 pub(crate) struct Tap {
-    name: &'static str,
+    name: String,
 }
 
 impl Tap {
@@ -18,8 +18,9 @@ impl Tap {
     ///
     /// # Errors
     /// The host has no taps, or somebody has it.
-    pub(crate) fn new(name: &'static str) -> anyhow::Result<Self> {
-        let open = sys::open_tap(name)?;
+    pub(crate) fn new(name: impl Into<String>) -> anyhow::Result<Self> {
+        let name = name.into();
+        let open = sys::open_tap(&name)?;
         sys::set_lasting(&open, Lasting::Yes)?;
         Ok(Self { name })
     }
@@ -29,28 +30,45 @@ impl Tap {
     /// # Errors
     /// The host refuses.
     pub(crate) fn with_address(self, address: &str) -> anyhow::Result<Self> {
-        run("ip", &["addr", "add", address, "dev", self.name])?;
-        run("ip", &["link", "set", "dev", self.name, "up"])?;
+        run("ip", &["addr", "add", address, "dev", &self.name])?;
+        self.up()
+    }
+
+    /// Brings it up, with the address that it gives itself.
+    ///
+    /// # Errors
+    /// The host refuses.
+    pub(crate) fn up(self) -> anyhow::Result<Self> {
+        run("ip", &["link", "set", "dev", &self.name, "up"])?;
         Ok(self)
+    }
+
+    /// Its number, by which an address that several interfaces have is told apart.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) fn index(&self) -> anyhow::Result<u32> {
+        let path = Path::new("/sys/class/net").join(&self.name).join("ifindex");
+        Ok(fs::read_to_string(path)?.trim_end().parse()?)
     }
 
     /// What the host says of it.
     pub(crate) fn state(&self) -> Vec<String> {
-        let folder = Path::new("/sys/class/net").join(self.name);
+        let folder = Path::new("/sys/class/net").join(&self.name);
         let values = ["tun_flags", "owner", "group", "flags", "mtu", "address"];
         let read = |value| fs::read_to_string(folder.join(value)).unwrap_or_default();
         values.map(read).into()
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 }
 
 impl Drop for Tap {
     fn drop(&mut self) {
         // What is left is found by the check that follows every test.
-        if let Ok(open) = sys::open_tap(self.name) {
+        if let Ok(open) = sys::open_tap(&self.name) {
             let _ = sys::set_lasting(&open, Lasting::No);
         }
     }

@@ -36,7 +36,7 @@ pub use self::birth::ProfileConflict;
 pub(crate) use self::birth::{Infant, bear};
 pub(crate) use self::devices::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
 pub use self::error::BuildError;
-pub(crate) use self::rebirth::{bear_again, reassemble};
+pub(crate) use self::rebirth::{bear_again, examine, frequency, reassemble};
 pub use self::services::ServicesError;
 use crate::console::Console;
 use crate::run::event_loop::LoopThread;

@@ -6,6 +6,7 @@
 //! interrupt controller, and only then the devices, whose events may be wired to
 //! interrupts once the controller knows them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kedge_arch::gic_state::{Misfit, Tables};
@@ -17,12 +18,13 @@ use kedge_firmware::{
     settle_parts,
 };
 use kedge_guest_memory::{GuestMemory, Lost, map_file_private};
-use kedge_hv::{Abilities, Gic, GicVersion, Hypervisor, Vcpu, VcpuFeatures};
+use kedge_hv::{Gic, GicVersion, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm};
+use kedge_ids::RegId;
 use kedge_saved_state::FileError;
 use tracing::warn;
 
 use super::birth::vm_config;
-use super::cpus::{self, Choice};
+use super::cpus::{self, Choice, Cpus};
 use super::{BuildError, Built, Frame, Infant, Parts, devices, map_into, rom, services};
 use crate::restore::{Parts as SavedParts, Restoration, RestoreError, Saved};
 use crate::run::event_loop::LoopThread;
@@ -38,16 +40,30 @@ pub(crate) struct Reborn {
     planned: Planned,
 }
 
-/// Brings the machine of `restoration` into being.
+/// A machine of which is known what can become of it.
+pub(crate) struct Examined {
+    limits: Limits,
+    vm: Arc<dyn Vm>,
+    layout: Layout,
+    cpus: Cpus,
+    gic: Box<dyn Gic>,
+    time: GuestTime,
+    planned: Planned,
+    /// All of the plan: what no register shows, too.
+    pub(crate) plan: Plan,
+}
+
+/// Makes what is needed to plan what becomes of a saved machine here, which `spec`
+/// describes: without memory, files or devices. Registers of `allow` may be otherwise.
 ///
 /// # Errors
-/// The host cannot give the guest what it was saved with: all of it is named.
-pub(crate) fn bear_again(
-    restoration: &Restoration<'_>,
+/// There can be no such machine here. What it cannot be given is no error, but in the plan.
+pub(crate) fn examine(
+    (spec, saved): (&MachineSpec, &SavedParts),
+    allow: &BTreeSet<RegId>,
     hypervisor: &dyn Hypervisor,
     surroundings: &Surroundings,
-) -> Result<Reborn, RestoreError> {
-    let (spec, saved) = (&restoration.spec, &restoration.saved.parts);
+) -> Result<Examined, RestoreError> {
     let (limits, abilities) = (hypervisor.limits(), hypervisor.abilities());
     let features = saved.registers.features.without(VcpuFeatures::PSCI_0_2);
     features::check(features, &limits)?;
@@ -63,7 +79,7 @@ pub(crate) fn bear_again(
     let psci = abi.firmware.get(Firmware::Known(FwReg::PsciVersion)).map(PsciVersion::reported);
     let vector_lengths = saved.registers.vector_lengths(0).map(|lengths| lengths.0.clone());
     let vcpus = Choice { features, psci, vector_lengths };
-    let mut cpus = cpus::create(vm.as_ref(), spec.cpus, &vcpus)?;
+    let cpus = cpus::create(vm.as_ref(), spec.cpus, &vcpus)?;
     let gic = vm.create_gic(&layout.gic())?;
     gic.init()?;
 
@@ -75,15 +91,30 @@ pub(crate) fn bear_again(
     let mut all = settle_parts(&newborn, &saved.born).map_err(BuildError::from)?;
     saved.gic.check(&cpus.mpidrs, describe::spis(&layout)).map_err(FileError::from)?;
     all.lines.extend(misfits(saved, gic.as_ref())?);
-    all.lines.extend(frequency(saved.clock.counter_hz, &abilities));
+    all.lines.extend(frequency(saved.clock.counter_hz, abilities.counter_hz));
     let rows = regs::rows();
-    let rules = Rules { allow: restoration.allow.clone(), ..Rules::new(&rows) };
+    let rules = Rules { allow: allow.clone(), ..Rules::new(&rows) };
     let mut live = Live::new(vcpus, abilities).on(hypervisor);
     let planned = plan(&saved.registers, &mut live, &rules)?;
     all.lines.extend(planned.plan.lines.iter().cloned());
-    judge(all)?;
+    Ok(Examined { limits, vm, layout, cpus, gic, time, planned, plan: all })
+}
 
-    let born = &saved.born;
+/// Brings the machine of `restoration` into being.
+///
+/// # Errors
+/// The host cannot give the guest what it was saved with: all of it is named.
+pub(crate) fn bear_again(
+    restoration: &Restoration<'_>,
+    hypervisor: &dyn Hypervisor,
+    surroundings: &Surroundings,
+) -> Result<Reborn, RestoreError> {
+    let machine = (&restoration.spec, &restoration.saved.parts);
+    let examined = examine(machine, &restoration.allow, hypervisor, surroundings)?;
+    let Examined { limits, vm, layout, mut cpus, gic, time, planned, plan } = examined;
+    judge(plan)?;
+
+    let born = &restoration.saved.parts.born;
     let around = surroundings.with_only(&born.services);
     let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &born.birth.abi, &around)
         .map_err(BuildError::from)?;
@@ -125,8 +156,7 @@ fn misfits(saved: &SavedParts, gic: &dyn Gic) -> Result<Vec<PlanLine>, RestoreEr
 }
 
 /// Guests read how fast their counter ticks, and nothing can change it.
-fn frequency(saved: u32, abilities: &Abilities) -> Option<PlanLine> {
-    let here = abilities.counter_hz;
+pub(crate) fn frequency(saved: u32, here: u32) -> Option<PlanLine> {
     (saved != 0 && here != 0 && saved != here).then(|| PlanLine {
         subject: Subject::part("CNTFRQ_EL0"),
         wanted: format!("{saved} Hz"),

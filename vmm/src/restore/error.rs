@@ -6,7 +6,7 @@ use kedge_arch::features::AbsentFeature;
 use kedge_arch::gic_state;
 use kedge_bus::RestoreError as DeviceError;
 use kedge_diag::{Fix, Trouble};
-use kedge_firmware::{Plan, PlanError, RestoreError as RegisterError};
+use kedge_firmware::{MissingFeatures, Plan, PlanError, RestoreError as RegisterError};
 use kedge_hv::HvError;
 use kedge_saved_state::{FileError, SnapshotId};
 
@@ -80,6 +80,9 @@ pub enum RestoreError {
     /// A vCPU feature that the host lacks.
     #[error(transparent)]
     Features(#[from] AbsentFeature),
+    /// vCPU features that a recorded host lacks.
+    #[error(transparent)]
+    Missing(#[from] MissingFeatures),
     /// The host cannot be what the guest was saved on.
     #[error("this host cannot give the guest what it was saved with:{}", list(.0))]
     Refused(Plan),
@@ -131,6 +134,7 @@ impl Fix for RestoreError {
             Self::File(source) => return source.fix(),
             Self::Device { source, .. } => return source.fix(),
             Self::Features(source) => return source.fix(),
+            Self::Missing(source) => return source.fix(),
             Self::Plan(source) => return source.fix(),
             Self::Registers(source) => return source.fix(),
             Self::Gic(source) => return source.fix(),

@@ -6,6 +6,7 @@
 
 mod error;
 mod parts;
+mod plan;
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,7 @@ use kedge_saved_state::{Contents, Snapshot};
 
 pub use error::RestoreError;
 pub(crate) use parts::Parts;
+pub use plan::Forecast;
 
 use crate::control::Clock;
 use crate::save::saved::{DeviceV1, MachineV1};

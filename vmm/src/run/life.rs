@@ -71,9 +71,10 @@ impl<'a> Life<'a> {
         Self { built, subject, requests, events, state, suspending: 0, last_words: None }
     }
 
-    /// Lets the guest run until something ends this life.
-    pub(crate) fn live(mut self) -> Halt {
-        if let Err(error) = self.begin() {
+    /// Lets the guest run until something ends this life; calls `begun` once nothing can
+    /// keep it from that.
+    pub(crate) fn live(mut self, begun: impl FnOnce()) -> Halt {
+        if let Err(error) = self.begin(begun) {
             return Halt::NotResumed(error);
         }
         let halt = loop {
@@ -93,17 +94,20 @@ impl<'a> Life<'a> {
         halt
     }
 
-    fn begin(&mut self) -> Result<(), ControlError> {
+    fn begin(&mut self, begun: impl FnOnce()) -> Result<(), ControlError> {
         match self.built.start {
             Start::Paused => {
                 self.state = State::Paused { since: Instant::now() };
                 self.requests.show(Lifecycle::Paused);
+                begun();
                 return Ok(());
             }
             Start::GoOn(clock) => self.go_on(clock)?,
             Start::Run => {}
         }
         self.requests.show(Lifecycle::Running);
+        // First, as in `resume`: who waits for it would else wait for the guest's share.
+        begun();
         self.direct_vcpus();
         Ok(())
     }

@@ -144,7 +144,8 @@ impl Fix for SaveError {
             Self::Place(source) => source.fix(),
             Self::Memory(source) => source.fix(),
             Self::NoBase => Some(
-                "save all of it first, in a machine whose changes are noted from its start"
+                "save all of it first, in a machine whose changes are noted: `--track-changes`, \
+                 or \"track_dirty_pages\": true"
                     .to_owned(),
             ),
             Self::Changes(source) => source.fix(),

@@ -153,7 +153,7 @@ fn a_difference_needs_a_snapshot_that_it_is_one_of() {
     expect![[r#"
         error: the machine cannot be saved
           because: there is no snapshot of this machine since which its changes are noted
-          fix: save all of it first, in a machine whose changes are noted from its start"#]]
+          fix: save all of it first, in a machine whose changes are noted: `--track-changes`, or "track_dirty_pages": true"#]]
     .assert_eq(&report(&refused.unwrap_err()));
     guest_runs.stop();
 }

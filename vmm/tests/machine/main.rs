@@ -9,6 +9,7 @@ mod errors;
 #[expect(dead_code, reason = "what it refuses is for the other test")]
 #[path = "../traces/faulty.rs"]
 mod faulty;
+mod forecast;
 mod guest;
 mod life;
 mod panic;

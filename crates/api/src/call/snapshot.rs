@@ -65,14 +65,16 @@ pub enum HugePages {
     Huge2M,
 }
 
-/// What the guest's clock does about the time that it was saved.
+/// What the time since it was saved is to the guest's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
-    /// It stood still.
+    /// What its profile says.
     #[default]
-    Hold,
-    /// It went on.
+    Profile,
+    /// Nothing: it stood still.
+    Stop,
+    /// Time that has passed: it went on.
     Advance,
 }
 

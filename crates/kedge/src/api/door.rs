@@ -1,13 +1,11 @@
 //! What becomes of a request: an answer at once, or an order for the machine.
 
-use std::sync::mpsc::Sender;
-
 use kedge_api::call::{Call, Instance, Parsed};
 use kedge_api::http::{Door, Reply, Request, Response};
-use kedge_vmm::{Handle, Lifecycle};
+use kedge_vmm::Lifecycle;
 use serde_json::json;
 
-use super::work::Order;
+use super::work::{Order, Way};
 use crate::firecracker::FIRECRACKER_VERSION;
 
 /// Who a machine says it is.
@@ -19,20 +17,19 @@ pub(crate) struct Identity {
     pub(crate) program: &'static str,
 }
 
-/// The way from clients to a machine.
+/// Where clients come in.
 pub(super) struct MachineDoor {
     identity: Identity,
-    handle: Handle,
-    orders: Sender<Order>,
+    way: Way,
 }
 
 impl MachineDoor {
-    pub(super) fn new(identity: Identity, handle: Handle, orders: Sender<Order>) -> Self {
-        Self { identity, handle, orders }
+    pub(super) fn new(identity: Identity, way: Way) -> Self {
+        Self { identity, way }
     }
 
     fn describe(&self) -> Response {
-        let state = match self.handle.status() {
+        let state = match self.way.status() {
             Lifecycle::Configured => "Not started",
             Lifecycle::Running => "Running",
             Lifecycle::Paused | Lifecycle::Stopped => "Paused",
@@ -57,8 +54,7 @@ impl Door for MachineDoor {
                 reply.send(Response::with(&json!({ "firecracker_version": FIRECRACKER_VERSION })));
             }
             Ok(Parsed { call, deprecated }) => {
-                // Dropped with the worker gone, the reply says that the machine has ended.
-                let _ = self.orders.send(Order { call, deprecated, reply });
+                self.way.give(Order::new(call, deprecated, reply));
             }
         }
     }

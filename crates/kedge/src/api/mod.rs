@@ -1,5 +1,6 @@
 //! A machine's API at work: a thread that speaks HTTP at its socket and answers what can
-//! be answered at once, and one that asks the machine for all else, in order.
+//! be answered at once, and one that asks the machine for all else, in order. Before there
+//! is a machine, whoever is to make it takes the place of the latter.
 
 mod door;
 mod work;
@@ -8,7 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
 
 use event_manager::{EventManager, RemoteEndpoint, SubscriberOps};
@@ -20,6 +20,7 @@ use crate::machines::{Claim, ClaimError};
 
 pub(crate) use door::Identity;
 use door::MachineDoor;
+pub(crate) use work::{Ender, Message, Order, Orders};
 
 /// How a machine is to be reached while it runs.
 #[derive(Clone, Debug)]
@@ -58,15 +59,25 @@ impl Claimed {
     /// # Errors
     /// The socket's path is taken or cannot be written, or the host is out of resources.
     pub(crate) fn serve(self, handle: Handle) -> Result<Api, ApiError> {
+        let (api, orders) = self.open()?;
+        orders.hand_over(handle);
+        Ok(api)
+    }
+
+    /// Answers before there is a machine: what is asked for reaches the caller.
+    ///
+    /// # Errors
+    /// The socket's path is taken or cannot be written, or the host is out of resources.
+    pub(crate) fn open(self) -> Result<(Api, Orders), ApiError> {
         let Self { reachable: Reachable { identity, socket, limits, .. }, claim } = self;
         let found = claim.as_ref().map(Claim::socket);
         if let (Some(socket), Some(claim)) = (&socket, &claim) {
             claim.lead_to(socket)?;
         }
         let socket = socket.or(found).unwrap_or_default();
-        let mut api = Api::serve(&socket, limits, identity, handle)?;
+        let (mut api, orders) = Api::open(&socket, limits, identity)?;
         api.claim = claim;
-        Ok(api)
+        Ok((api, orders))
     }
 }
 
@@ -107,34 +118,24 @@ pub(crate) struct Api {
 const STACK_BYTES: usize = 128 * 1024;
 
 impl Api {
-    /// Answers for the machine behind `handle` at `socket`.
-    ///
-    /// # Errors
-    /// The socket's path is taken or cannot be written, or the host is out of resources.
-    fn serve(
-        socket: &Path,
-        limits: Limits,
-        identity: Identity,
-        handle: Handle,
-    ) -> Result<Self, ApiError> {
-        let (orders, worker) = mpsc::channel();
-        let door = MachineDoor::new(identity, handle.clone(), orders);
-        let server = Server::listen(socket, limits, door)?;
+    fn open(socket: &Path, limits: Limits, identity: Identity) -> Result<(Self, Orders), ApiError> {
+        let (way, orders, work) = work::orders();
+        let server = Server::listen(socket, limits, MachineDoor::new(identity, way))?;
         let mut manager =
             EventManager::new().map_err(|error| ApiError::Start(io::Error::other(error)))?;
         manager.add_subscriber(server);
         let endpoint = manager.remote_endpoint();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        // It ends with the door, which holds the other end of its orders.
-        thread("api-work", move || work::run(&handle, &worker))?;
+        // Started before anybody waits for what it does.
+        thread("api-work", move || work.run())?;
         let thread = thread("api", move || {
             while !stopped.load(Ordering::Acquire) {
                 // A signal may interrupt the wait; clients' errors are their own.
                 let _ = manager.run();
             }
         })?;
-        Ok(Self { stop, endpoint, thread: Some(thread), claim: None })
+        Ok((Self { stop, endpoint, thread: Some(thread), claim: None }, orders))
     }
 }
 

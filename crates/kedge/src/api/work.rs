@@ -1,35 +1,169 @@
 //! Asking the machine for what takes time: one thing after another, in the order in which
 //! it was asked for.
 
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 use kedge_api::call::{Call, CreateSnapshot, SnapshotType, WantedState};
 use kedge_api::http::{Reply, Response};
 use kedge_diag::{Fix, one_line};
 use kedge_saved_state::Durability;
-use kedge_vmm::{Clock, ControlError, Handle, Lifecycle, SaveOrder, Then};
+use kedge_vmm::{Clock, ControlError, Handle, Lifecycle, SaveKind, SaveOrder, Then};
+
+/// What reaches whoever works for a machine's clients.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A client asks for something.
+    Order(Order),
+    /// The machine is to end, or never to begin.
+    Stop,
+}
 
 /// Something to ask the machine for.
 #[derive(Debug)]
-pub(super) struct Order {
-    pub(super) call: Call,
+pub(crate) struct Order {
+    pub(crate) call: Call,
     /// Whether it was asked for in a way that will go away.
-    pub(super) deprecated: bool,
-    pub(super) reply: Reply,
+    deprecated: bool,
+    reply: Reply,
+}
+
+/// The machine once there is one.
+type Place = Arc<OnceLock<Handle>>;
+
+/// The way from clients to a machine.
+pub(super) struct Way {
+    messages: Sender<Message>,
+    machine: Place,
+}
+
+/// What clients ask for before there is a machine. Who takes it is to make one.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    messages: Receiver<Message>,
+    machine: Place,
+    /// To whom they go once there is one.
+    work: Sender<(Handle, Receiver<Message>)>,
+    ender: Ender,
+}
+
+/// Ends a machine, or the wait for one.
+#[derive(Clone, Debug)]
+pub(crate) struct Ender {
+    messages: Sender<Message>,
+    machine: Place,
+}
+
+/// The work for clients of a machine, on a thread of its own.
+pub(super) struct Work(Receiver<(Handle, Receiver<Message>)>);
+
+/// The way from clients, what arrives by it, and the work that follows.
+pub(super) fn orders() -> (Way, Orders, Work) {
+    let ((to, messages), (work, begin)) = (channel(), channel());
+    let machine = Place::default();
+    let way = Way { messages: to.clone(), machine: Arc::clone(&machine) };
+    let ender = Ender { messages: to, machine: Arc::clone(&machine) };
+    (way, Orders { messages, machine, work, ender }, Work(begin))
+}
+
+impl Order {
+    /// Something that a client asks for.
+    pub(super) fn new(call: Call, deprecated: bool, reply: Reply) -> Self {
+        Self { call, deprecated, reply }
+    }
+
+    /// Tells the client that it is done, or why it is not.
+    pub(crate) fn answer(self, outcome: Result<(), String>) {
+        let response = match outcome {
+            Ok(()) => Response::done(),
+            Err(message) => Response::fault(&message),
+        };
+        self.reply.send(if self.deprecated { response.deprecated() } else { response });
+    }
+
+    /// Tells the client that there is no machine yet.
+    pub(crate) fn answer_too_early(self) {
+        let message = message(&self.call, &OrderError::NotStarted);
+        self.answer(Err(message));
+    }
+}
+
+impl Way {
+    /// How the machine is.
+    pub(super) fn status(&self) -> Lifecycle {
+        self.machine.get().map_or(Lifecycle::Configured, Handle::status)
+    }
+
+    /// Sends `order` on its way.
+    pub(super) fn give(&self, order: Order) {
+        // Dropped with nobody there, the reply says that the machine has ended.
+        let _ = self.messages.send(Message::Order(order));
+    }
+}
+
+impl Orders {
+    /// What comes next. It may take for ever.
+    pub(crate) fn next(&self) -> Message {
+        // Each of these has a way of its own to itself, so that it never ends.
+        self.messages.recv().unwrap_or(Message::Stop)
+    }
+
+    /// Something to end with, from any thread.
+    pub(crate) fn ender(&self) -> Ender {
+        self.ender.clone()
+    }
+
+    /// There is a machine: from now on, orders are for it.
+    pub(crate) fn hand_over(self, handle: Handle) {
+        let Self { messages, machine, work, .. } = self;
+        // It is set once, here.
+        let _ = machine.set(handle.clone());
+        // Who would take it has ended with the API.
+        let _ = work.send((handle, messages));
+    }
+}
+
+impl Ender {
+    /// Ends it.
+    pub(crate) fn end(&self) {
+        match self.machine.get() {
+            Some(handle) => handle.stop(),
+            // With nobody there, it has ended.
+            None => drop(self.messages.send(Message::Stop)),
+        }
+    }
+}
+
+impl Work {
+    /// Works from when there is a machine until nobody is left to give orders.
+    pub(super) fn run(self) {
+        let Ok((handle, messages)) = self.0.recv() else { return };
+        for message in messages {
+            match message {
+                Message::Order(order) => obey_and_answer(&handle, order),
+                Message::Stop => handle.stop(),
+            }
+        }
+    }
+}
+
+fn obey_and_answer(handle: &Handle, order: Order) {
+    let outcome = obey(handle, &order.call).map_err(|error| message(&order.call, &error));
+    order.answer(outcome);
 }
 
 /// Why a machine does not do what a client asks for.
 #[derive(Debug, thiserror::Error)]
 enum OrderError {
+    /// It is too early for that.
+    #[error("there is no machine yet")]
+    NotStarted,
     /// The machine says no.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// Saving needs a machine that stands still.
     #[error("the machine runs, and can be saved only while it is paused")]
     Runs,
-    /// Not yet.
-    #[error("kedge does not save differences yet")]
-    Difference,
     /// It is too late for that.
     #[error("the machine has started already")]
     Started,
@@ -40,20 +174,9 @@ impl Fix for OrderError {
         match self {
             Self::Control(source) => source.fix(),
             Self::Runs => Some("pause it first: PATCH /vm {\"state\": \"Paused\"}".to_owned()),
-            Self::Difference => Some("save all: \"snapshot_type\": \"Full\"".to_owned()),
+            Self::NotStarted => Some("load a snapshot: PUT /snapshot/load".to_owned()),
             Self::Started => Some("ask a machine for it that has not started".to_owned()),
         }
-    }
-}
-
-/// Works until nobody is left to give orders.
-pub(super) fn run(handle: &Handle, orders: &Receiver<Order>) {
-    for Order { call, deprecated, reply } in orders {
-        let response = match obey(handle, &call) {
-            Ok(()) => Response::done(),
-            Err(error) => Response::fault(&message(&call, &error)),
-        };
-        reply.send(if deprecated { response.deprecated() } else { response });
     }
 }
 
@@ -61,8 +184,11 @@ pub(super) fn run(handle: &Handle, orders: &Receiver<Order>) {
 /// (FIRECRACKER_API.md, 2).
 fn message(call: &Call, error: &OrderError) -> String {
     let begin = match (error, call) {
+        (OrderError::NotStarted, _) => {
+            "The requested operation is not supported before starting the microVM. "
+        }
         (OrderError::Started, _) => {
-            "The requested operation is not supported after starting the microVM: "
+            "The requested operation is not supported after starting the microVM. "
         }
         (_, Call::CreateSnapshot(_)) => "Create snapshot error: ",
         _ => "",
@@ -81,13 +207,14 @@ fn obey(handle: &Handle, call: &Call) -> Result<(), OrderError> {
 }
 
 fn save(handle: &Handle, create: &CreateSnapshot) -> Result<(), OrderError> {
-    if create.snapshot_type == SnapshotType::Diff {
-        return Err(OrderError::Difference);
-    }
     if handle.status() == Lifecycle::Running {
         return Err(OrderError::Runs);
     }
     let order = SaveOrder {
+        kind: match create.snapshot_type {
+            SnapshotType::Full => SaveKind::Full,
+            SnapshotType::Diff => SaveKind::Difference,
+        },
         durability: if create.sync { Durability::Synced } else { Durability::Cached },
         then: if create.resume_vm { Then::Resume(Clock::default()) } else { Then::StayPaused },
         ..SaveOrder::new(&create.snapshot_path, &create.mem_file_path)

@@ -25,8 +25,8 @@ const SOCKET: &str = "/run/firecracker.socket";
 
 const USAGE: &str = "\
 kedge run --kernel FILE [OPTIONS]
-       kedge --config-file FILE [OPTIONS]
-       kedge (pause | resume | snapshot) ID
+       kedge [--config-file FILE] --api-sock SOCKET [OPTIONS]
+       kedge (pause | resume | snapshot | clone) ID
        kedge abi COMMAND
        kedge completion SHELL";
 
@@ -48,13 +48,17 @@ pub(crate) fn command(name: Name) -> Command {
         .args(accepted())
         .args(refused::flags())
         .next_help_heading("kedge's own")
-        .args([guest_abi::flag(), on_reset("exit"), dry_run(), dump_dtb(), version(), help()])
+        .args([guest_abi::flag(), on_reset("exit"), dry_run(), dump_dtb()].map(of_the_file))
+        .args([version(), help()])
 }
 
 fn machine() -> [Arg; 5] {
     [
         switch("no-api").requires("config-file").help("Run without an API"),
-        file("config-file").help("The machine: Firecracker's configuration file (JSON)"),
+        file("config-file").help(
+            "The machine: Firecracker's configuration file (JSON);\n\
+             without it, the API loads one",
+        ),
         option("id", "ID").default_value(ANONYMOUS).help("The machine's name in the log"),
         file("api-sock").default_value(SOCKET).help("The API's socket"),
         option("http-api-max-payload-size", "BYTES").value_parser(value_parser!(usize)).hide(true),
@@ -83,6 +87,11 @@ fn accepted() -> [Arg; 4] {
         time("start-time-cpu-us"),
         time("parent-cpu-time-us"),
     ]
+}
+
+/// What says more about the machine of a configuration file.
+fn of_the_file(flag: Arg) -> Arg {
+    flag.requires("config-file")
 }
 
 fn version() -> Arg {

@@ -24,18 +24,20 @@ pub(super) struct MachineConfig {
     huge_pages: Option<String>,
 }
 
-/// CPUs and memory.
+/// CPUs and memory, and what is noted of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size {
     /// vCPUs.
     pub(super) cpus: u32,
     /// RAM in bytes.
     pub(super) memory: u64,
+    /// Whether what the guest changes is noted, so that differences can be saved.
+    pub(super) notes_changes: bool,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { cpus: 1, memory: 128 * MIB }
+        Self { cpus: 1, memory: 128 * MIB, notes_changes: false }
     }
 }
 
@@ -95,10 +97,6 @@ impl MachineConfig {
         if *smt {
             return Err(BadMachine::Smt);
         }
-        if *track_dirty_pages {
-            let (key, value) = ("track_dirty_pages", "true".to_owned());
-            return Err(BadMachine::NotYet { key, value, instead: "false" });
-        }
         if cpu_template.as_deref() == Some(V1N1) {
             return Err(BadMachine::Template(V1N1.to_owned()));
         }
@@ -106,7 +104,7 @@ impl MachineConfig {
         none_only("huge_pages", huge_pages.as_deref())?;
         let memory = mem_size_mib.checked_mul(MIB).filter(|&memory| memory > 0);
         let memory = memory.ok_or(BadMachine::Memory(*mem_size_mib))?;
-        Ok(Size { cpus: u32::from(*vcpu_count), memory })
+        Ok(Size { cpus: u32::from(*vcpu_count), memory, notes_changes: *track_dirty_pages })
     }
 }
 

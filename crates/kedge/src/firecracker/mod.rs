@@ -1,4 +1,5 @@
-//! Firecracker's command line: `kedge --no-api --config-file vm.json`.
+//! Firecracker's command line: `kedge --no-api --config-file vm.json`, and
+//! `kedge --api-sock vm.sock` for a machine that the API describes.
 //!
 //! FIRECRACKER_API.md, sections 7 (flags and exit statuses), 8 (configuration
 //! file) and 12 (log), has the facts.
@@ -23,6 +24,7 @@ use tracing::{error, info};
 pub(crate) use command::command;
 
 use crate::api::{Identity, Reachable};
+use crate::awaited;
 use crate::flags::{chosen, on_reset_of, path, text};
 use crate::guest_abi;
 use crate::logging::{self, Destination, Form, Logging};
@@ -108,6 +110,7 @@ fn top(name: Name) -> clap::Command {
                 clap::Command::new("run").about("Run a virtual machine described by flags"),
                 clap::Command::new("abi").about(crate::abi::ABOUT),
                 clap::Command::new("snapshot").about(crate::snapshot::ABOUT),
+                clap::Command::new("clone").about(crate::clone::ABOUT),
                 clap::Command::new("completion").about("Print a shell's completion script"),
             ])
             .subcommands(crate::remote::commands()),
@@ -116,18 +119,19 @@ fn top(name: Name) -> clap::Command {
 }
 
 fn run(name: Name, flags: &ArgMatches, abi: Option<GuestAbi>) -> Result<Status, Failure> {
-    // `refused` sees to it that there is one.
-    let file = path(flags, "config-file").unwrap_or_default();
-    let config = config::read(&file);
-    let logger = config.as_ref().ok().and_then(|config| config.logger.as_ref());
-    logging::start(log(flags, logger))?;
+    let config = path(flags, "config-file").map(|file| config::read(&file));
+    let read = config.as_ref().and_then(|config| config.as_ref().ok());
+    logging::start(log(flags, read.and_then(|config| config.logger.as_ref())))?;
     let (program, version) = name.in_log();
     info!("Running {program} v{version}");
-    let outcome = config.map_err(misconfigured).and_then(|config| {
-        let mut request = request(config, flags, abi).map_err(misconfigured)?;
-        request.reachable = reachable(name, flags);
-        machine::enter(request).map_err(failure)
-    });
+    let outcome = match config {
+        Some(config) => config.map_err(misconfigured).and_then(|config| {
+            let mut request = request(config, flags, abi).map_err(misconfigured)?;
+            request.reachable = (!flags.get_flag("no-api")).then(|| reachable(name, flags));
+            machine::enter(request).map_err(failure)
+        }),
+        None => awaited::enter(reachable(name, flags)).map_err(failure),
+    };
     let status = match &outcome {
         Ok(outcome) => status(*outcome),
         Err(failure) => failure.status,
@@ -192,8 +196,8 @@ fn log(flags: &ArgMatches, logger: Option<&Logger>) -> Logging {
     }
 }
 
-/// The machine's API, unless there is to be none.
-fn reachable(name: Name, flags: &ArgMatches) -> Option<Reachable> {
+/// The machine's API.
+fn reachable(name: Name, flags: &ArgMatches) -> Reachable {
     let limits = Limits::default();
     let body = flags.get_one("http-api-max-payload-size").copied().unwrap_or(limits.body);
     let program = match name {
@@ -201,13 +205,8 @@ fn reachable(name: Name, flags: &ArgMatches) -> Option<Reachable> {
         Name::Firecracker => "Firecracker",
     };
     let identity = Identity { id: text(flags, "id").to_owned(), program };
-    let reachable = Reachable {
-        identity,
-        socket: path(flags, "api-sock"),
-        named: false,
-        limits: Limits { body, ..limits },
-    };
-    (!flags.get_flag("no-api")).then_some(reachable)
+    let (socket, limits) = (path(flags, "api-sock"), Limits { body, ..limits });
+    Reachable { identity, socket, named: false, limits }
 }
 
 /// The machine that is configured; a profile on the command line replaces the one in the
@@ -245,5 +244,6 @@ fn request(
         on_panic: OnPanic::Continue,
     };
     let (dry_run, dump_dtb) = (flags.get_flag("dry-run"), path(flags, "dump-dtb"));
-    Ok(Request { spec, dry_run, dump_dtb, reachable: None })
+    let notes_changes = size.notes_changes;
+    Ok(Request { spec, dry_run, dump_dtb, notes_changes, reachable: None })
 }

@@ -16,21 +16,19 @@ struct Row {
     instead: &'static str,
 }
 
-const NO_CONFIGURATION: &str =
-    "describe the machine in a file, `--config-file FILE`, or use `kedge run`";
 const NO_METADATA: &str = "leave it out; a disk or the kernel's command line can carry the data";
-const NO_SNAPSHOTS: &str = "leave it out: there are no snapshots yet either";
+const INSPECT: &str = "use `kedge snapshot inspect STATE`";
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     Row { flag: "boot-timer", value: "", instead: "leave it out; the guest can print when it is up" },
-    Row { flag: "describe-snapshot", value: "FILE", instead: NO_SNAPSHOTS },
+    Row { flag: "describe-snapshot", value: "FILE", instead: INSPECT },
     Row { flag: "enable-pci", value: "", instead: "leave it out: devices are on virtio-mmio" },
     Row { flag: "metadata", value: "FILE", instead: NO_METADATA },
     Row { flag: "metrics-path", value: "FILE", instead: "leave it out; the log says what goes wrong" },
     Row { flag: "mmds-size-limit", value: "BYTES", instead: NO_METADATA },
     Row { flag: "seccomp-filter", value: "FILE", instead: "write `--no-seccomp` instead" },
-    Row { flag: "snapshot-version", value: "", instead: NO_SNAPSHOTS },
+    Row { flag: "snapshot-version", value: "", instead: INSPECT },
 ];
 
 /// For the end of the help.
@@ -40,6 +38,7 @@ Firecracker's other flags are refused by name until kedge has what they are for.
 Examples:
   kedge run --kernel Image --initrd initrd.gz --cmdline console=ttyS0
   kedge --config-file vm.json --api-sock vm.sock
+  kedge --api-sock vm.sock            (the API says what to run: PUT /snapshot/load)
   kedge run --help
 
 Exit status: 0 when the guest powered off or reset, 1 after an error, 152 when the
@@ -73,7 +72,7 @@ pub(super) fn flags() -> impl Iterator<Item = Arg> {
 /// Refuses what cannot be had.
 ///
 /// # Errors
-/// One of the flags is there, or there is no configuration file.
+/// One of the flags is there.
 pub(super) fn check(flags: &ArgMatches) -> Result<(), NotYet> {
     let given = |row: &&Row| match row.value {
         "" => flags.get_flag(row.flag),
@@ -81,10 +80,6 @@ pub(super) fn check(flags: &ArgMatches) -> Result<(), NotYet> {
     };
     if let Some(row) = ROWS.iter().find(given) {
         return Err(NotYet { what: format!("`--{}`", row.flag), instead: row.instead });
-    }
-    if !flags.contains_id("config-file") {
-        let what = "machines that are configured by their API".to_owned();
-        return Err(NotYet { what, instead: NO_CONFIGURATION });
     }
     Ok(())
 }

@@ -7,7 +7,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::rom;
 use crate::devices;
-use crate::flags::{Choices, dry_run, dump_dtb, file, help, on_reset, one_of, option};
+use crate::flags::{
+    Choices, dry_run, dump_dtb, file, help, on_reset, one_of, option, track_changes,
+};
 use crate::guest_abi;
 
 pub(super) const KERNEL_FORMATS: Choices<KernelFormat> =
@@ -121,7 +123,7 @@ fn serial() -> Arg {
 }
 
 fn kedge() -> impl Iterator<Item = Arg> {
-    let own = [dry_run(), dump_dtb(), log_level_flag(), help()];
+    let own = [track_changes(), dry_run(), dump_dtb(), log_level_flag(), help()];
     reachable_flags().into_iter().chain(own)
 }
 

@@ -15,7 +15,7 @@ use super::rom;
 use crate::abi::load::BadFile;
 use crate::api::{Identity, Reachable};
 use crate::devices::{self, BadDevice};
-use crate::flags::{chosen, on_reset_of, path, text};
+use crate::flags::{TRACK_CHANGES, chosen, on_reset_of, path, text};
 use crate::guest_abi;
 use crate::machine::Request;
 use crate::machines::{self, BadId};
@@ -102,7 +102,8 @@ pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
         on_panic: OnPanic::Exit,
     };
     let (dry_run, dump_dtb) = (flags.get_flag("dry-run"), path(flags, "dump-dtb"));
-    Ok(Request { spec, dry_run, dump_dtb, reachable: reachable(flags)? })
+    let notes_changes = flags.get_flag(TRACK_CHANGES);
+    Ok(Request { spec, dry_run, dump_dtb, notes_changes, reachable: reachable(flags)? })
 }
 
 /// How the machine is to be reached: one without name and socket is not.

@@ -46,7 +46,10 @@ pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
 }
 
 /// Saves `machine`, and leaves it running where it ran, saved or not.
-fn create(machine: &Machine, order: &CreateSnapshot) -> Result<(), RemoteError> {
+///
+/// # Errors
+/// It does not answer, or cannot be saved.
+pub(crate) fn create(machine: &Machine, order: &CreateSnapshot) -> Result<(), RemoteError> {
     let runs = machine.runs()?;
     if runs {
         machine.pause()?;

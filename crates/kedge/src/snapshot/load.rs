@@ -12,11 +12,12 @@ use kedge_vmm::Clock;
 use kedge_vmm::spec::SerialSpec;
 
 use super::{files, memory_file, state_file};
-use crate::api::Reachable;
-use crate::flags::{Choices, chosen, help, one_of, option, switch, text};
+use crate::flags::{
+    Choices, TRACK_CHANGES, chosen, file, help, one_of, option, path, switch, text, track_changes,
+};
 use crate::logging::{self, Logging};
 use crate::machine::{self, LoadRequest};
-use crate::machines::BadId;
+use crate::report::Report;
 use crate::run::{BadSerial, log_level, log_level_flag, reachable, reachable_flags, serial_of};
 use crate::status::{Failure, Status};
 
@@ -35,9 +36,6 @@ enum BadFlag {
     /// No place for the serial port's output.
     #[error(transparent)]
     Serial(#[from] BadSerial),
-    /// No name.
-    #[error(transparent)]
-    Id(#[from] BadId),
 }
 
 impl Fix for BadFlag {
@@ -46,10 +44,12 @@ impl Fix for BadFlag {
             Self::Device(source) => source.fix(),
             Self::Register(source) => source.fix(),
             Self::Serial(source) => source.fix(),
-            Self::Id(source) => source.fix(),
         }
     }
 }
+
+/// The name of the flag that has it report.
+pub(crate) const REPORT: &str = "report";
 
 /// The command.
 pub(super) fn command() -> Command {
@@ -59,23 +59,30 @@ pub(super) fn command() -> Command {
         .override_usage("kedge snapshot load STATE --memory FILE [OPTIONS]")
         .arg(state_file())
         .arg(memory_file())
-        .arg(switch("paused").help("Do not let it go on yet: `kedge resume` does"))
-        .arg(one_of("clock", "POLICY", CLOCKS).default_value("profile").help(
+        .args(flags())
+        .args(reachable_flags())
+        .args([switch(REPORT).requires("id").hide(true), file("log").hide(true), help()])
+}
+
+/// The flags that say how a machine goes on.
+pub(crate) fn flags() -> impl Iterator<Item = Arg> {
+    let how = [
+        switch("paused").help("Do not let it go on yet: `kedge resume` does"),
+        one_of("clock", "POLICY", CLOCKS).default_value("profile").help(
             "What the time since is to the guest's clock: stop, advance,\n\
              or what its profile says",
-        ))
-        .arg(
-            option("allow", "REGISTER,...")
-                .value_delimiter(',')
-                .action(ArgAction::Append)
-                .help("Accept that these registers are not what the guest was saved with"),
-        )
-        .next_help_heading("What it uses here, where that is something else")
-        .arg(option("serial", "PORT").help("Serial port: stdio, file=PATH or none"))
-        .args(overrides())
-        .next_help_heading("What kedge does")
-        .args(reachable_flags())
-        .args([log_level_flag(), help()])
+        ),
+        option("allow", "REGISTER,...")
+            .value_delimiter(',')
+            .action(ArgAction::Append)
+            .help("Accept that these registers are not what the guest was saved with"),
+        track_changes(),
+        log_level_flag(),
+    ];
+    const HERE: &str = "What it uses here, where that is something else";
+    let serial = option("serial", "PORT").help("Serial port: stdio, file=PATH or none");
+    how.into_iter()
+        .chain([serial].into_iter().chain(overrides()).map(|flag| flag.help_heading(HERE)))
 }
 
 /// A flag for each kind of device that uses something of the host's by name.
@@ -94,9 +101,14 @@ fn overrides() -> impl Iterator<Item = Arg> {
 /// The snapshot cannot be loaded here, or the machine cannot run on.
 pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
     let request = request(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
+    let report = match flags.get_flag(REPORT) {
+        true => Some(Report::prepare(text(flags, "id"), path(flags, "log"))?),
+        false => None,
+    };
+    let reachable = reachable(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
     logging::start(Logging::to_stderr(log_level(flags)))?;
-    let outcome = machine::load(request).map_err(|error| Failure::new(Status::ERROR, error))?;
-    Ok(outcome.into())
+    let outcome = machine::load(request, reachable, report);
+    Ok(outcome.map_err(|error| Failure::new(Status::ERROR, error))?.into())
 }
 
 fn request(flags: &ArgMatches) -> Result<LoadRequest, BadFlag> {
@@ -115,6 +127,6 @@ fn request(flags: &ArgMatches) -> Result<LoadRequest, BadFlag> {
     let allow = allow.map(|name| register_named(name)).collect::<Result<BTreeSet<RegId>, _>>()?;
     let clock = chosen(flags, "clock", CLOCKS).unwrap_or_default();
     let resume = (!flags.get_flag("paused")).then_some(clock);
-    let reachable: Option<Reachable> = reachable(flags)?;
-    Ok(LoadRequest { state, memory, overrides, serial, allow, resume, reachable })
+    let notes_changes = flags.get_flag(TRACK_CHANGES);
+    Ok(LoadRequest { state, memory, overrides, serial, allow, resume, notes_changes })
 }

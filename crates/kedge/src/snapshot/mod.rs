@@ -15,6 +15,9 @@ use crate::output;
 use crate::status::{Failure, Status};
 use crate::usage::{self, Line};
 
+pub(crate) use create::create;
+pub(crate) use load::{REPORT, flags as load_flags};
+
 const EXAMPLES: &str = "\
 Examples:
   kedge snapshot create web --state web.state --memory web.mem

@@ -12,11 +12,12 @@ use flate2::{Compression, write::GzEncoder};
 use crate::{debian::kernels::Kernel, paths};
 
 const INIT: &str = include_str!("guest_init.sh");
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 8] = [
     "virtio_mmio",
     "virtio_blk",
     "virtio_net",
     "virtio_rng",
+    "vmgenid",
     "crc32c_generic",
     "libcrc32c",
     "ext4",

@@ -35,7 +35,7 @@ fn every_key_of_this_slice_is_taken() {
     let config = parse(WHOLE).unwrap();
     assert_eq!(config.boot.kernel_image_path, Path::new("Image"));
     assert_eq!(config.boot.boot_args.as_deref(), Some("quiet"));
-    assert_eq!(config.size, Size { cpus: 2, memory: 256 << 20 });
+    assert_eq!(config.size, Size { cpus: 2, memory: 256 << 20, notes_changes: false });
     let names: Vec<_> = config.devices.iter().map(|device| device.id()).collect();
     assert_eq!(names, ["eth0", "rng"]);
     let logger = config.logger.unwrap();
@@ -45,7 +45,13 @@ fn every_key_of_this_slice_is_taken() {
 #[test]
 fn a_kernel_is_enough() {
     let config = parse(r#"{ "boot-source": { "kernel_image_path": "Image" } }"#).unwrap();
-    assert_eq!(config.size, Size { cpus: 1, memory: 128 << 20 });
+    assert_eq!(config.size, Size { cpus: 1, memory: 128 << 20, notes_changes: false });
+}
+
+#[test]
+fn changes_are_noted_when_that_is_asked_for() {
+    let members = r#""vcpu_count": 2, "mem_size_mib": 128, "track_dirty_pages": true"#;
+    assert!(parse(&machine(members)).unwrap().size.notes_changes);
 }
 
 #[test]
@@ -193,12 +199,6 @@ fn features_kedge_lacks_are_refused_by_name() {
         &expect![[r#"
             error: `huge_pages` cannot be "2M" yet
               fix: leave it out or write "None""#]],
-    );
-    wrong(
-        &machine(r#""vcpu_count": 2, "mem_size_mib": 128, "track_dirty_pages": true"#),
-        &expect![[r#"
-            error: `track_dirty_pages` cannot be true yet
-              fix: leave it out or write false"#]],
     );
 }
 

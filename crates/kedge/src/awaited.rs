@@ -1,0 +1,263 @@
+//! A machine that clients of the API are to name: until then the process waits, and where
+//! one cannot be had, it waits for another.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use kedge_api::call::{Call, Clock as WantedClock, HugePages, LoadSnapshot, MemoryBackend};
+use kedge_devices::virtio::catalog::{KINDS, Kind};
+use kedge_devices::virtio::overrides::{Override, OverrideError};
+use kedge_diag::{Fix, one_line};
+use kedge_firmware::{NoRegister, register_named};
+use kedge_hv_kvm::Kvm;
+use kedge_saved_state::OpenError;
+use kedge_vmm::{Clock, Ended, Machine, RunError};
+use serde_json::{Value, json};
+use tracing::warn;
+
+use crate::api::{Ender, Message, Order, Orders, Reachable};
+use crate::console::{Console, Ending, Guest, Unconnected};
+use crate::machine::{self, Connection, LoadRequest, MachineError, Outcome};
+
+/// Why a client's snapshot is not loaded.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    /// There can be no such machine here.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// No such register.
+    #[error(transparent)]
+    Register(#[from] NoRegister),
+    /// A field's value that kedge has nothing for yet.
+    #[error("`{field}` cannot be {value} yet")]
+    NotYet {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: &'static str,
+        /// What it can be.
+        instead: &'static str,
+    },
+}
+
+impl Fix for LoadError {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Machine(source) => source.fix(),
+            Self::Register(source) => source.fix(),
+            Self::NotYet { instead, .. } => Some(format!("write {instead}")),
+        }
+    }
+}
+
+impl From<OverrideError> for LoadError {
+    fn from(error: OverrideError) -> Self {
+        Self::Machine(error.into())
+    }
+}
+
+/// Answers the API until a client has a snapshot loaded, and runs its machine.
+///
+/// # Errors
+/// There can be no API, or the machine that was loaded cannot run on.
+pub(crate) fn enter(reachable: Reachable) -> Result<Outcome, MachineError> {
+    let claimed = reachable.claim()?;
+    // Before there are other threads: they are to leave signals alone.
+    let input = Unconnected::new(io::stdin()).map_err(MachineError::Input)?;
+    let ending = Ending::hold().map_err(MachineError::Input)?;
+    let (api, orders) = claimed.open()?;
+    let ended_by = ending.connect(orders.ender()).map_err(MachineError::Input)?;
+    // Where there is none, whoever asks for a machine is told.
+    let hypervisor = Kvm::open().ok().map(Arc::new);
+    let mut site = Site { hypervisor, input: Some(input), console: None };
+    let ended = site.serve(orders);
+    drop(api);
+    let console = site.console.as_ref().and_then(Console::signal);
+    let signal = console.or_else(|| ended_by.get().copied());
+    Ok(match ended? {
+        Some(ended) => machine::conclude(ended, signal),
+        None => Outcome::Signal(signal.unwrap_or_default()),
+    })
+}
+
+/// What there is already for a machine.
+struct Site {
+    hypervisor: Option<Arc<Kvm>>,
+    input: Option<Unconnected>,
+    /// Where the machine is on standard input and output.
+    console: Option<Console>,
+}
+
+impl Site {
+    /// Makes the machines that clients ask for, until one has run: how it ended. None
+    /// where the process is to end before there is one.
+    fn serve(&mut self, mut orders: Orders) -> Result<Option<Ended>, RunError> {
+        loop {
+            let order = match orders.next() {
+                Message::Order(order) => order,
+                Message::Stop => return Ok(None),
+            };
+            let Call::LoadSnapshot(load) = &order.call else {
+                order.answer_too_early();
+                continue;
+            };
+            match self.make(load) {
+                Err(error) => {
+                    let fault = fault(load, &error);
+                    order.answer(Err(fault));
+                }
+                Ok(machine) => match self.run(machine, (order, orders)) {
+                    Ok(ended) => return ended.map(Some),
+                    Err((order, back, error)) => {
+                        orders = back;
+                        order.answer(Err(format!("Load snapshot error: {}", one_line(&error))));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Makes the machine of a snapshot.
+    fn make(&mut self, load: &LoadSnapshot) -> Result<Made, LoadError> {
+        let request = request(load)?;
+        let snapshot = request.open()?;
+        let loading = request.read(&snapshot)?;
+        let stdio = loading.is_on_stdio();
+        let hypervisor = match &self.hypervisor {
+            Some(open) => Arc::clone(open),
+            None => Arc::new(Kvm::open().map_err(MachineError::from)?),
+        };
+        let machine = loading.restore(hypervisor, machine::surroundings())?;
+        Ok(Made { machine, stdio })
+    }
+
+    /// Runs a machine, and tells who asked for it once it does.
+    ///
+    /// # Errors
+    /// It cannot; who asked for it was not told, and others may ask for another.
+    fn run(
+        &mut self,
+        Made { mut machine, stdio }: Made,
+        clients: (Order, Orders),
+    ) -> Result<Result<Ended, RunError>, (Order, Orders, RunError)> {
+        let (handle, guest) = (machine.handle(), stdio.then(|| Connection::to(&machine)));
+        let mut waiting = Some(clients);
+        let ended = machine.run_telling(|| {
+            let Some((order, orders)) = waiting.take() else { return };
+            orders.hand_over(handle);
+            order.answer(Ok(()));
+            self.connect(guest);
+        });
+        match (ended, waiting) {
+            (Err(error), Some((order, orders))) => Err((order, orders, error)),
+            (ended, _) => Ok(ended),
+        }
+    }
+
+    /// Gives `guest` standard input, if that is where its serial port is.
+    fn connect(&mut self, guest: Option<Connection>) {
+        let (Some(input), Some(guest)) = (self.input.take(), guest) else { return };
+        match input.connect(guest) {
+            Ok(console) => self.console = Some(console),
+            Err(error) => warn!("standard input cannot be connected to the guest: {error}"),
+        }
+    }
+}
+
+/// A machine that was made for a client.
+struct Made {
+    machine: Machine,
+    /// Whether its serial port is on standard input and output.
+    stdio: bool,
+}
+
+impl Guest for Ender {
+    fn send(&self, _bytes: &[u8]) {
+        // Signals come this way, and nothing that is typed.
+    }
+
+    fn stop(&self) {
+        self.end();
+    }
+}
+
+/// What a client's words ask for.
+///
+/// # Errors
+/// They ask for something that there is not.
+fn request(load: &LoadSnapshot) -> Result<LoadRequest, LoadError> {
+    let memory = match (&load.memory, load.huge_pages) {
+        (MemoryBackend::Uffd(_), _) => {
+            let (field, value, instead) = ("backend_type", "\"Uffd\"", "\"File\"");
+            return Err(LoadError::NotYet { field, value, instead });
+        }
+        (MemoryBackend::File(path), HugePages::Snapshot | HugePages::None) => path.clone(),
+        (_, HugePages::Transparent) => return Err(no_huge_pages("\"Transparent\"")),
+        (_, HugePages::Huge2M) => return Err(no_huge_pages("\"2M\"")),
+    };
+    let mut overrides = Vec::new();
+    for change in &load.network_overrides {
+        overrides.extend(other(NETWORK, json!(change))?);
+    }
+    for change in &load.drive_overrides {
+        overrides.extend(other(DISKS, json!(change))?);
+    }
+    let allow = load.allow.iter().map(|name| register_named(name));
+    let clock = match load.clock {
+        WantedClock::Profile => Clock::Profile,
+        WantedClock::Stop => Clock::Stop,
+        WantedClock::Advance => Clock::Advance,
+    };
+    Ok(LoadRequest {
+        state: load.snapshot_path.clone(),
+        memory,
+        overrides,
+        serial: None,
+        allow: allow.collect::<Result<BTreeSet<_>, _>>()?,
+        resume: load.resume_vm.then_some(clock),
+        notes_changes: load.track_dirty_pages,
+    })
+}
+
+fn no_huge_pages(value: &'static str) -> LoadError {
+    LoadError::NotYet { field: "huge_pages", value, instead: "\"None\"" }
+}
+
+/// The keys of the kinds of devices that can be given something else of the host's.
+const NETWORK: &str = "network-interfaces";
+const DISKS: &str = "drives";
+
+fn kind(key: &str) -> Option<&'static Kind> {
+    KINDS.iter().copied().find(|kind| kind.key == key)
+}
+
+/// What a device of the kind with this key uses here.
+fn other(key: &str, change: Value) -> Result<Option<Override>, OverrideError> {
+    kind(key).map(|kind| Override::from_json(kind, change)).transpose()
+}
+
+/// What a client is told: it begins as Firecracker's clients expect (FIRECRACKER_API.md,
+/// 6).
+fn fault(load: &LoadSnapshot, error: &LoadError) -> String {
+    const STATE: &str = "Failed to get snapshot state from file: ";
+    const MEMORY: &str = "Failed to load guest memory: Error creating guest memory from file: \
+                          Failed to load guest memory: ";
+    let begin = match error {
+        LoadError::Machine(MachineError::Snapshot(error)) => match error {
+            OpenError::File { path, source } if *path == load.snapshot_path => {
+                format!("{STATE}Failed to open snapshot file: {source}: ")
+            }
+            OpenError::File { source, .. } => format!("{MEMORY}{source}: "),
+            OpenError::State { .. } => STATE.to_owned(),
+            OpenError::Memory { .. } => MEMORY.to_owned(),
+        },
+        LoadError::Machine(MachineError::Override(OverrideError::NoSuch { noun, .. }))
+            if kind(NETWORK).is_some_and(|kind| kind.noun == *noun) =>
+        {
+            "Unknown Network Device. ".to_owned()
+        }
+        _ => String::new(),
+    };
+    format!("Load snapshot error: Failed to restore from snapshot: {begin}{}", one_line(error))
+}

@@ -1,0 +1,188 @@
+//! A process that waits for its machine, as its clients see it, on any host.
+#![forbid(unsafe_code)]
+
+mod program;
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+use kedge_api::http::{CallError, Method, call};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A kedge that waits for its machine. It is killed when dropped.
+struct Waiting {
+    process: Child,
+    folder: TempDir,
+    socket: PathBuf,
+}
+
+impl Waiting {
+    /// Starts it with more `words`, and waits until it answers.
+    fn start(words: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kedge"));
+        command.arg("--api-sock").arg(&socket).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().unwrap();
+        while UnixStream::connect(&socket).is_err() {
+            thread::sleep(Duration::from_millis(2));
+        }
+        Self { process, folder, socket }
+    }
+
+    fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Ends it as a user does: its status.
+    fn terminate(mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+        self.process.wait().unwrap().code()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the machine says no with.
+fn fault(answer: Result<Value, CallError>) -> String {
+    match answer {
+        Err(CallError::Fault(fault)) => fault,
+        other => panic!("no fault: {other:?}"),
+    }
+}
+
+fn load(socket: &Path, body: &Value) -> Result<Value, CallError> {
+    call(socket, Method::Put, "/snapshot/load", Some(body))
+}
+
+/// What is wrong with loading `body`, paths without the folder of `waiting`.
+fn refused(waiting: &Waiting, body: &Value, expected: &Expect) {
+    let fault = fault(load(waiting.socket(), body));
+    expected.assert_eq(&fault.replace(&format!("{}/", waiting.folder().display()), ""));
+    let state = call(waiting.socket(), Method::Get, "/", None).unwrap()["state"].clone();
+    assert_eq!(state, "Not started", "behind `{fault}`");
+}
+
+fn files(waiting: &Waiting) -> [PathBuf; 2] {
+    ["state", "memory"].map(|name| waiting.folder().join(name))
+}
+
+#[test]
+fn it_says_who_it_is_and_ends_with_its_socket() {
+    let waiting = Waiting::start(&["--id", "vm-7"]);
+    let socket = waiting.socket().to_owned();
+    let instance = call(&socket, Method::Get, "/", None).unwrap();
+    assert_eq!(instance["state"], "Not started");
+    assert_eq!(instance["id"], "vm-7");
+    let version = call(&socket, Method::Get, "/version", None).unwrap();
+    assert_eq!(version, json!({ "firecracker_version": "1.17.0" }));
+    // 128 and the number of SIGTERM.
+    assert_eq!(waiting.terminate(), Some(143));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn what_is_for_machines_that_have_started_is_refused_by_its_words() {
+    let waiting = Waiting::start(&[]);
+    let ask = |method, path, body| fault(call(waiting.socket(), method, path, Some(&body)));
+    let expected = expect![
+        "The requested operation is not supported before starting the microVM. there is no machine yet; fix: load a snapshot: PUT /snapshot/load"
+    ];
+    expected.assert_eq(&ask(Method::Patch, "/vm", json!({ "state": "Paused" })));
+    let create = json!({ "snapshot_path": "s", "mem_file_path": "m" });
+    expected.assert_eq(&ask(Method::Put, "/snapshot/create", create));
+}
+
+#[test]
+fn what_cannot_be_loaded_is_told_and_another_can_be_asked_for() {
+    let waiting = Waiting::start(&[]);
+    let [state, memory] = files(&waiting);
+    let body = json!({ "snapshot_path": state, "mem_file_path": memory });
+    let absent = expect![
+        "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: Failed to open snapshot file: No such file or directory (os error 2): state cannot be opened; because: No such file or directory (os error 2); fix: name the two files of a snapshot"
+    ];
+    refused(&waiting, &body, &absent);
+    refused(&waiting, &body, &absent);
+    fs::write(&state, "no snapshot").unwrap();
+    let foreign = expect![
+        "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: the state file state cannot be loaded; because: it is no state file of kedge: it begins otherwise; fix: name the state file of a snapshot, not its memory file"
+    ];
+    refused(&waiting, &body, &foreign);
+    fs::write(&state, of_a_later_release()).unwrap();
+    let newer = expect![
+        "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: the state file state cannot be loaded; because: it has format 2, written by a release that it does not name; this release reads format 1; fix: load it with the release that wrote it, or a later one"
+    ];
+    refused(&waiting, &body, &newer);
+}
+
+/// The beginning of a state file in a format that is not there yet, with the checksum that
+/// it has in every format.
+fn of_a_later_release() -> Vec<u8> {
+    let mut bytes = b"\x89KEDGE\r\n\x02\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    let step = |rest: u32, _| if rest & 1 == 1 { rest >> 1 ^ 0xedb8_8320 } else { rest >> 1 };
+    let crc = bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step));
+    bytes.extend((!crc).to_le_bytes());
+    bytes
+}
+
+#[test]
+fn what_kedge_does_not_have_yet_is_refused_by_name() {
+    let waiting = Waiting::start(&[]);
+    let [state, memory] = files(&waiting);
+    let uffd = json!({ "backend_type": "Uffd", "backend_path": "socket" });
+    let from_server = json!({ "snapshot_path": state, "mem_backend": uffd });
+    refused(
+        &waiting,
+        &from_server,
+        &expect![[
+            r#"Load snapshot error: Failed to restore from snapshot: `backend_type` cannot be "Uffd" yet; fix: write "File""#
+        ]],
+    );
+    let huge = json!({ "snapshot_path": state, "mem_file_path": memory, "huge_pages": "2M" });
+    refused(
+        &waiting,
+        &huge,
+        &expect![[
+            r#"Load snapshot error: Failed to restore from snapshot: `huge_pages` cannot be "2M" yet; fix: write "None""#
+        ]],
+    );
+    let allowed = json!({ "snapshot_path": state, "mem_file_path": memory, "allow": ["psci"] });
+    refused(
+        &waiting,
+        &allowed,
+        &expect![
+            "Load snapshot error: Failed to restore from snapshot: there is no register `psci`; fix: write it as the plan does, as in smccc_arch_workaround_3, ID_AA64PFR0_EL1, S3_0_C0_C7_5 or 0x6030000000160002"
+        ],
+    );
+}
+
+#[test]
+fn a_socket_is_one_process_s() {
+    let waiting = Waiting::start(&[]);
+    let socket = waiting.socket().display().to_string();
+    let second = program::kedge(&["--api-sock", &socket, "--level", "off"]);
+    expect![[r#"
+        1
+        error: there is something at the socket's path `SOCKET`
+          fix: stop the machine that listens there; if there is none, remove it: rm SOCKET
+    "#]]
+    .assert_eq(&second.replace(&socket, "SOCKET"));
+}
