@@ -120,7 +120,7 @@ fn inside(args: &Args, kedge: PathBuf, label: &str, then: Then) -> anyhow::Resul
     match host::run(&config, &job, &mut |line| guest.line(line))? {
         HostExit::Status(status) => guest.result(status, then),
         HostExit::TimedOut => bail!("the guest was not done after {} s", TIMEOUT.as_secs()),
-        HostExit::Died(_) => {
+        HostExit::Silent(_) | HostExit::Died(_) => {
             bail!("the emulated host died under kedge; its last lines are above")
         }
     }

@@ -19,8 +19,29 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-/// A program of the workspace: its package, what it is there, and its name.
-type Program = (&'static str, Kind, &'static str);
+/// A program of the workspace: its package, what it is there, its name, and what it is built for.
+type Program = (&'static str, Kind, &'static str, Profile);
+
+/// What a program is built for: a profile of Cargo.toml.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Profile {
+    /// To be shipped, or measured.
+    Release,
+    /// To test others: it is to be built soon.
+    Trial,
+}
+
+impl Profile {
+    const ALL: [Self; 2] = [Self::Release, Self::Trial];
+
+    /// In cargo's command line.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Trial => "trial",
+        }
+    }
+}
 
 /// What a program is in its package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,18 +68,18 @@ impl Kind {
     }
 }
 
-const KEDGE: Program = ("kedge", Kind::Binary, "kedge");
+const KEDGE: Program = ("kedge", Kind::Binary, "kedge", Profile::Release);
 
 /// Programs that commands in the emulated host find on their path.
 const HOST_PROGRAMS: [Program; 8] = [
     KEDGE,
-    ("kedge-guest-tests", Kind::Binary, "guest-tests"),
-    ("kedge-conformance", Kind::Binary, "conformance"),
-    ("kedge-bench", Kind::Binary, "bench"),
-    ("kedge-vmm", Kind::Example, "serial_output"),
-    ("kedge-vmm", Kind::Example, "firmware_service"),
-    ("kedge-vmm", Kind::Example, "pause"),
-    ("kedge-vmm", Kind::Example, "snapshot"),
+    ("kedge-guest-tests", Kind::Binary, "guest-tests", Profile::Trial),
+    ("kedge-conformance", Kind::Binary, "conformance", Profile::Trial),
+    ("kedge-bench", Kind::Binary, "bench", Profile::Release),
+    ("kedge-vmm", Kind::Example, "serial_output", Profile::Trial),
+    ("kedge-vmm", Kind::Example, "firmware_service", Profile::Trial),
+    ("kedge-vmm", Kind::Example, "pause", Profile::Trial),
+    ("kedge-vmm", Kind::Example, "snapshot", Profile::Trial),
 ];
 
 /// Runs `cargo xtask build`: the binary's path is the last line printed.
@@ -88,7 +109,7 @@ pub(crate) fn host_programs() -> anyhow::Result<Vec<Overlay>> {
     let targets = workspace_targets()?;
     let there: Vec<_> = HOST_PROGRAMS
         .into_iter()
-        .filter(|&(_, kind, name)| targets.contains(&(kind.name().to_owned(), name.to_owned())))
+        .filter(|&(_, kind, name, _)| targets.contains(&(kind.name().to_owned(), name.to_owned())))
         .collect();
     let built = programs(&there)?;
     let mut files: Vec<Overlay> = built
@@ -119,12 +140,19 @@ fn workspace_targets() -> anyhow::Result<Vec<(String, String)>> {
 /// Builds binaries for arm64; name and path of each.
 fn programs(wanted: &[Program]) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let toolchain = Toolchain::installed()?;
-    let mut build = cargo();
-    build.args(["build", "--locked"]).envs(toolchain.environment());
-    for (package, kind, name) in wanted {
-        build.args(["--package", package, kind.flag(), name]);
+    let mut built = Vec::new();
+    for profile in Profile::ALL {
+        let of_it: Vec<_> = wanted.iter().filter(|program| program.3 == profile).collect();
+        if of_it.is_empty() {
+            continue;
+        }
+        let mut build = cargo();
+        build.args(["build", "--locked"]).envs(toolchain.environment());
+        for (package, kind, name, _) in of_it {
+            build.args(["--package", package, kind.flag(), name]);
+        }
+        built.extend(executables(build, toolchain, profile)?);
     }
-    let built = executables(build, toolchain)?;
     for (_, path) in &built {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         check_static(&bytes)
@@ -144,14 +172,18 @@ fn payloads() -> anyhow::Result<Vec<Overlay>> {
     // Its `.cargo/config.toml` counts only there.
     build.current_dir(&folder).args(["build", "--locked", "--target-dir"]);
     build.arg(paths::work().join("payloads")).envs(toolchain.bare_metal_environment());
-    let built = executables(build, toolchain)?;
+    let built = executables(build, toolchain, Profile::Release)?;
     let overlay = |(name, path)| Overlay::copy(&format!("/kedge/payloads/{name}.img"), path);
     Ok(built.into_iter().map(overlay).collect())
 }
 
-/// Runs `build` as a release build for arm64; name and path of each program it has made or found made.
-fn executables(mut build: Command, toolchain: Toolchain) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    build.args(["--release", "--target", toolchain.target()]);
+/// Runs `build` as a build for arm64; name and path of each program it has made or found made.
+fn executables(
+    mut build: Command,
+    toolchain: Toolchain,
+    profile: Profile,
+) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    build.args(["--profile", profile.name(), "--target", toolchain.target()]);
     build.args(["--message-format", "json-render-diagnostics"]);
     let built = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     ensure!(built.status.success(), "the arm64 build failed");

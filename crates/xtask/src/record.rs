@@ -94,7 +94,9 @@ fn probe(config: &HostConfig, kedge: PathBuf) -> anyhow::Result<Value> {
         HostExit::Status(0) => Ok(serde_json::from_str(&text).context("it printed no JSON")?),
         HostExit::Status(status) => bail!("kedge ended with status {status}:\n{text}"),
         HostExit::TimedOut => bail!("it was not done after {} s", TIMEOUT.as_secs()),
-        HostExit::Died(console) => bail!("it died:\n{}", console.join("\n")),
+        HostExit::Silent(console) | HostExit::Died(console) => {
+            bail!("it died:\n{}", console.join("\n"))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use kedge_conformance::backend::{GuestCode, Instructions};
 use kedge_conformance::facts::Holds;
 use kedge_conformance::mutations::{MUTATIONS, WRONG_ERRNOS};
-use kedge_conformance::{Backend, Ctx, Known, Model, facts, record, suite};
+use kedge_conformance::{Backend, Ctx, Known, Model, facts, fixes, record, suite};
 use kedge_hv::{GicVersion, Hypervisor};
 use kedge_hv_kvm::Kvm;
 use kedge_hv_model::{ModelHypervisor, Recording, Release, release};
@@ -49,8 +49,9 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
     if let Ok(name) = env::var("KEDGE_HOST_KERNEL") {
         let release =
             release(&name).with_context(|| format!("KEDGE_HOST_KERNEL: no model of {name}"))?;
-        trials.extend(comparisons(&known, release)?);
-        trials.extend(flipped_rules(&known, release)?);
+        let release = fixes::as_found(&known, release)?;
+        trials.extend(comparisons(&known, &release)?);
+        trials.extend(flipped_rules(&known, &release)?);
     }
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }
@@ -62,7 +63,7 @@ fn names() -> Vec<Trial> {
 }
 
 /// Compares this host with the model of its release.
-fn comparisons(known: &Arc<Known>, release: &'static Release) -> anyhow::Result<Vec<Trial>> {
+fn comparisons(known: &Arc<Known>, release: &Release) -> anyhow::Result<Vec<Trial>> {
     let host = Recording::parse(release.recording)?;
     let model = |gic| Arc::new(Model(ModelHypervisor::on(release, host.clone(), &[gic])));
     let [v2, v3] = [GicVersion::V2, GicVersion::V3].map(model);
@@ -81,7 +82,7 @@ fn comparisons(known: &Arc<Known>, release: &'static Release) -> anyhow::Result<
 /// Takes this host for what the model of its release would be with one rule flipped:
 /// what speaks for the rule has to speak against it. Only where the model was recorded
 /// on such a host: elsewhere, what differs says nothing.
-fn flipped_rules(known: &Arc<Known>, release: &'static Release) -> anyhow::Result<Vec<Trial>> {
+fn flipped_rules(known: &Arc<Known>, release: &Release) -> anyhow::Result<Vec<Trial>> {
     let model = Model(ModelHypervisor::new(release)?);
     let like = known.is_like(&model, Holds::SameHost)?;
     let trial = |name: String, clue: &'static str, flipped: Release| {
@@ -91,7 +92,9 @@ fn flipped_rules(known: &Arc<Known>, release: &'static Release) -> anyhow::Resul
         anyhow::Ok(Trial::test(format!("flipped: {name}"), trial).with_ignored_flag(!heard))
     };
     let rules = MUTATIONS.iter().filter(|rule| rule.of.name == release.name);
-    let rules = rules.map(|rule| trial(rule.name.to_owned(), rule.clue, rule.mutated()));
+    // A fix may have made a rule what it would be flipped to.
+    let rules = rules.filter(|rule| rule.flips(release));
+    let rules = rules.map(|rule| trial(rule.name.to_owned(), rule.clue, rule.mutated(release)));
     let errnos = WRONG_ERRNOS.iter().filter(|wrong| (wrong.refuses)(release));
     let errnos = errnos.map(|wrong| {
         trial(format!("errno of {:?}", wrong.refusal), wrong.clue, wrong.mutated(release))

@@ -13,6 +13,7 @@ pub mod cases;
 pub mod code;
 pub mod ctx;
 pub mod facts;
+pub mod fixes;
 pub mod known;
 pub mod mutations;
 pub mod record;

@@ -26,11 +26,17 @@ pub struct Mutation {
 }
 
 impl Mutation {
-    /// The release, wrong in this one rule.
-    pub fn mutated(&self) -> Release {
-        let mut release = self.of.clone();
+    /// `release`, which has the rule, wrong in it.
+    pub fn mutated(&self, release: &Release) -> Release {
+        let mut release = release.clone();
         (self.change)(&mut release);
         release
+    }
+
+    /// Whether that is another release than it is.
+    pub fn flips(&self, release: &Release) -> bool {
+        // Releases are plain data: all of one is in its text.
+        format!("{:?}", self.mutated(release)) != format!("{release:?}")
     }
 }
 

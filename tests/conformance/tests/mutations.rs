@@ -63,9 +63,9 @@ fn the_releases_themselves_pass() {
 #[test]
 fn every_flipped_rule_is_noticed() {
     let originals = Originals::new();
-    let unnoticed = MUTATIONS
-        .iter()
-        .filter(|rule| originals.notices(rule.clue, &rule.mutated(), &rule.of) != Some(true));
+    let unnoticed = MUTATIONS.iter().filter(|rule| {
+        originals.notices(rule.clue, &rule.mutated(&rule.of), &rule.of) != Some(true)
+    });
     assert_eq!(unnoticed.map(|rule| rule.name).collect::<Vec<_>>(), [""; 0]);
 }
 

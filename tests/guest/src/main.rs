@@ -8,6 +8,7 @@
 //! `moves::...` take several hosts, one after the other.
 
 mod abi;
+mod again;
 mod boot;
 mod clones;
 mod devices;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
     pause::tests(&mut suite);
     remote::tests(&mut suite);
     snapshot::tests(&mut suite);
+    again::tests(&mut suite);
     door::tests(&mut suite);
     differences::tests(&mut suite);
     clones::tests(&mut suite);

@@ -80,6 +80,8 @@ fn run(files: Vec<host::Overlay>) -> anyhow::Result<Vec<String>> {
         HostExit::Status(0) => Ok(lines),
         HostExit::Status(status) => bail!("a measured command failed (status {status}):\n{said}"),
         HostExit::TimedOut => bail!("not done after {} s:\n{said}", TIMEOUT.as_secs()),
-        HostExit::Died(console) => bail!("the host died:\n{}", console.join("\n")),
+        HostExit::Silent(console) | HostExit::Died(console) => {
+            bail!("the host died:\n{}", console.join("\n"))
+        }
     }
 }

@@ -35,8 +35,12 @@ pub(super) fn run(
     let mut raw = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let chunk = match chunks.recv_timeout(left) {
+        let patience = if screen.is_up { job.silence.min(left) } else { left };
+        let chunk = match chunks.recv_timeout(patience) {
             Ok(chunk) => chunk,
+            Err(RecvTimeoutError::Timeout) if patience < left => {
+                return Ok(HostExit::Silent(screen.tail));
+            }
             Err(RecvTimeoutError::Timeout) if screen.is_up => return Ok(HostExit::TimedOut),
             Err(RecvTimeoutError::Timeout) => {
                 let seconds = job.timeout.as_secs();

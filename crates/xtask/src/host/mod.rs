@@ -120,7 +120,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     match run(&config, &job, &mut |line| println!("{line}"))? {
         HostExit::Status(status) => Ok(ExitCode::from(status)),
         HostExit::TimedOut => bail!("the command was not done after {} s", job.timeout.as_secs()),
-        HostExit::Died(console) => {
+        HostExit::Silent(console) | HostExit::Died(console) => {
             bail!("the host died under the command:\n{}", indented(&console))
         }
     }
@@ -243,6 +243,8 @@ pub(crate) struct HostJob {
     pub env: Vec<(String, String)>,
     /// How long the host may take, from its power-on to the command's end.
     pub timeout: Duration,
+    /// How long it may print nothing once it is up.
+    pub silence: Duration,
     /// The command's standard input.
     pub stdin: Stdin,
 }
@@ -254,6 +256,8 @@ pub(crate) enum HostExit {
     Status(u8),
     /// Not in time; the host was stopped.
     TimedOut,
+    /// It printed nothing for too long; the host was stopped. These are the last lines of its console.
+    Silent(Vec<String>),
     /// The host died under it; these are the last lines of its console.
     Died(Vec<String>),
 }
@@ -267,6 +271,7 @@ impl HostJob {
             disks: Vec::new(),
             env: Vec::new(),
             timeout: Duration::from_secs(600),
+            silence: NO_TIMEOUT,
             stdin: Stdin::Nothing,
         }
     }

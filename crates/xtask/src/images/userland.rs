@@ -87,7 +87,7 @@ fn install(script: &Path, packages: &Path, image: &Path) -> anyhow::Result<()> {
         HostExit::Status(0) => return Ok(()),
         HostExit::Status(status) => format!("ended with status {status}"),
         HostExit::TimedOut => format!("was not done after {} s", TIMEOUT.as_secs()),
-        HostExit::Died(_) => "died with its host".to_owned(),
+        HostExit::Silent(_) | HostExit::Died(_) => "died with its host".to_owned(),
     };
     bail!("the installation {how}:\n{}", Vec::from(last).join("\n"))
 }

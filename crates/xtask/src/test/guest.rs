@@ -1,8 +1,9 @@
 //! Guest tests: each host of the plan boots, runs the suites, and hands over what they print.
 
 use super::{
-    hosts::{self, TIMEOUT},
+    hosts::{self, SILENCE, TIMEOUT},
     plan::{Entry, Share},
+    second_try::Try,
     suites,
     tally::Tally,
 };
@@ -40,7 +41,7 @@ pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> a
 }
 
 /// Runs the suites on one host.
-fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Result<Tally> {
+fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Result<Try> {
     let guest = Guest { label: entry.kernel.to_owned(), page_size: entry.page_size };
     let mut files = files.to_vec();
     files.extend(host::guest_files(&guest)?);
@@ -48,7 +49,7 @@ fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Re
     let mut job = HostJob::new(command(entry.share, filter), files);
     job.env.push(("KEDGE_SUITES".to_owned(), suites));
     job.env.push(("KEDGE_ON_KVM".to_owned(), on_kvm(entry)));
-    job.timeout = TIMEOUT;
+    (job.timeout, job.silence) = (TIMEOUT, SILENCE);
     if entry.share == Share::Everything && wants_debian(filter) {
         job.disks.push(host::debian_disk()?);
     }

@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use super::{libtest::Reader, plan::Entry, second_try, tally::Tally};
+use super::{
+    libtest::Reader,
+    plan::Entry,
+    second_try::{self, End, Try},
+    tally::Tally,
+};
 use crate::{
     debian::kernels::KernelGone,
     host::{self, HostExit, HostJob},
@@ -18,12 +23,14 @@ use crate::{
 /// Memory to be free for each host that runs at the same time, in KiB: its own and its initial file system's.
 const KIB_PER_HOST: usize = 4 * 1024 * 1024;
 /// The longest one host may take.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(15 * 60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// The longest that a host says nothing: no test takes that long, on a busy machine either.
+pub(super) const SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// Runs `run` on each of these hosts, with what is given for it.
 pub(super) fn each<'a, T: Send + Sync>(
     hosts: impl IntoIterator<Item = (&'a Entry, T)>,
-    run: impl Fn(&Entry, &T) -> anyhow::Result<Tally> + Sync,
+    run: impl Fn(&Entry, &T) -> anyhow::Result<Try> + Sync,
 ) -> Tally {
     let queue = Mutex::new(hosts.into_iter().collect::<VecDeque<_>>());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -43,18 +50,17 @@ pub(super) fn each<'a, T: Send + Sync>(
         }
     });
     drop(results);
-    let (bad, good): (Vec<_>, Vec<_>) =
-        of_hosts.iter().partition(|(.., tally)| !tally.failures.is_empty());
+    let first: Vec<_> = of_hosts.into_iter().collect();
+    let failed = first.iter().filter(|(.., one)| one.has_failed()).count();
+    let widespread = failed > second_try::MOST;
     let mut sum = Tally::default();
-    good.into_iter().for_each(|(.., tally)| sum.add(tally));
-    let again = bad.len() <= second_try::MOST;
-    for (host, with, first) in bad {
-        if !again {
-            sum.add(first);
-            continue;
+    for (host, with, one) in first {
+        let mut tries = vec![one];
+        while second_try::wants_another(&tries, widespread) {
+            println!("{}: tests failed, or the host did; once more, alone", host.name);
+            tries.push(on_host(host, &with));
         }
-        println!("{}: {} failed; once more, alone", host.name, first.failures.len());
-        sum.add(second_try::settle(first, on_host(host, &with)));
+        sum.add(second_try::settle(tries));
     }
     sum
 }
@@ -70,14 +76,14 @@ fn at_once() -> usize {
 }
 
 /// A kernel that is not to be had is one skip.
-fn cannot_run(host: &Entry, error: &anyhow::Error) -> Tally {
+fn cannot_run(host: &Entry, error: &anyhow::Error) -> Try {
     let name = &host.name;
     let mut tally = Tally::default();
     match error.downcast_ref::<KernelGone>() {
         Some(gone) => tally.skip(name, &gone.to_string()),
         None => tally.fail(name, "cannot run", &format!("{error:#}")),
     }
-    tally
+    Try { tally, end: End::Complete }
 }
 
 /// Runs a job that runs suites, announced as cargo would; `on_line` sees every line.
@@ -88,7 +94,7 @@ pub(super) fn suites(
     host: &Entry,
     job: &HostJob,
     on_line: &mut dyn FnMut(&str),
-) -> anyhow::Result<Tally> {
+) -> anyhow::Result<Try> {
     let name = &host.name;
     let mut reader = Reader::new(name);
     let exit = host::run(&host.host(), job, &mut |line| {
@@ -97,15 +103,24 @@ pub(super) fn suites(
             println!("{name:<20} {} | test {} ... {}", test.program, test.name, test.outcome);
         }
     })?;
-    Ok(match exit {
-        HostExit::Status(0) => reader.finish(None),
-        HostExit::Status(status) => reader.finish(Some(&format!("ended with status {status}"))),
+    let (tally, end) = match exit {
+        HostExit::Status(0) => (reader.finish(None), End::Complete),
+        HostExit::Status(status) => {
+            (reader.finish(Some(&format!("ended with status {status}"))), End::Complete)
+        }
         HostExit::TimedOut => {
-            reader.finish(Some(&format!("not done after {} s", job.timeout.as_secs())))
+            let how = format!("not done after {} s", job.timeout.as_secs());
+            (reader.finish(Some(&how)), End::HostGone)
+        }
+        HostExit::Silent(console) => {
+            reader.last_words(console);
+            let how = format!("the host was silent for {} s", job.silence.as_secs());
+            (reader.finish(Some(&how)), End::HostGone)
         }
         HostExit::Died(console) => {
             reader.last_words(console);
-            reader.finish(Some("the host died"))
+            (reader.finish(Some("the host died")), End::HostGone)
         }
-    })
+    };
+    Ok(Try { tally, end })
 }

@@ -20,6 +20,8 @@ pub(crate) const CARD: &str = "lan";
 pub(crate) const FIRST_TAP: &str = "kedge-m0";
 pub(crate) const OTHER_TAP: &str = "kedge-m1";
 
+/// The host's address on the tap.
+pub(crate) const HOST_IP: &str = "10.88.0.1";
 const HOST_ADDRESS: &str = "10.88.0.1/24";
 /// What the guest finds at that address must not change.
 const HOST_MAC: &str = "06:00:0a:58:00:01";
@@ -46,12 +48,25 @@ pub(crate) fn tap(name: &'static str) -> anyhow::Result<Tap> {
 /// # Errors
 /// The host has no Linux for guests.
 pub(crate) fn guest(host: &Host, disk: &Path, tap: &Tap) -> anyhow::Result<Kedge> {
+    guest_with("", host, disk, tap)
+}
+
+/// The same, with more words on its command line.
+///
+/// # Errors
+/// The host has no Linux for guests.
+pub(crate) fn guest_with(
+    words: &str,
+    host: &Host,
+    disk: &Path,
+    tap: &Tap,
+) -> anyhow::Result<Kedge> {
     Ok(Kedge::run(host.linux()?)
         .flags("--memory 192M")
         .with(["--initrd".into(), host.initrd()?])
         .with(["--disk", &format!("path={},id={DISK}", disk.display())])
         .with(["--net", &format!("tap={},mac={GUEST_MAC},id={CARD}", tap.name())])
-        .cmdline("console=ttyS0 loglevel=1 kedge.run=work"))
+        .cmdline(&format!("console=ttyS0 loglevel=1 kedge.run=work {words}")))
 }
 
 /// Waits until the guest has worked for a few more rounds.
@@ -80,7 +95,7 @@ pub(crate) fn end(mut guest: Running, disk: &Path) -> anyhow::Result<Ended> {
     Ok(ended)
 }
 
-fn nothing_wrong(said: &str) -> Outcome {
+pub(crate) fn nothing_wrong(said: &str) -> Outcome {
     if said.contains("WRONG") {
         bail!("the guest found something wrong:\n{said}");
     }

@@ -18,6 +18,7 @@ use table::{Verdict, Verdicts};
 use super::{
     hosts,
     plan::{Entry, Fleet},
+    second_try::{End, Try},
     suites,
     tally::Tally,
 };
@@ -86,7 +87,7 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     /// The first round on one host.
-    fn save(&self, host: &Entry, tests: &[String]) -> anyhow::Result<Tally> {
+    fn save(&self, host: &Entry, tests: &[String]) -> anyhow::Result<Try> {
         let image = self.image(host);
         // What an earlier try left is not to be taken for this one's.
         let _ = std::fs::remove_file(&image);
@@ -97,14 +98,14 @@ impl Stage<'_> {
     }
 
     /// The second round on one host. What was not saved, since a kernel is gone from the mirror, is left out.
-    fn load(&self, fleet: &Fleet, host: &Entry, tests: &[String]) -> anyhow::Result<Tally> {
+    fn load(&self, fleet: &Fleet, host: &Entry, tests: &[String]) -> anyhow::Result<Try> {
         let images = fleet.hosts.iter().map(|source| (source.kernel, self.image(source)));
         let images: Vec<_> = images.filter(|(_, image)| image.exists()).collect();
         let is_there =
             |test: &&String| images.iter().any(|(label, _)| choice::is_from(test, label));
         let tests: Vec<_> = tests.iter().filter(is_there).cloned().collect();
         if tests.is_empty() {
-            return Ok(Tally::default());
+            return Ok(Try { tally: Tally::default(), end: End::Complete });
         }
         let mut job = self.job(host, (LOAD, &tests))?;
         carry(&mut job, &images, Writes::Dropped);
@@ -135,7 +136,7 @@ impl Stage<'_> {
         let skips = others.flat_map(|test| ["--skip", test.as_str()]);
         let command = words.into_iter().chain(skips).map(str::to_owned).collect();
         let mut job = HostJob::new(command, files);
-        job.timeout = hosts::TIMEOUT;
+        (job.timeout, job.silence) = (hosts::TIMEOUT, hosts::SILENCE);
         Ok(job)
     }
 }

@@ -34,7 +34,7 @@ fn main(boot: &Boot) {
     of_the_machine(tree);
     if asked == "wait" {
         println!("fingerprint waits {}", virtual_counter());
-        receive();
+        let _ = receive();
         println!("fingerprint woke {}", virtual_counter());
         of_the_machine(tree);
     }
