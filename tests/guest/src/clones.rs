@@ -30,12 +30,14 @@ const PORT: u16 = 7;
 const LEARNS: &[Need] = &[Need::Kernel(6, 10)];
 
 pub(crate) fn tests(suite: &mut Suite) {
-    suite.every_kernel("saved::clones::each_answers_as_a_machine_of_its_own", LEARNS, |host| {
+    suite.every_kernel("door::clones::each_answers_as_a_machine_of_its_own", LEARNS, |host| {
         own(host, 3, Duration::from_secs(60))
     });
-    suite.once("hundred::clones_answer", LEARNS, |host| own(host, 100, Duration::from_secs(600)));
-    suite.every_kernel("saved::clones::one_that_cannot_be_started_says_why", &[], one_fails);
-    suite.once("saved::clones::disks_are_not_shared", &[], shared_disk);
+    suite.once("door::clones::a_hundred_of_them_answer", LEARNS, |host| {
+        own(host, 100, Duration::from_secs(600))
+    });
+    suite.every_kernel("door::clones::one_that_cannot_be_started_says_why", &[], one_fails);
+    suite.once("door::clones::disks_are_not_shared", &[], shared_disk);
 }
 
 /// Machines that were cloned; ended when dropped.

@@ -18,11 +18,11 @@ const ID: &str = "work";
 
 pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel(
-        "saved::differences::a_working_guest_goes_on_from_a_chain_of_them",
+        "door::differences::a_working_guest_goes_on_from_a_chain_of_them",
         &[],
         chain,
     );
-    suite.once("saved::differences::they_need_changes_that_are_noted", &[], unnoted);
+    suite.once("door::differences::they_need_changes_that_are_noted", &[], unnoted);
 }
 
 /// Where a snapshot is.
