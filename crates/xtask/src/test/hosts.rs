@@ -25,7 +25,7 @@ const KIB_PER_HOST: usize = 4 * 1024 * 1024;
 /// The longest one host may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// The longest that a host says nothing: no test takes that long, on a busy machine either.
-pub(super) const SILENCE: Duration = Duration::from_secs(5 * 60);
+pub(super) const SILENCE: Duration = Duration::from_secs(10 * 60);
 
 /// Runs `run` on each of these hosts, with what is given for it.
 pub(super) fn each<'a, T: Send + Sync>(
