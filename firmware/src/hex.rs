@@ -3,7 +3,7 @@
 use std::fmt;
 
 use kedge_ids::RegId;
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 /// A 64-bit value or mask.
@@ -13,12 +13,33 @@ pub struct Hex(pub u64);
 impl Hex {
     /// The number that `text` is: `0x`, then 1 to 16 digits.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix("0x").filter(|digits| digits.len() <= 16)?;
-        // `from_str_radix` takes a sign too.
-        let plain = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        u64::from_str_radix(digits, 16).ok().filter(|_| plain).map(Self)
+        let digits = text.strip_prefix("0x")?.as_bytes();
+        if !(1..=16).contains(&digits.len()) {
+            return None;
+        }
+        let with = |number: u64, digit: &u8| {
+            let value = DIGITS[usize::from(*digit)];
+            (value < 16).then_some(number << 4 | u64::from(value))
+        };
+        digits.iter().try_fold(0, with).map(Self)
     }
 }
+
+/// What each byte is as a digit; 16, where it is none.
+const DIGITS: [u8; 256] = {
+    let mut digits = [16; 256];
+    let (mut rest, mut byte): (&mut [u8], u8) = (&mut digits, 0);
+    while let Some((digit, others)) = rest.split_first_mut() {
+        *digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            _ => 16,
+        };
+        (rest, byte) = (others, byte.wrapping_add(1));
+    }
+    digits
+};
 
 impl fmt::Debug for Hex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,9 +61,22 @@ impl Serialize for Hex {
 
 impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text)
-            .ok_or_else(|| D::Error::custom(format!("`{text}` is no number like `0x1f`")))
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Hex;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Hex, E> {
+                let wrong = || E::custom(format!("`{text}` is no number like `0x1f`"));
+                Hex::parse(text).ok_or_else(wrong)
+            }
+        }
+
+        deserializer.deserialize_str(Number)
     }
 }
 
@@ -81,6 +115,9 @@ impl From<u64> for RegValue {
 
 impl fmt::Display for RegValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.len() <= size_of::<u64>() {
+            return write!(f, "0x{:0digits$x}", self.number(), digits = 2 * self.0.len());
+        }
         f.write_str("0x")?;
         self.0.iter().rev().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -100,8 +137,22 @@ impl Serialize for RegValue {
 
 impl<'de> Deserialize<'de> for RegValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        bytes(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is no value like `0x001f`")))
+        struct Digits;
+
+        impl Visitor<'_> for Digits {
+            type Value = RegValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<RegValue, E> {
+                let wrong = || E::custom(format!("`{text}` is no value like `0x001f`"));
+                bytes(text).ok_or_else(wrong)
+            }
+        }
+
+        deserializer.deserialize_str(Digits)
     }
 }
 
@@ -112,8 +163,8 @@ fn bytes(text: &str) -> Option<RegValue> {
     }
     let byte = |pair: &[u8]| {
         pair.iter().try_fold(0_u8, |byte, digit| {
-            let digit = char::from(*digit).to_digit(16)?;
-            Some(byte << 4 | u8::try_from(digit).ok()?)
+            let digit = DIGITS[usize::from(*digit)];
+            (digit < 16).then_some(byte << 4 | digit)
         })
     };
     digits.rchunks(2).map(byte).collect::<Option<_>>().map(RegValue)

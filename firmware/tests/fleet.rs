@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use kedge_diag::report;
-use kedge_firmware::{Baseline, FoundIdReg, HostAbi, IdPromise, baseline};
+use kedge_firmware::{Baseline, FoundIdReg, GuestAbi, HostAbi, IdPromise, baseline};
 use recorded::{KERNELS, host, hosts};
 
 fn json<T: serde::Serialize>(value: &T) -> String {
@@ -295,6 +295,12 @@ fn a_host_whose_registers_cannot_be_written_forces_its_values_on_all() {
             lost: vendor_hyp_bmap ptp: cortex-a57-5.10 has no such register, which comes to `none`
         "#]],
     );
+}
+
+#[test]
+fn a_baseline_is_read_in_one_pass() {
+    let abi = baseline(&hosts("max", &["6.1", "6.12", "7.2"])).unwrap().abi;
+    assert_eq!(GuestAbi::read_quickly(abi.to_json().as_bytes()), Some(abi));
 }
 
 #[test]

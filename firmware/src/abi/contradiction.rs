@@ -1,7 +1,5 @@
 //! Parts of a profile that do not go together.
 
-use std::collections::BTreeMap;
-
 use kedge_diag::Fix;
 use kedge_ids::RegId;
 
@@ -228,33 +226,35 @@ fn features(cpu: &CpuAbi, path: &Path) -> Found {
 }
 
 fn id_registers(cpu: &CpuAbi, path: &Path) -> Found {
-    let path = path.key("id_registers");
-    let mut seen = BTreeMap::new();
-    for (nth, IdPromise { id, name, value, mask }) in cpu.id_registers.iter().enumerate() {
-        let here = path.entry(nth);
+    let registers = &cpu.id_registers;
+    // A baseline has them in order, and then none twice.
+    let sorted = registers.is_sorted_by(|one, other| one.id < other.id);
+    for (nth, IdPromise { id, name, value, mask }) in registers.iter().enumerate() {
+        // Most are right, and need no place.
+        let here = || path.key("id_registers").entry(nth);
         named(*id, name, &here)?;
-        let register = identity::name(*id);
+        let register = || identity::name(*id);
         if value.0 & !mask.0 != 0 {
-            let bits = value.0 & !mask.0;
-            return Err((here.key("value"), Contradiction::OutsideMask { register, bits }));
+            let (register, bits) = (register(), value.0 & !mask.0);
+            return Err((here().key("value"), Contradiction::OutsideMask { register, bits }));
         }
-        if seen.insert(*id, nth).is_some() {
-            return Err((here.key("id"), Contradiction::RegisterTwice { register }));
+        if !sorted && registers.iter().take(nth).any(|before| before.id == *id) {
+            let register = register();
+            return Err((here().key("id"), Contradiction::RegisterTwice { register }));
         }
     }
     Ok(())
 }
 
-fn named(id: RegId, name: &str, path: &Path) -> Found {
+fn named(id: RegId, name: &str, path: &dyn Fn() -> Path) -> Found {
     if !identity::is_identification(id) {
-        return Err((path.key("id"), Contradiction::NoIdRegister { id }));
+        return Err((path().key("id"), Contradiction::NoIdRegister { id }));
     }
-    let register = identity::name(id);
-    if name.is_empty() || name == register || !identity::is_name(name) {
+    if name.is_empty() || identity::known(id) == Some(name) || !identity::is_name(name) {
         return Ok(());
     }
-    let name = name.to_owned();
-    Err((path.key("name"), Contradiction::OtherName { id, register, name }))
+    let (register, name) = (identity::name(id), name.to_owned());
+    Err((path().key("name"), Contradiction::OtherName { id, register, name }))
 }
 
 const PROMISED: &str = "promised";
@@ -264,13 +264,13 @@ fn varying(cpu: &CpuAbi, path: &Path) -> Found {
     let promised = cpu.id_registers.iter().map(|promise| (promise.id, promise.mask.0, PROMISED));
     let mut taken: Vec<_> = promised.collect();
     for (nth, Varying { id, name, mask, reason: _ }) in cpu.varying.iter().enumerate() {
-        let here = path.key("varying").entry(nth);
+        let here = || path.key("varying").entry(nth);
         named(*id, name, &here)?;
         let clash = taken.iter().find(|(other, bits, _)| other == id && bits & mask.0 != 0);
         if let Some((_, bits, once)) = clash {
             let (bits, register) = (bits & mask.0, identity::name(*id));
             let clash = Contradiction::BitsTwice { register, bits, once, again: VARYING };
-            return Err((here.key("mask"), clash));
+            return Err((here().key("mask"), clash));
         }
         taken.push((*id, mask.0, VARYING));
     }

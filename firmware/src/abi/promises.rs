@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::{IntoIter, Iter};
+use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use crate::hex::Hex;
@@ -80,20 +81,38 @@ impl Serialize for Promises {
 
 impl<'de> Deserialize<'de> for Promises {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
-        let promise = |(name, text): (String, String)| {
-            let firmware: Firmware = name.parse().map_err(D::Error::custom)?;
-            let value = match firmware {
-                Firmware::Known(reg) => reg.parse(&text).map_err(D::Error::custom)?,
-                Firmware::Unknown(_) => {
-                    let value = Hex::parse(&text).map(|hex| hex.0);
-                    value.ok_or_else(|| {
-                        D::Error::custom(format!("`{text}` is no number like `0x1f`"))
-                    })?
+        struct Texts;
+
+        impl<'de> Visitor<'de> for Texts {
+            type Value = Promises;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Promises, A::Error> {
+                let mut promises = Promises::default();
+                while let Some((name, text)) = map.next_entry::<String, String>()? {
+                    let (firmware, value) = promise(&name, &text)?;
+                    promises.set(firmware, value);
                 }
-            };
-            Ok((firmware, value))
-        };
-        texts.into_iter().map(promise).collect()
+                Ok(promises)
+            }
+        }
+
+        deserializer.deserialize_map(Texts)
     }
+}
+
+/// The promise that is written so.
+fn promise<E: Error>(name: &str, text: &str) -> Result<(Firmware, u64), E> {
+    let firmware: Firmware = name.parse().map_err(E::custom)?;
+    let value = match firmware {
+        Firmware::Known(reg) => reg.parse(text).map_err(E::custom)?,
+        Firmware::Unknown(_) => {
+            let wrong = || E::custom(format!("`{text}` is no number like `0x1f`"));
+            Hex::parse(text).ok_or_else(wrong)?.0
+        }
+    };
+    Ok((firmware, value))
 }

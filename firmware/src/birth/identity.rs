@@ -1,56 +1,81 @@
 //! The ID registers of a machine being born.
 
-use std::collections::BTreeMap;
-
 use kedge_hv::Vcpu;
 use kedge_ids::RegId;
 
-use super::{BirthError, Newborn, Outcome, ScratchGuest, VmRegisters, number};
+use super::{BirthError, Newborn, Outcome, ScratchGuest, VmRegisters, Written, number};
 use crate::abi::{GuestAbi, IdPromise, Implementation};
 use crate::hex::{Hex, RegValue};
 use crate::host::{FoundIdReg, FoundScope};
 use crate::plan::identity::is_implementation;
-use crate::probe::{CTR_EL0, name as register_name};
+use crate::probe::CTR_EL0;
 
-/// Gives the promised ID registers their values, as far as the host lets, and says what
-/// they read then. Those that are not listed are left out.
+/// There is no such register.
+const ENOENT: i32 = 2;
+
+/// What one is to read.
+struct Goal {
+    id: RegId,
+    born: u64,
+    goal: u64,
+}
+
+/// Gives the promised ID registers their values, as far as the host lets. What is listed
+/// is asked for afterwards, as it depends on them: a register that is not there cannot be
+/// read either.
 pub(super) fn settle(
     newborn: &Newborn<'_>,
     abi: &GuestAbi,
     guest: &ScratchGuest<'_>,
 ) -> Result<Vec<FoundIdReg>, BirthError> {
-    if abi.cpu.id_registers.is_empty() {
-        return Ok(Vec::new());
-    }
     let first = newborn.first()?;
-    let listed = first.reg_list()?;
-    let (mut born_with, mut goals) = (BTreeMap::new(), BTreeMap::new());
+    let goals = goals(first, abi)?;
     let mut registers = VmRegisters::new();
-    for promise in abi.cpu.id_registers.iter().filter(|promise| listed.contains(&promise.id)) {
-        let born = match goals.get(&promise.id) {
-            Some(goal) => *goal,
-            None => number(first, promise.id)?,
-        };
-        born_with.entry(promise.id).or_insert(born);
-        let goal = promise.value.0 & promise.mask.0 | born & !promise.mask.0;
-        goals.insert(promise.id, goal);
-        if goal != born && may_write(abi, promise.id) {
-            registers.set(promise.id, RegValue::sized(promise.id, goal));
+    for Goal { id, born, goal } in &goals {
+        if goal != born && may_write(abi, *id) {
+            registers.set(*id, RegValue::sized(*id, *goal));
         }
     }
-    for written in registers.write(newborn)? {
-        if let (Outcome::Refused(_), Some(goal)) = (written.outcome, goals.get(&written.id)) {
-            field_by_field(first, written.id, *goal)?;
+    let written = !registers.is_empty();
+    for Written { id, outcome } in registers.write(newborn)? {
+        let goal = goals.iter().find(|goal| goal.id == id);
+        if let (Outcome::Refused(_), Some(goal)) = (outcome, goal) {
+            field_by_field(first, id, goal.goal)?;
         }
     }
-    let mut settled =
-        goals.into_keys().map(|id| found(first, id)).collect::<Result<Vec<_>, _>>()?;
-    for register in &mut settled {
-        if born_with.get(&register.id) == Some(&register.value.0) {
-            register.guest = left_to_the_processor(register, guest)?;
+    let mut settled = Vec::with_capacity(goals.len());
+    for Goal { id, born, goal } in goals {
+        // A write can change what other registers read: of the version of the performance
+        // monitors, say, Linux 6.1 shows two. What has nothing to show gets nothing by it.
+        let again = written && (born != 0 || goal != born);
+        let value = Hex(if again { number(first, id)? } else { born });
+        let (name, scope) = (String::new(), FoundScope::Unchanging);
+        let mut register = FoundIdReg { id, name, value, scope, guest: None, fields: Vec::new() };
+        if born == value.0 {
+            register.guest = left_to_the_processor(&register, guest)?;
         }
+        settled.push(register);
     }
     Ok(settled)
+}
+
+/// What each promised register is to read, and reads now.
+fn goals(vcpu: &dyn Vcpu, abi: &GuestAbi) -> Result<Vec<Goal>, BirthError> {
+    let promised = &abi.cpu.id_registers;
+    let mut goals: Vec<Goal> = Vec::with_capacity(promised.len());
+    for IdPromise { id, value, mask, .. } in promised {
+        let with = |other: u64| value.0 & mask.0 | other & !mask.0;
+        if let Some(goal) = goals.iter_mut().find(|goal| goal.id == *id) {
+            goal.goal = with(goal.goal);
+            continue;
+        }
+        match number(vcpu, *id) {
+            Ok(born) => goals.push(Goal { id: *id, born, goal: with(born) }),
+            Err(BirthError::Read { source, .. }) if source.errno() == ENOENT => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(goals)
 }
 
 /// What a guest reads in a register that nobody has written to, where the kernel tells
@@ -93,10 +118,4 @@ fn field_by_field(vcpu: &dyn Vcpu, id: RegId, goal: u64) -> Result<(), BirthErro
         }
     }
     Ok(())
-}
-
-fn found(vcpu: &dyn Vcpu, id: RegId) -> Result<FoundIdReg, BirthError> {
-    let value = Hex(number(vcpu, id)?);
-    let (name, scope) = (register_name(id), FoundScope::Unchanging);
-    Ok(FoundIdReg { id, name, value, scope, guest: None, fields: Vec::new() })
 }

@@ -134,12 +134,12 @@ pub fn settle(newborn: &Newborn<'_>, abi: &GuestAbi) -> Result<Born, BirthError>
         return Err(BirthError::HasRun);
     }
     let guest = ScratchGuest::new(newborn.hypervisor);
-    let id_registers = identity::settle(newborn, abi, &guest)?;
+    let mut id_registers = identity::settle(newborn, abi, &guest)?;
     // After the ID registers: what is listed depends on them.
-    let mut listed = first.reg_list()?;
-    let pmu_events = seen::settle_events(newborn, abi, &guest)?;
+    let mut listed = sorted(first.reg_list()?);
+    id_registers.retain(|register| listed.binary_search(&register.id).is_ok());
+    let pmu_events = seen::settle_events(newborn, abi, &guest, &listed)?;
     listed.retain(|id| Firmware::of(*id).is_some());
-    listed.sort_unstable();
     let mut settled = firmware::settle(newborn, abi, &listed)?;
     let (limits, abilities) = machine::settle(newborn, abi)?;
     let ptp = needs_ptp(abi, &listed) && newborn.hypervisor.abilities().ptp;
@@ -208,7 +208,11 @@ pub fn settle_parts(newborn: &Newborn<'_>, born: &Born) -> Result<Plan, BirthErr
     let abi = born.exact();
     let (limits, abilities) = machine::settle(newborn, &abi)?;
     let guest = ScratchGuest::new(newborn.hypervisor);
-    let pmu_events = seen::settle_events(newborn, &abi, &guest)?;
+    let listed = match abi.machine.pmu_events {
+        Some(_) => sorted(newborn.first()?.reg_list()?),
+        None => Vec::new(),
+    };
+    let pmu_events = seen::settle_events(newborn, &abi, &guest, &listed)?;
     let chosen = abi.cpu.implementation == Implementation::Promised;
     let writable_imp_ids = chosen && newborn.hypervisor.abilities().writable_imp_ids;
     let offer = HostAbi {
@@ -221,6 +225,12 @@ pub fn settle_parts(newborn: &Newborn<'_>, born: &Born) -> Result<Plan, BirthErr
     let mut plan = of_parts(&abi, &offer);
     plan.lines.extend(born.services_in(newborn.services).lines);
     Ok(plan)
+}
+
+/// The list by ascending ids: a kernel has an order of its own.
+fn sorted(mut listed: Vec<RegId>) -> Vec<RegId> {
+    listed.sort_unstable();
+    listed
 }
 
 /// Whether the host must tell what the absence of a promised register means.
@@ -239,7 +249,10 @@ fn read(vcpu: &dyn Vcpu, id: RegId) -> Result<Vec<u8>, BirthError> {
 
 /// Reads a register of up to 64 bits that is listed.
 fn number(vcpu: &dyn Vcpu, id: RegId) -> Result<u64, BirthError> {
-    read(vcpu, id).map(|value| RegValue(value).number())
+    match id.size().bytes() {
+        8 => vcpu.reg64(id).map_err(|source| unreadable(id, source)),
+        _ => read(vcpu, id).map(|value| RegValue(value).number()),
+    }
 }
 
 fn unreadable(id: RegId, source: HvError) -> BirthError {

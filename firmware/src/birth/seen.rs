@@ -36,15 +36,17 @@ impl<'a> ScratchGuest<'a> {
 }
 
 /// Hides the events that are not promised, and says which the host has; nothing where the
-/// vCPUs have no performance monitors, or nothing is promised of them.
+/// vCPUs have no performance monitors, by the registers `listed`, ascending, or nothing is
+/// promised of them.
 pub(super) fn settle_events(
     newborn: &Newborn<'_>,
     abi: &GuestAbi,
     guest: &ScratchGuest<'_>,
+    listed: &[RegId],
 ) -> Result<Option<PmuEventSet>, BirthError> {
     let Some(promised) = abi.machine.pmu_events else { return Ok(None) };
     let first = newborn.first()?;
-    if !first.reg_list()?.contains(&PMCR_EL0) {
+    if listed.binary_search(&PMCR_EL0).is_err() {
         return Ok(None);
     }
     let Some(has) = guest.seen()?.events else { return Ok(None) };

@@ -78,6 +78,9 @@ fn wanted(value: Hex, mask: Hex) -> String {
 
 fn compare(found: &FoundIdReg, value: Hex, mask: Hex) -> Verdict {
     let goal = value.0 & mask.0 | found.shown() & !mask.0;
+    if goal == found.shown() {
+        return Verdict::Keep;
+    }
     let refused = |shift: &u32| found.shows(*shift) >> (goal >> shift & 0xf) & 1 == 0;
     refuse_fields(found, goal, FoundIdReg::shifts().filter(refused))
 }

@@ -72,7 +72,7 @@ pub(crate) const CTR_EL0: RegId = RegId::system(3, 3, 0, 0, 1);
 pub(crate) fn is_identification(register: RegId) -> bool {
     (id(1, 0)..=id(7, 7)).contains(&register)
         || cache(register).is_some()
-        || NAMES.iter().any(|(named, _)| *named == register)
+        || known(register).is_some()
 }
 
 /// The cache whose size a register is, as `CSSELR_EL1` selects it: `CCSIDR_EL1` is one
@@ -88,11 +88,14 @@ pub(crate) fn name(register: RegId) -> String {
     if let Some(cache) = cache(register) {
         return format!("CCSIDR_EL1 of cache {cache}");
     }
-    let named = NAMES.iter().find(|(named, _)| *named == register);
-    named.map_or_else(
-        || format!("S3_0_C0_C{}_{}", register.0 >> 3 & 0xf, register.0 & 7),
-        |(_, name)| (*name).to_owned(),
-    )
+    let by_encoding = || format!("S3_0_C0_C{}_{}", register.0 >> 3 & 0xf, register.0 & 7);
+    known(register).map_or_else(by_encoding, str::to_owned)
+}
+
+/// Its name in the manual, if it has one.
+pub(crate) fn known(register: RegId) -> Option<&'static str> {
+    let row = NAMES.binary_search_by_key(&register, |(named, _)| *named).ok()?;
+    NAMES.get(row).map(|(_, name)| *name)
 }
 
 /// Whether a register tells which implementation of the architecture a CPU is.

@@ -1,6 +1,7 @@
 //! Where registers are to be restored: the vCPUs of a machine that has not run.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kedge_hv::{Abilities, HvError, Hypervisor, Vcpu};
 use kedge_ids::RegId;
@@ -57,19 +58,22 @@ pub struct Live<'a> {
     vcpus: &'a [&'a dyn Vcpu],
     abilities: Abilities,
     hypervisor: Option<&'a dyn Hypervisor>,
+    /// What each vCPU listed since something was written last: what is listed depends on
+    /// what registers hold.
+    lists: RefCell<BTreeMap<usize, BTreeSet<RegId>>>,
 }
 
 impl<'a> Live<'a> {
     /// These vCPUs, of a host that can do so much.
     pub const fn new(vcpus: &'a [&'a dyn Vcpu], abilities: Abilities) -> Self {
-        Self { vcpus, abilities, hypervisor: None }
+        Self { vcpus, abilities, hypervisor: None, lists: RefCell::new(BTreeMap::new()) }
     }
 
     /// The same, of which it can be found out what its guest will read where the kernel
     /// tells otherwise: on a scratch machine of `hypervisor`, and only if the answer
     /// matters.
     #[must_use]
-    pub const fn on(self, hypervisor: &'a dyn Hypervisor) -> Self {
+    pub fn on(self, hypervisor: &'a dyn Hypervisor) -> Self {
         Self { hypervisor: Some(hypervisor), ..self }
     }
 }
@@ -88,7 +92,12 @@ impl Destination for Live<'_> {
     }
 
     fn list(&self, vcpu: usize) -> Result<BTreeSet<RegId>, HvError> {
-        Ok(self.vcpus[vcpu].reg_list()?.into_iter().collect())
+        if let Some(listed) = self.lists.borrow().get(&vcpu) {
+            return Ok(listed.clone());
+        }
+        let listed: BTreeSet<_> = self.vcpus[vcpu].reg_list()?.into_iter().collect();
+        self.lists.borrow_mut().insert(vcpu, listed.clone());
+        Ok(listed)
     }
 
     fn knows(&self, _: usize, _: RegId) -> bool {
@@ -107,6 +116,7 @@ impl Destination for Live<'_> {
     }
 
     fn offer(&mut self, vcpu: usize, id: RegId, value: &RegValue) -> Result<(), HvError> {
+        self.lists.get_mut().clear();
         self.vcpus[vcpu].set_reg(id, &value.0)
     }
 }

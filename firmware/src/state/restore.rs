@@ -62,7 +62,7 @@ pub enum RestoreError {
         source: HvError,
     },
     /// A register that is listed cannot be read.
-    #[error("cannot read `{register}` of vCPU {vcpu}, which was just written")]
+    #[error("cannot read `{register}` of vCPU {vcpu}, which this host lists")]
     Read {
         /// The vCPU's index.
         vcpu: usize,
@@ -169,7 +169,11 @@ impl Planned {
     ///
     /// # Errors
     /// The plan is refused; the machine has run; a register is not taken or reads otherwise.
-    pub fn restore(self, vcpus: &[&dyn Vcpu], manner: &Manner) -> Result<Restored, RestoreError> {
+    pub fn restore(
+        mut self,
+        vcpus: &[&dyn Vcpu],
+        manner: &Manner,
+    ) -> Result<Restored, RestoreError> {
         if self.plan.is_refused() {
             return Err(RestoreError::Refused(self.plan));
         }
@@ -177,6 +181,7 @@ impl Planned {
         if vcpus.iter().any(|vcpu| vcpu.has_run()) {
             return Err(RestoreError::HasRun);
         }
+        self.leave_idle(vcpus)?;
         let before = |saved: &&SavedRegister| Class::of(saved.id) < Class::Counters;
         if manner.writes == Writes::EveryVcpu {
             self.repeat(vcpus)?;
@@ -215,6 +220,23 @@ impl Planned {
         Ok(())
     }
 
+    /// Leaves alone what is to be zero and is: most of a vCPU's state is registers for
+    /// debugging and the like that its guest never used. To look is one call of the
+    /// kernel, to write and to look whether it holds are two.
+    fn leave_idle(&mut self, vcpus: &[&dyn Vcpu]) -> Result<(), RestoreError> {
+        for (vcpu, pending) in self.pending.iter_mut().enumerate() {
+            let mut due = Vec::with_capacity(pending.len());
+            for saved in pending.drain(..) {
+                let may_be = is_zero(&saved.value) && Class::of(saved.id) == Class::State;
+                if !may_be || read(vcpus, vcpu, saved.id)? != saved.value {
+                    due.push(saved);
+                }
+            }
+            *pending = due;
+        }
+        Ok(())
+    }
+
     fn counters(&self, vcpus: &[&dyn Vcpu], manner: &Manner) -> Result<(), RestoreError> {
         let writers = match manner.writes {
             Writes::Once => 1,
@@ -231,7 +253,9 @@ impl Planned {
 
     fn restored(self) -> Restored {
         let expected = self.settled.into_iter().zip(self.pending).map(|(settled, pending)| {
-            let settled = settled.into_iter().map(|(id, value)| SavedRegister { id, value });
+            // What has nothing to show gets nothing by what is written elsewhere.
+            let settled = settled.into_iter().filter(|(_, value)| !is_zero(value));
+            let settled = settled.map(|(id, value)| SavedRegister { id, value });
             let pending =
                 pending.into_iter().filter(|saved| Class::of(saved.id) != Class::Counters);
             settled.chain(pending).collect()
@@ -253,10 +277,7 @@ impl Restored {
         for (vcpu, expected) in self.expected.iter().enumerate() {
             for SavedRegister { id, value } in expected {
                 let name = || super::rules::name(*id);
-                let found = vcpus[vcpu]
-                    .reg(*id)
-                    .map(RegValue)
-                    .map_err(|source| RestoreError::Read { vcpu, register: name(), source })?;
+                let found = read(vcpus, vcpu, *id)?;
                 let mask = self.normalised.get(id).copied().unwrap_or(0);
                 if without(&found, mask) != without(value, mask) {
                     let wanted = value.clone();
@@ -307,4 +328,16 @@ fn write(
         register: super::rules::name(id),
         source,
     })
+}
+
+fn is_zero(value: &RegValue) -> bool {
+    value.0.iter().all(|byte| *byte == 0)
+}
+
+fn read(vcpus: &[&dyn Vcpu], vcpu: usize, id: RegId) -> Result<RegValue, RestoreError> {
+    let unread = |source| {
+        let register = super::rules::name(id);
+        RestoreError::Read { vcpu, register, source }
+    };
+    vcpus[vcpu].reg(id).map(RegValue).map_err(unread)
 }

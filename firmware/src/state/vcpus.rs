@@ -1,6 +1,8 @@
 //! What becomes of what each vCPU holds by itself, and of registers that only one side
 //! has.
 
+use std::collections::BTreeSet;
+
 use kedge_ids::RegId;
 
 use super::PlanError;
@@ -97,9 +99,10 @@ impl Planner<'_> {
                 self.note(Some(vcpu), saved.id, line);
             }
         }
-        let new = self.lists[vcpu].iter().copied();
-        let new = new.filter(|id| !is_done(*id) && self.state.of_vcpu(vcpu, *id).is_none());
-        for id in new.collect::<Vec<_>>() {
+        let own = self.state.vcpus[vcpu].registers.iter().chain(&self.state.machine);
+        let saved: BTreeSet<RegId> = own.map(|saved| saved.id).collect();
+        let new = self.lists[vcpu].difference(&saved).copied();
+        for id in new.filter(|id| !is_done(*id)).collect::<Vec<_>>() {
             self.only_destination(vcpu, id)?;
         }
         Ok(())
@@ -110,7 +113,7 @@ impl Planner<'_> {
     fn left(&self, vcpu: usize) -> Vec<SavedRegister> {
         let own = self.state.vcpus[vcpu].registers.iter().chain(&self.state.machine);
         let mut left: Vec<_> = own.filter(|saved| !is_done(saved.id)).cloned().collect();
-        left.sort_by_key(|saved| Class::of(saved.id));
+        left.sort_by_cached_key(|saved| Class::of(saved.id));
         left
     }
 

@@ -131,6 +131,10 @@ pub(crate) fn document(name: &str) -> Result<Document, BadFile> {
         }
         result => result.map_err(|source| BadFile::Read { path: path.to_owned(), source })?,
     };
+    // Every machine begins with a profile that is right.
+    if let Some(abi) = GuestAbi::read_quickly(&bytes) {
+        return Ok(Document::Profile(abi));
+    }
     let (what, read) = if is_host(&bytes) {
         ("a probed host", HostAbi::read(&bytes).map(Document::Host))
     } else {
@@ -141,7 +145,9 @@ pub(crate) fn document(name: &str) -> Result<Document, BadFile> {
 
 /// The bytes of a file of a sensible length.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    /// Of what is longer, more is read where it is there.
+    const USUAL: usize = 32 << 10;
+    let mut bytes = Vec::with_capacity(USUAL);
     File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

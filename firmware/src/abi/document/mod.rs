@@ -3,7 +3,7 @@
 //!
 //! [`node`] reads a text into a tree with places, [`shape`] holds the tree against the
 //! form that documents of a kind have; a JSON schema is written from the same form.
-//! [`mod@quick`] reads what is probably right: only what is not needs places.
+//! [`mod@quick`] reads what is probably right in one pass: only what is not needs places.
 
 mod fault;
 mod node;

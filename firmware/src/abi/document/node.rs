@@ -10,7 +10,7 @@ use serde_json::{Number, Value};
 use super::fault::{At, Fault, Place};
 
 /// Documents are five deep; deeper ones are an attack on the stack.
-pub(super) const DEEPEST: usize = 32;
+const DEEPEST: usize = 32;
 
 /// A value and the byte at which it begins.
 #[derive(Debug)]

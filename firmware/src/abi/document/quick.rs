@@ -1,153 +1,351 @@
-//! A JSON text read once, into a tree that knows no places: enough to see that a document
-//! is right, at a fraction of the cost. What is wrong with one that is not, and where, is
-//! [`super::node`]'s to say.
+//! A document read in one pass, its form in hand: what the form lets through is taken
+//! straight into the value that it stands for. Of one that is not right nothing is said,
+//! and of a few that are right neither (a text with a `\` in it, say): what is wrong with
+//! one, and where, is [`super::node`]'s and [`super::shape`]'s to tell.
 
-use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::Number;
+use kedge_ids::usize_from;
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::forward_to_deserialize_any;
 
-use super::node::{DEEPEST, Json, Member, Node};
+use super::shape::{Key, Presence, Shape, Which, register};
+use crate::hex::Hex;
+use crate::register::Firmware;
 
-/// Reads `text`, if it is JSON, no object has a key twice, and nothing is nested absurdly
-/// deep.
-pub(crate) fn quick(text: &str) -> Option<Node> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let node = Part { depth: 0 }.deserialize(&mut json).ok()?;
-    json.end().ok()?;
-    Some(node)
+/// What `text` stands for, if it is a document of the form `shape`.
+pub(crate) fn quick<'de, T: Deserialize<'de>>(text: &'de str, shape: &Shape) -> Option<T> {
+    let mut cursor = Cursor { text, at: 0 };
+    let value = T::deserialize(Part { cursor: &mut cursor, shape }).ok()?;
+    cursor.peek().is_none().then_some(value)
 }
 
-/// A value so deep in a document.
-struct Part {
-    depth: usize,
-}
+/// Something is not as it should be, or not as simple as it could be.
+#[derive(Debug)]
+struct Not;
 
-impl<'de> DeserializeSeed<'de> for Part {
-    type Value = Node;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        if self.depth == DEEPEST {
-            return Err(D::Error::custom("too deep"));
-        }
-        Ok(Node { offset: 0, json: deserializer.deserialize_any(self)? })
+impl fmt::Display for Not {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a document of this form")
     }
 }
 
-impl<'de> Visitor<'de> for Part {
-    type Value = Json;
+impl std::error::Error for Not {}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Json, E> {
-        Ok(Json::Null)
-    }
-
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<Json, E> {
-        Ok(Json::Flag(flag))
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Json, E> {
-        Ok(Json::Number(number.into()))
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Json, E> {
-        Ok(Json::Number(number.into()))
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Json, E> {
-        Number::from_f64(number).map(Json::Number).ok_or_else(|| E::custom("no number"))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = list.next_element_seed(Self { depth: self.depth + 1 })? {
-            entries.push(entry);
-        }
-        Ok(Json::List(entries))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-        let mut members = Vec::new();
-        while let Some(key) = map.next_key()? {
-            let value = map.next_value_seed(Self { depth: self.depth + 1 })?;
-            members.push(Member { offset: 0, key, value });
-        }
-        match has_twins(&members) {
-            true => Err(A::Error::custom("a key is there twice")),
-            false => Ok(Json::Object(members)),
-        }
+impl serde::de::Error for Not {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self
     }
 }
 
-/// Whether two keys are the same. Most objects have a handful: to look is less than to
-/// hash.
-fn has_twins(members: &[Member]) -> bool {
-    const HANDFUL: usize = 8;
-    let key = |member: &Member| member.key.clone();
-    if members.len() > HANDFUL {
-        return members.iter().map(key).collect::<HashSet<_>>().len() < members.len();
-    }
-    let mut rest = members;
-    while let Some((first, others)) = rest.split_first() {
-        if others.iter().any(|other| other.key == first.key) {
-            return true;
+/// A place in a JSON text (RFC 8259).
+struct Cursor<'de> {
+    text: &'de str,
+    at: usize,
+}
+
+impl<'de> Cursor<'de> {
+    /// The next byte that is not blank.
+    fn peek(&mut self) -> Option<u8> {
+        let mut rest = self.text.as_bytes().get(self.at..)?;
+        // Lines are indented by eight, most of them.
+        while let Some((blanks, behind)) = rest.split_first_chunk()
+            && u64::from_le_bytes(*blanks) == every(b' ')
+        {
+            rest = behind;
         }
-        rest = others;
+        let blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+        let mut bytes = rest.iter();
+        while bytes.as_slice().first().is_some_and(|byte| blank(&byte)) {
+            bytes.next();
+        }
+        self.at = self.text.len() - bytes.as_slice().len();
+        bytes.next().copied()
     }
-    false
+
+    fn take(&mut self, byte: u8) -> Result<(), Not> {
+        if self.peek() == Some(byte) {
+            self.at += 1;
+            return Ok(());
+        }
+        Err(Not)
+    }
+
+    /// A text that stands for itself.
+    fn text(&mut self) -> Result<&'de str, Not> {
+        self.take(b'"')?;
+        let (start, rest) = (self.at, self.text.as_bytes().get(self.at..).ok_or(Not)?);
+        self.at += plain(rest);
+        let text = self.text.get(start..self.at).ok_or(Not)?;
+        self.take(b'"')?;
+        Ok(text)
+    }
+
+    /// A whole number that is not negative. What may follow one, a fraction say, is no
+    /// part of it, and so nothing that could come next.
+    fn number(&mut self) -> Result<u64, Not> {
+        self.peek();
+        let rest = self.text.get(self.at..).ok_or(Not)?;
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let digits = rest.get(..digits).ok_or(Not)?;
+        self.at += digits.len();
+        let padded = digits.len() > 1 && digits.starts_with('0');
+        digits.parse().ok().filter(|_| !padded).ok_or(Not)
+    }
+
+    fn flag(&mut self) -> Result<bool, Not> {
+        self.peek();
+        let rest = self.text.get(self.at..).ok_or(Not)?;
+        let flag = rest.starts_with("true");
+        let word = if flag { "true" } else { "false" };
+        self.at += rest.starts_with(word).then_some(word.len()).ok_or(Not)?;
+        Ok(flag)
+    }
+
+    /// Whether there is one more in a list or object that ends with `end`.
+    fn more(&mut self, any: &mut bool, end: u8) -> Result<bool, Not> {
+        if self.peek() == Some(end) {
+            self.at += 1;
+            return Ok(false);
+        }
+        if std::mem::replace(any, true) {
+            self.take(b',')?;
+        }
+        Ok(true)
+    }
+}
+
+/// `byte` in every byte of a word.
+const fn every(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// How many bytes come before the first that ends a text or stands for another: `"`, `\`,
+/// or a control character. Eight at a time, as zlib and others look for bytes: a borrow
+/// reaches the highest bit of the first byte that is zero, or less than what is taken
+/// away; what it does to later ones does not matter.
+fn plain(bytes: &[u8]) -> usize {
+    const HIGH: u64 = every(0x80);
+    let zero = |word: u64| word.wrapping_sub(every(1)) & !word;
+    let mut before = 0;
+    let (words, rest) = bytes.as_chunks();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(every(b' ')) & !word;
+        let ends = zero(word ^ every(b'"')) | zero(word ^ every(b'\\')) | control;
+        if ends & HIGH != 0 {
+            return before + usize_from(u64::from((ends & HIGH).trailing_zeros() / u8::BITS));
+        }
+        before += size_of::<u64>();
+    }
+    let end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ');
+    before + rest.iter().position(end).unwrap_or(rest.len())
+}
+
+/// A part of a document that is to have this form.
+struct Part<'c, 'de> {
+    cursor: &'c mut Cursor<'de>,
+    shape: &'c Shape,
+}
+
+impl<'de> Part<'_, 'de> {
+    /// A text or one of some words.
+    fn text(self) -> Result<&'de str, Not> {
+        let text = self.cursor.text()?;
+        let legal = match self.shape {
+            Shape::Text(kind) => (kind.legal)(text),
+            Shape::Choice(words) => words.contains(&text),
+            _ => false,
+        };
+        if legal { Ok(text) } else { Err(Not) }
+    }
+}
+
+impl<'de> Deserializer<'de> for Part<'_, 'de> {
+    type Error = Not;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Not> {
+        let Self { cursor, shape } = self;
+        match shape {
+            Shape::Object(keys) => {
+                cursor.take(b'{')?;
+                visitor.visit_map(Members { cursor, keys, next: 0, seen: 0, any: false })
+            }
+            Shape::Promises(which) => {
+                cursor.take(b'{')?;
+                visitor.visit_map(Registers { cursor, which: *which, seen: Vec::new() })
+            }
+            Shape::List(of) => {
+                cursor.take(b'[')?;
+                visitor.visit_seq(Entries { cursor, of, any: false })
+            }
+            Shape::Number { from, to, step } => match cursor.number()? {
+                number if (*from..=*to).contains(&number) && number.is_multiple_of(*step) => {
+                    visitor.visit_u64(number)
+                }
+                _ => Err(Not),
+            },
+            Shape::Flag => visitor.visit_bool(cursor.flag()?),
+            Shape::Text(_) | Shape::Choice(_) => {
+                visitor.visit_borrowed_str(Part { cursor, shape }.text()?)
+            }
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Not> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Not> {
+        visitor.visit_enum(BorrowedStrDeserializer::new(self.text()?))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Not> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// The entries of a list.
+struct Entries<'c, 'de> {
+    cursor: &'c mut Cursor<'de>,
+    of: &'c Shape,
+    any: bool,
+}
+
+impl<'de> SeqAccess<'de> for Entries<'_, 'de> {
+    type Error = Not;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Not> {
+        if !self.cursor.more(&mut self.any, b']')? {
+            return Ok(None);
+        }
+        seed.deserialize(Part { cursor: self.cursor, shape: self.of }).map(Some)
+    }
+}
+
+/// The members of an object with these keys, each of which a bit of `seen` stands for.
+struct Members<'c, 'de> {
+    cursor: &'c mut Cursor<'de>,
+    keys: &'c [Key],
+    /// The key that is probably next: documents have them in order.
+    next: usize,
+    seen: u64,
+    any: bool,
+}
+
+impl<'c> Members<'c, '_> {
+    /// Whether all are there that have to be.
+    fn is_complete(&self) -> bool {
+        let mut keys = self.keys.iter().enumerate();
+        keys.all(|(nth, key)| key.presence != Presence::Needed || self.seen >> nth & 1 == 1)
+    }
+
+    /// Finds the key `name`, if it is one and was not there before.
+    fn find(&mut self, name: &str) -> Option<&'c Key> {
+        let (before, behind) = self.keys.split_at(self.next);
+        let mut numbered = (self.next..).zip(behind).chain((0..).zip(before));
+        let (nth, key) = numbered.find(|(_, key)| key.name == name)?;
+        let bit = 1_u64.checked_shl(u32::try_from(nth).ok()?)?;
+        let first = self.seen & bit == 0;
+        self.seen |= bit;
+        self.next = nth + 1;
+        first.then_some(key)
+    }
+}
+
+impl<'de> MapAccess<'de> for Members<'_, 'de> {
+    type Error = Not;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Not> {
+        if !self.cursor.more(&mut self.any, b'}')? {
+            return if self.is_complete() { Ok(None) } else { Err(Not) };
+        }
+        let name = self.cursor.text()?;
+        self.find(name).ok_or(Not)?;
+        self.cursor.take(b':')?;
+        seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Not> {
+        let key = self.next.checked_sub(1).and_then(|nth| self.keys.get(nth)).ok_or(Not)?;
+        seed.deserialize(Part { cursor: self.cursor, shape: &key.shape })
+    }
+}
+
+/// The firmware registers of an object, and their values.
+struct Registers<'c, 'de> {
+    cursor: &'c mut Cursor<'de>,
+    which: Which,
+    seen: Vec<Firmware>,
+}
+
+impl<'de> MapAccess<'de> for Registers<'_, 'de> {
+    type Error = Not;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Not> {
+        if !self.cursor.more(&mut !self.seen.is_empty(), b'}')? {
+            return Ok(None);
+        }
+        let name = self.cursor.text()?;
+        let firmware = register(self.which, name, &super::Trail::Whole).map_err(|_| Not)?;
+        if self.seen.contains(&firmware) {
+            return Err(Not);
+        }
+        self.seen.push(firmware);
+        self.cursor.take(b':')?;
+        seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Not> {
+        let text = self.cursor.text()?;
+        let legal = match self.seen.last() {
+            Some(Firmware::Known(reg)) => reg.parse(text).is_ok(),
+            _ => Hex::parse(text).is_some(),
+        };
+        if !legal {
+            return Err(Not);
+        }
+        seed.deserialize(BorrowedStrDeserializer::new(text))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::node::parse;
     use super::*;
-
-    /// The tree as text, without places.
-    fn shown(node: &Node) -> String {
-        match &node.json {
-            Json::List(entries) => format!("{:?}", entries.iter().map(shown).collect::<Vec<_>>()),
-            Json::Object(members) => {
-                let member = |member: &Member| (member.key.clone(), shown(&member.value));
-                format!("{:?}", members.iter().map(member).collect::<Vec<_>>())
-            }
-            _ => node.shown(),
-        }
-    }
-
-    #[test]
-    fn a_key_is_there_once_however_many_there_are() {
-        let object = |keys: std::ops::Range<usize>, more: &str| {
-            let keys: Vec<_> = keys.map(|key| format!("\"{key}\": 0")).collect();
-            format!("{{{}{more}}}", keys.join(","))
-        };
-        assert!(quick(&object(0..20, "")).is_some());
-        assert!(quick(&object(0..20, ", \"3\": 1")).is_none());
-        assert!(quick(&object(0..4, ", \"3\": 1")).is_none());
-    }
-
-    #[test]
-    fn a_text_nested_deep_is_none() {
-        assert!(quick(&("[".repeat(40) + &"]".repeat(40))).is_none());
-        assert!(quick(&("[".repeat(100_000) + &"]".repeat(100_000))).is_none());
-    }
 
     proptest! {
         #[test]
-        fn it_reads_what_the_reader_with_places_reads(
-            text in "[\\[\\]{}:,\"\\\\a1e.u \n-]{0,40}",
-        ) {
-            let with_places = parse(&text).ok().map(|node| shown(&node));
-            prop_assert_eq!(quick(&text).map(|node| shown(&node)), with_places);
+        fn a_text_ends_where_it_ends(text in "[a \"\\\\\u{1f}\u{7f}é€]{0,40}") {
+            let end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ');
+            let expected = text.bytes().position(|byte| end(&byte)).unwrap_or(text.len());
+            prop_assert_eq!(plain(text.as_bytes()), expected);
+        }
+
+        #[test]
+        fn blanks_are_passed_over(before in "[ \n\t]{0,40}", rest in "[a ]{0,3}") {
+            let text = format!("{before}{rest}");
+            let mut cursor = Cursor { text: &text, at: 0 };
+            prop_assert_eq!(cursor.peek(), text.trim_start().bytes().next());
         }
     }
 }

@@ -242,7 +242,8 @@ fn promises(which: Which, members: &[Member], path: &Trail<'_>) -> Result<(), At
 /// The id of a 64-bit register of arm64: all but the bank and the number in it.
 const ARM64_U64: u64 = 0x6030_0000_0000_0000;
 
-fn register(which: Which, key: &str, path: &Trail<'_>) -> Result<Firmware, Fault> {
+/// The firmware register that `key` names, if it can be promised there.
+pub(super) fn register(which: Which, key: &str, path: &Trail<'_>) -> Result<Firmware, Fault> {
     let refuse = |wanted: &str| Fault::Value {
         path: path.to_string(),
         found: "promised there".to_owned(),

@@ -102,6 +102,47 @@ fn a_profile_is_read_as_it_was_written() {
 }
 
 #[test]
+fn what_was_written_is_read_quickly() {
+    let builtin = builtin_names().map(|name| builtin(name).unwrap());
+    for abi in builtin.into_iter().chain([whole()]) {
+        assert_eq!(GuestAbi::read_quickly(abi.to_json().as_bytes()), Some(abi.clone()));
+        let short = serde_json::to_string(&abi).unwrap();
+        assert_eq!(GuestAbi::read_quickly(short.as_bytes()), Some(abi));
+    }
+}
+
+#[test]
+fn nothing_is_read_quickly_that_is_not_right() {
+    for (from, to) in [
+        ("\"format\": 1", "\"format\": 2"),
+        ("\"format\": 1", "\"format\": 01"),
+        ("\"format\": 1", "\"format\": 1.0"),
+        ("\"format\": 1", "\"format\": \"1\""),
+        ("\"format\": 1,", ""),
+        ("\"format\": 1,", "\"format\": 1, \"format\": 1,"),
+        ("\"format\": 1,", "\"format\": 1,,"),
+        ("\"format\": 1,", "\"format\": 1, \"\": 1,"),
+        ("\"psci_version\": \"1.1\"", "\"psci_version\": \"1.7\""),
+        ("\"psci_version\": \"1.1\"", "\"0x6030000000140000\": \"1.1\", \"psci_version\": \"1.1\""),
+        ("\"psci_version\": \"1.1\"", "\"smccc_arch_workaround_1\": \"1\""),
+        ("\"system_suspend\": true", "\"system_suspend\": tru"),
+        ("\"system_suspend\": true", "\"system_suspend\": null"),
+        ("\"pmu_ppi\": 23", "\"pmu_ppi\": 32"),
+        ("\"pmu_ppi\": 23", "\"pmu_ppi\": 27"),
+        ("\"v3\"", "\"v4\""),
+        ("\"0xff\"", "\"ff\""),
+        ("\"fleet-2026.1\"", "\"-\""),
+    ] {
+        let text = whole().to_json();
+        assert!(text.contains(from), "{from}");
+        let text = text.replacen(from, to, 1);
+        assert_eq!(GuestAbi::read_quickly(text.as_bytes()), None, "{from} -> {to}");
+    }
+    assert_eq!(GuestAbi::read_quickly((whole().to_json() + "}").as_bytes()), None);
+    assert_eq!(GuestAbi::read_quickly("[".repeat(100_000).as_bytes()), None);
+}
+
+#[test]
 fn the_least_profile_is_a_format_and_a_name() {
     let abi = GuestAbi::read(b"{ \"format\": 1, \"name\": \"mine\" }").unwrap();
     assert_eq!((abi.cpu, abi.machine), (CpuAbi::default(), MachineAbi::default()));
@@ -233,6 +274,9 @@ proptest! {
         let changes: Vec<_> =
             changes.into_iter().filter_map(|(at, text)| Some((at, text.chars().next()?))).collect();
         let text = mutated(&whole().to_json(), &changes);
+        if let Some(abi) = GuestAbi::read_quickly(text.as_bytes()) {
+            prop_assert_eq!(GuestAbi::read_with_places(text.as_bytes()), Ok(abi));
+        }
         match GuestAbi::read(text.as_bytes()) {
             Ok(abi) => prop_assert_eq!(GuestAbi::read(abi.to_json().as_bytes()), Ok(abi)),
             Err(error) => prop_assert!(error.place.is_some()),
@@ -254,7 +298,11 @@ proptest! {
         keys(&document, "", &mut paths);
         let paths: Vec<_> = paths.into_iter().filter(|path| document.pointer(path).is_some()).collect();
         *document.pointer_mut(place.get(paths.as_slice()).as_str()).unwrap() = value;
-        if let Err(error) = GuestAbi::read(document.to_string().as_bytes()) {
+        let text = document.to_string();
+        if let Some(abi) = GuestAbi::read_quickly(text.as_bytes()) {
+            prop_assert_eq!(GuestAbi::read_with_places(text.as_bytes()), Ok(abi));
+        }
+        if let Err(error) = GuestAbi::read(text.as_bytes()) {
             prop_assert!(error.place.is_some());
         }
     }
