@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use expect_test::expect;
 use kedge_arch::gic_state::{
-    GicState, GicV2StateV1, GicV3StateV1, ItsStateV1, RestoreError, flush_tables,
+    Devices, GicState, GicV2StateV1, GicV3StateV1, ItsStateV1, RestoreError, flush_tables,
 };
 use kedge_diag::report;
 use kedge_guest_memory::GuestAddress;
@@ -237,7 +237,7 @@ fn a_service_is_switched_on_last() {
     state.gits_ctlr |= 1;
     let watched = Watched::new(gic(GicVersion::V3, 1));
 
-    let _ = state.restore(&watched).unwrap();
+    let _ = state.restore(&watched, Devices::Unknown).unwrap();
 
     expect![[r#"
         gits 4 = 4b00043b
@@ -315,8 +315,9 @@ fn a_state_of_another_machine_is_told_by_its_field() {
 
 #[test]
 fn a_service_that_cannot_be_is_told_by_its_field() {
-    let refused =
-        |state: ItsStateV1| report(&state.restore(gic(GicVersion::V3, 1).as_ref()).unwrap_err());
+    let refused = |state: ItsStateV1| {
+        report(&state.restore(gic(GicVersion::V3, 1).as_ref(), Devices::Unknown).unwrap_err())
+    };
     expect![[r#"
         error: the saved `gic-its` is not plausible: `gits_baser` has 7 elements, not the machine's 8
           fix: take another snapshot: this one is damaged"#]].assert_eq(&refused(ItsStateV1 { gits_baser: vec![0; 7], ..its() }));
@@ -331,6 +332,16 @@ fn a_service_that_cannot_be_is_told_by_its_field() {
     // Entries of 16 bytes.
     let baser = [0x100f_0000_0000_0600, 0, 0, 0, 0, 0, 0, 0].to_vec();
     expect!["error: GITS_BASER0 of the interrupt controller is 0x1107000000000600 once it was set to 0x100f000000000600"].assert_eq(&refused(ItsStateV1 { gits_baser: baser, ..its() }));
+}
+
+#[test]
+fn a_table_of_devices_is_where_its_register_says() {
+    let table = |baser: u64| ItsStateV1 { gits_baser: vec![0, baser], ..its() }.device_table();
+    // Valid, of devices, two pages of 64 KiB; bits 51:48 of the address stand in 15:12.
+    let devices = 0x8100_0000_4322_1201;
+    assert_eq!(table(devices), Some((GuestAddress(0x0001_0000_4322_0000), 0x2_0000)));
+    assert_eq!(table(devices & !(1 << 63)), None, "it is not valid");
+    assert_eq!(table(0x8400_0000_4322_0201), None, "it is one of collections");
 }
 
 /// What every later release must read: each field of each struct by its name.
@@ -405,7 +416,7 @@ proptest! {
             let _ = GicState::V2(state).restore(two.as_ref(), &cpus(1), SPIS);
         }
         if let Some(state) = damaged(&its(), at, value) {
-            let restored = state.restore(one.as_ref());
+            let restored = state.restore(one.as_ref(), Devices::Unknown);
             prop_assert!(!matches!(restored, Err(RestoreError::Misfit(_))));
         }
     }

@@ -41,6 +41,15 @@ pub enum Tables {
     Lost(HvError),
 }
 
+/// What is known of the devices whose interrupts the guest has translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Devices {
+    /// Nothing: its tables are to be looked through.
+    Unknown,
+    /// There are none: their table is all zeroes.
+    None,
+}
+
 /// A saved controller, without its translation service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GicState {

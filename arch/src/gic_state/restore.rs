@@ -1,15 +1,16 @@
 //! Writing a saved state into a controller that was just made ready.
 
 use kedge_diag::Fix;
+use kedge_guest_memory::GuestAddress;
 use kedge_hv::{Gic, GicReg, HvError};
 use kedge_saved_state::StateError;
 
-use super::Tables;
 use super::capture::by_the_guest;
 use super::fit::Misfit;
 use super::name::name;
 use super::registers::{self, GITS_CTLR, Saved, Unreached};
 use super::saved::{GicV2StateV1, GicV3StateV1, ItsStateV1};
+use super::{Devices, Tables};
 
 /// Why a saved controller cannot be restored.
 #[derive(Debug, thiserror::Error)]
@@ -101,19 +102,33 @@ impl GicV2StateV1 {
     }
 }
 
+/// `GITS_BASER<n>.Valid`.
+const VALID: u64 = 1 << 63;
+
+/// Whether a `GITS_BASER<n>` has a table of devices behind it.
+const fn is_of_devices(baser: u64) -> bool {
+    const DEVICES: u64 = 1;
+    baser & VALID != 0 && baser >> 56 & 0x7 == DEVICES
+}
+
 impl ItsStateV1 {
     /// Restores the translation service of a machine that was just made, behind its
     /// guest memory and the rest of the controller ([`super::GicState::restore`]).
     ///
     /// Tables that make no sense are the guest's doing: the service then knows nothing,
-    /// as one whose guest never mapped anything.
+    /// as one whose guest never mapped anything. A table of devices that is known to be
+    /// empty is not looked through: KVM reads it entry by entry, thousands of them.
     ///
     /// # Errors
     /// The state is implausible, or there is no service here that can hold it; or the
     /// hypervisor fails for a reason of its own.
-    pub fn restore(&self, gic: &dyn Gic) -> Result<Tables, RestoreError> {
+    pub fn restore(&self, gic: &dyn Gic, devices: Devices) -> Result<Tables, RestoreError> {
         self.check()?;
-        self.write(gic)?;
+        let looked_through = match devices {
+            Devices::Unknown => self.clone(),
+            Devices::None => self.without_devices(),
+        };
+        looked_through.write(gic)?;
         let tables = match gic.restore_its_tables() {
             Ok(()) => Tables::Kept,
             Err(error) if by_the_guest(&error) => {
@@ -123,8 +138,28 @@ impl ItsStateV1 {
             }
             Err(source) => return Err(RestoreError::Tables { source }),
         };
+        if looked_through != *self {
+            self.write(gic)?;
+        }
         write(gic, (GITS_CTLR, self.gits_ctlr))?;
         Ok(tables)
+    }
+
+    /// Where the guest's table of devices begins, and how many bytes its first level has,
+    /// if it has any (Arm IHI 0069, 12.19.1): KVM's pages have 64 KiB.
+    pub fn device_table(&self) -> Option<(GuestAddress, u64)> {
+        const PAGE: u64 = 64 << 10;
+        let table = *self.gits_baser.iter().find(|baser| is_of_devices(**baser))?;
+        let address = table & 0xffff_ffff_0000 | (table & 0xf000) << 36;
+        Some((GuestAddress(address), ((table & 0xff) + 1) * PAGE))
+    }
+
+    /// The same with no table of devices.
+    fn without_devices(&self) -> Self {
+        let mut state = self.clone();
+        let devices = state.gits_baser.iter_mut().filter(|baser| is_of_devices(**baser));
+        devices.for_each(|baser| *baser &= !VALID);
+        state
     }
 
     /// Writes the registers, and sees that they hold: parts of some cannot be changed.

@@ -25,6 +25,7 @@ pub struct Kvm {
     fd: kvm_ioctls::Kvm,
     /// Asked for once: each answer is a call of the kernel.
     limits: OnceLock<Limits>,
+    abilities: OnceLock<Abilities>,
 }
 
 impl Kvm {
@@ -64,7 +65,7 @@ impl Kvm {
         if let Some(&(_, capability)) = REQUIRED.iter().find(|(cap, _)| !has(&fd, *cap)) {
             return Err(OpenError::Lacks { capability });
         }
-        Ok(Self { fd, limits: OnceLock::new() })
+        Ok(Self { fd, limits: OnceLock::new(), abilities: OnceLock::new() })
     }
 
     /// A number that the kernel gives as a capability's value; 0 without it.
@@ -92,13 +93,13 @@ impl Hypervisor for Kvm {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities {
+        *self.abilities.get_or_init(|| Abilities {
             counter_offset: has(&self.fd, KVM_CAP_COUNTER_OFFSET),
             pv_time: has(&self.fd, KVM_CAP_STEAL_TIME),
             writable_imp_ids: has(&self.fd, KVM_CAP_ARM_WRITABLE_IMP_ID_REGS),
             ptp: has(&self.fd, KVM_CAP_PTP_KVM),
             counter_hz: counter::frequency(),
-        }
+        })
     }
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {

@@ -7,9 +7,10 @@
 //! interrupts once the controller knows them.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use kedge_arch::gic_state::{Misfit, Tables};
+use kedge_arch::gic_state::{Devices, ItsStateV1, Misfit, Tables};
 use kedge_arch::psci::PsciVersion;
 use kedge_arch::{GicChoice, Layout, features, gic, regs};
 use kedge_diag::Trouble;
@@ -17,10 +18,10 @@ use kedge_firmware::{
     Firmware, FwReg, Live, Manner, Newborn, Plan, PlanLine, Planned, Rules, Subject, Verdict, plan,
     settle_parts,
 };
-use kedge_guest_memory::{GuestMemory, Lost, map_file_private};
+use kedge_guest_memory::{GuestAddress, GuestMemory, Lost, map_file_private};
 use kedge_hv::{Gic, GicVersion, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm};
 use kedge_ids::RegId;
-use kedge_saved_state::FileError;
+use kedge_saved_state::{FileError, Snapshot};
 use tracing::warn;
 
 use super::birth::vm_config;
@@ -49,8 +50,17 @@ pub(crate) struct Examined {
     gic: Box<dyn Gic>,
     time: GuestTime,
     planned: Planned,
-    /// All of the plan: what no register shows, too.
-    pub(crate) plan: Plan,
+    /// What no register shows.
+    others: Plan,
+}
+
+impl Examined {
+    /// All of the plan.
+    pub(crate) fn plan(self) -> Plan {
+        let mut all = self.others;
+        all.lines.extend(self.planned.plan.lines);
+        all
+    }
 }
 
 /// Makes what is needed to plan what becomes of a saved machine here, which `spec`
@@ -96,8 +106,7 @@ pub(crate) fn examine(
     let rules = Rules { allow: allow.clone(), ..Rules::new(&rows) };
     let mut live = Live::new(vcpus, abilities).on(hypervisor);
     let planned = plan(&saved.registers, &mut live, &rules)?;
-    all.lines.extend(planned.plan.lines.iter().cloned());
-    Ok(Examined { limits, vm, layout, cpus, gic, time, planned, plan: all })
+    Ok(Examined { limits, vm, layout, cpus, gic, time, planned, others: all })
 }
 
 /// Brings the machine of `restoration` into being.
@@ -111,8 +120,8 @@ pub(crate) fn bear_again(
 ) -> Result<Reborn, RestoreError> {
     let machine = (&restoration.spec, &restoration.saved.parts);
     let examined = examine(machine, &restoration.allow, hypervisor, surroundings)?;
-    let Examined { limits, vm, layout, mut cpus, gic, time, planned, plan } = examined;
-    judge(plan)?;
+    let Examined { limits, vm, layout, mut cpus, gic, time, planned, others } = examined;
+    judge(others, &planned.plan)?;
 
     let born = &restoration.saved.parts.born;
     let around = surroundings.with_only(&born.services);
@@ -124,7 +133,10 @@ pub(crate) fn bear_again(
 }
 
 /// Refuses what the plan refuses, and tells of what it adapts.
-fn judge(all: Plan) -> Result<(), RestoreError> {
+fn judge(mut all: Plan, registers: &Plan) -> Result<(), RestoreError> {
+    // Nearly all of them are kept, and of those nothing is said.
+    let changed = registers.lines.iter().filter(|line| line.verdict != Verdict::Keep);
+    all.lines.extend(changed.cloned());
     if all.is_refused() {
         return Err(RestoreError::Refused(all));
     }
@@ -217,7 +229,7 @@ pub(crate) fn reassemble(
     planned.restore(&vcpus, &Manner::default())?;
     saved.gic.restore(gic.as_ref(), &cpus.mpidrs, describe::spis(layout))?;
     if let Some(its) = &saved.its
-        && let Tables::Lost(error) = its.restore(gic.as_ref())?
+        && let Tables::Lost(error) = its.restore(gic.as_ref(), translated(its, snapshot, layout))?
     {
         warn!(%error, "the guest's tables of interrupts are spoilt: it loses interrupts");
     }
@@ -235,6 +247,23 @@ pub(crate) fn reassemble(
     built.changes.saved_as(snapshot.id());
     built.lost = Some(lost);
     Ok(built)
+}
+
+/// What the memory file says of the devices whose interrupts the guest has translated:
+/// none, where their table was never written to.
+fn translated(its: &ItsStateV1, snapshot: &Snapshot, layout: &Layout) -> Devices {
+    let Some((GuestAddress(table), size)) = its.device_table() else { return Devices::Unknown };
+    let base = layout.ram().first().map_or(0, |first| first.start.0);
+    // Where it cannot be read, or is in no memory, that is for the hypervisor to say.
+    let Some(offset) = table.checked_sub(base) else { return Devices::Unknown };
+    let mut piece = [0; 4096];
+    for at in (offset..offset.saturating_add(size)).step_by(piece.len()) {
+        let read = snapshot.image().file().read_exact_at(&mut piece, at);
+        if read.is_err() || piece.iter().any(|byte| *byte != 0) {
+            return Devices::Unknown;
+        }
+    }
+    Devices::None
 }
 
 /// Whether the guest reads the same where it cannot write.

@@ -45,7 +45,7 @@ impl Forecast {
         surroundings: &Surroundings,
     ) -> Result<Plan, RestoreError> {
         let Self { spec, parts, allow } = self;
-        Ok(examine((spec, parts), allow, hypervisor, surroundings)?.plan)
+        Ok(examine((spec, parts), allow, hypervisor, surroundings)?.plan())
     }
 
     /// What becomes of it on the host of which `host` was recorded. A recording says less

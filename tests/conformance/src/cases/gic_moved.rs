@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use kedge_arch::gic_state::{
-    GicState, GicV3StateV1, ItsStateV1, Misfit, RestoreError, Tables, flush_tables,
+    Devices, GicState, GicV3StateV1, ItsStateV1, Misfit, RestoreError, Tables, flush_tables,
 };
 use kedge_guest_memory::{Bytes, GuestAddress, GuestMemoryRegion, RamRegion};
 use kedge_hv::{Access, Gic, GicConfig, GicReg};
@@ -287,14 +287,14 @@ fn service() -> Vec<(GicReg, u64)> {
 fn with_service(
     ctx: &Ctx<'_>,
     old: &Ready,
-    memory: &Arc<RamRegion>,
+    (memory, devices): (&Arc<RamRegion>, Devices),
 ) -> anyhow::Result<(Ready, [Tables; 2])> {
     let flushed = flush_tables(old.gic.as_ref())?;
     let state = old.capture()?;
     let its = ItsStateV1::capture(old.gic.as_ref())?.context("there is a service")?;
     let new = ready(ctx, Kind::Its, memory)?;
     new.restore(&state)?;
-    let restored = its.restore(new.gic.as_ref())?;
+    let restored = its.restore(new.gic.as_ref(), devices)?;
     same(&new.capture()?, &state)?;
     equal(&ItsStateV1::capture(new.gic.as_ref())?, &Some(its))?;
     Ok((new, [flushed, restored]))
@@ -305,8 +305,10 @@ fn a_service_moves(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let old = ready(ctx, Kind::Its, &memory)?;
     for registers in [Vec::new(), service(), vec![(gits(0x88), 0x40)]] {
         old.set(&registers)?;
-        let (_, tables) = with_service(ctx, &old, &memory)?;
-        ensure!(matches!(tables, [Tables::Kept, Tables::Kept]), "{tables:?}");
+        for devices in [Devices::Unknown, Devices::None] {
+            let (_, tables) = with_service(ctx, &old, (&memory, devices))?;
+            ensure!(matches!(tables, [Tables::Kept, Tables::Kept]), "{tables:?}");
+        }
     }
     Ok(())
 }
@@ -317,7 +319,7 @@ fn tables_without_memory_are_the_guests_loss(ctx: &Ctx<'_>) -> anyhow::Result<()
     let nowhere = VALID | 0x1000_0000;
     old.set(&[(gits(0x100), nowhere), (gits(0x108), nowhere), (gits(0x80), nowhere)])?;
     old.set(&[(gits(0x0), 1)])?;
-    let (_, tables) = with_service(ctx, &old, &memory)?;
+    let (_, tables) = with_service(ctx, &old, (&memory, Devices::Unknown))?;
     ensure!(matches!(tables, [Tables::Lost(_), Tables::Lost(_)]), "{tables:?}");
     Ok(())
 }
@@ -395,7 +397,7 @@ fn what_a_service_was_told_moves(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     equal(&saved[pending], &(1 << ((FIRST_LPI + 1) % 8)))?;
     ensure!(saved[usize_from(8 * DEVICE)..][..8] != [0; 8], "the device is not in its table");
 
-    let (new, restored) = with_service(ctx, &old, &memory)?;
+    let (new, restored) = with_service(ctx, &old, (&memory, Devices::Unknown))?;
     ensure!(matches!(restored, [Tables::Kept, Tables::Kept]), "{restored:?}");
     // It knows all of it again, and nothing more.
     let flushed = flush_tables(new.gic.as_ref())?;

@@ -8,7 +8,7 @@ use std::{env, fs};
 use anyhow::{Context, bail, ensure};
 use kedge_arch::cache::Caches;
 use kedge_arch::fdt::{self, Timers};
-use kedge_arch::gic_state::{GicState, ItsStateV1, Tables, flush_tables};
+use kedge_arch::gic_state::{Devices, GicState, ItsStateV1, Tables, flush_tables};
 use kedge_arch::{Layout, PsciVersion, gic, vcpu};
 use kedge_guest_memory::{Bytes, GuestAddress, GuestMemoryRegion, RamRegion};
 use kedge_hv::{Access, Gic, SError, SystemEvent};
@@ -160,7 +160,7 @@ fn interrupts_that_wait_are_taken_once_in_another_machine(ctx: &Ctx<'_>) -> anyh
     moved::restore(ctx, &registers, &new.machine)?;
     controller.restore(new.gic.as_ref(), &new.cpus, new.spis())?;
     if let Some(service) = service {
-        let restored = service.restore(new.gic.as_ref())?;
+        let restored = service.restore(new.gic.as_ref(), Devices::Unknown)?;
         ensure!(matches!(restored, Tables::Kept), "{restored:?}");
     }
 
