@@ -1,12 +1,12 @@
 //! Virtio devices as a user asks for them. What kinds there are, and what their
 //! words mean, is the catalogue's business.
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction};
 use kedge_devices::virtio::catalog::{Clash, DeviceConfig, KINDS, Kind, arrange};
 use kedge_diag::{Fix, Trouble};
 use serde_json::Value;
 
-use crate::flags::{option, switch};
+use crate::flags::{Given, is_set, option, switch, text, texts};
 
 /// Devices in the order in which the guest finds them.
 pub(crate) type Devices = Vec<Box<dyn DeviceConfig>>;
@@ -67,7 +67,7 @@ pub(crate) fn flags() -> impl Iterator<Item = Arg> {
 ///
 /// # Errors
 /// A value makes no sense, or devices cannot be together.
-pub(crate) fn from_flags(flags: &ArgMatches) -> Result<Devices, BadDevice> {
+pub(crate) fn from_flags(flags: &dyn Given) -> Result<Devices, BadDevice> {
     let mut devices = Devices::new();
     for kind in KINDS {
         for (index, value) in values(kind, flags).into_iter().enumerate() {
@@ -78,11 +78,11 @@ pub(crate) fn from_flags(flags: &ArgMatches) -> Result<Devices, BadDevice> {
     Ok(devices)
 }
 
-fn values<'a>(kind: &Kind, flags: &'a ArgMatches) -> Vec<&'a str> {
+fn values<'a>(kind: &Kind, flags: &'a dyn Given) -> Vec<&'a str> {
     match (kind.flag_value, kind.many) {
-        ("", false) => vec![""; usize::from(flags.get_flag(kind.flag))],
-        ("", true) => vec![""; usize::from(flags.get_count(kind.flag))],
-        _ => flags.get_many::<String>(kind.flag).unwrap_or_default().map(String::as_str).collect(),
+        ("", false) => vec![""; usize::from(is_set(flags, kind.flag))],
+        ("", true) => vec![""; text(flags, kind.flag).parse().unwrap_or(0)],
+        _ => texts(flags, kind.flag),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Building blocks of flags, and the flags that both command lines have.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -32,19 +33,42 @@ pub(crate) fn one_of<T>(name: &'static str, value: &'static str, choices: Choice
     option(name, value).value_parser(words).hide_possible_values(true)
 }
 
+/// Flags that are given, and what those that are not stand for.
+pub(crate) trait Given {
+    /// The values of `--name`, in their order.
+    fn all(&self, name: &str) -> Vec<&OsStr>;
+}
+
+impl Given for ArgMatches {
+    fn all(&self, name: &str) -> Vec<&OsStr> {
+        // A command has not all flags that others have.
+        self.try_get_raw(name).ok().flatten().map(Iterator::collect).unwrap_or_default()
+    }
+}
+
+/// The values of `--name`, of which all are texts.
+pub(crate) fn texts<'a>(flags: &'a dyn Given, name: &str) -> Vec<&'a str> {
+    flags.all(name).into_iter().filter_map(OsStr::to_str).collect()
+}
+
 /// The value of `--name`, or nothing where it is not given.
-pub(crate) fn text<'a>(flags: &'a ArgMatches, name: &str) -> &'a str {
-    flags.get_one::<String>(name).map_or("", String::as_str)
+pub(crate) fn text<'a>(flags: &'a dyn Given, name: &str) -> &'a str {
+    texts(flags, name).first().copied().unwrap_or_default()
+}
+
+/// Whether `--name`, which has no value, is given.
+pub(crate) fn is_set(flags: &dyn Given, name: &str) -> bool {
+    text(flags, name) == "true"
 }
 
 /// The file that `--name` names.
-pub(crate) fn path(flags: &ArgMatches, name: &str) -> Option<PathBuf> {
-    flags.get_one::<PathBuf>(name).cloned()
+pub(crate) fn path(flags: &dyn Given, name: &str) -> Option<PathBuf> {
+    flags.all(name).first().map(PathBuf::from)
 }
 
 /// What the word given to `--name` stands for.
-pub(crate) fn chosen<T: Copy>(flags: &ArgMatches, name: &str, choices: Choices<T>) -> Option<T> {
-    let word = flags.get_one::<String>(name)?;
+pub(crate) fn chosen<T: Copy>(flags: &dyn Given, name: &str, choices: Choices<T>) -> Option<T> {
+    let word = texts(flags, name).first().copied()?;
     choices.iter().find(|choice| choice.0.eq_ignore_ascii_case(word)).map(|choice| choice.1)
 }
 
@@ -56,7 +80,7 @@ pub(crate) fn on_reset(default: &'static str) -> Arg {
 }
 
 /// What `--on-reset` says.
-pub(crate) fn on_reset_of(flags: &ArgMatches) -> OnReset {
+pub(crate) fn on_reset_of(flags: &dyn Given) -> OnReset {
     chosen(flags, "on-reset", ON_RESET).expect("the flag has a default")
 }
 

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use clap::{Arg, ArgMatches};
+use clap::Arg;
 use kedge_diag::Fix;
 use kedge_firmware::{ARM64_V1, BadDocument, CpuConfig, GuestAbi, builtin};
 use serde_json::value::RawValue;
 
 use crate::abi::load::{self, BadFile};
-use crate::flags::{option, text};
+use crate::flags::{Given, option, text};
 
 const FLAG: &str = "guest-abi";
 
@@ -24,7 +24,7 @@ pub(crate) fn flag() -> Arg {
 ///
 /// # Errors
 /// There is none, or the file is no profile.
-pub(crate) fn from_flags(flags: &ArgMatches) -> Result<Option<GuestAbi>, BadFile> {
+pub(crate) fn from_flags(flags: &dyn Given) -> Result<Option<GuestAbi>, BadFile> {
     match text(flags, FLAG) {
         "" => Ok(None),
         name => load::profile(name).map(Some),

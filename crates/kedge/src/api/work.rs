@@ -8,7 +8,7 @@ use kedge_api::call::{Call, CreateSnapshot, SnapshotType, WantedState};
 use kedge_api::http::{Reply, Response};
 use kedge_diag::{Fix, one_line};
 use kedge_saved_state::Durability;
-use kedge_vmm::{Clock, ControlError, Handle, Lifecycle, SaveKind, SaveOrder, Then};
+use kedge_vmm::{Checksums, Clock, ControlError, Handle, Lifecycle, SaveKind, SaveOrder, Then};
 
 /// What reaches whoever works for a machine's clients.
 #[derive(Debug)]
@@ -217,6 +217,7 @@ fn save(handle: &Handle, create: &CreateSnapshot) -> Result<(), OrderError> {
         },
         durability: if create.sync { Durability::Synced } else { Durability::Cached },
         then: if create.resume_vm { Then::Resume(Clock::default()) } else { Then::StayPaused },
+        checksums: if create.checksums { Checksums::Whole } else { Checksums::Samples },
         ..SaveOrder::new(&create.snapshot_path, &create.mem_file_path)
     };
     Ok(handle.save(order).map(drop)?)

@@ -138,6 +138,8 @@ fn save_in(machine: &Machine, folder: &Path) -> Result<Source, SourceError> {
             snapshot_type: SnapshotType::Full,
             sync: false,
             resume_vm: false,
+            // Nobody keeps the files long enough to doubt them.
+            checksums: false,
         },
     )?;
     let failed = |source| SourceError::Folder { folder: folder.to_owned(), source };

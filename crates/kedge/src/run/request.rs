@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::ArgMatches;
 use kedge_api::http::Limits;
 use kedge_devices::virtio::options::OptionError;
 use kedge_diag::Fix;
@@ -15,7 +14,7 @@ use super::rom;
 use crate::abi::load::BadFile;
 use crate::api::{Identity, Reachable};
 use crate::devices::{self, BadDevice};
-use crate::flags::{TRACK_CHANGES, chosen, on_reset_of, path, text};
+use crate::flags::{Given, TRACK_CHANGES, chosen, is_set, on_reset_of, path, text, texts};
 use crate::guest_abi;
 use crate::machine::Request;
 use crate::machines::{self, BadId};
@@ -81,7 +80,7 @@ impl Fix for BadSerial {
 ///
 /// # Errors
 /// A value makes no sense.
-pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
+pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
     let spec = MachineSpec {
         cpus: cpus(text(flags, "cpus"))?,
         memory: memory(text(flags, "memory"))?,
@@ -101,8 +100,8 @@ pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
         on_reset: on_reset_of(flags),
         on_panic: OnPanic::Exit,
     };
-    let (dry_run, dump_dtb) = (flags.get_flag("dry-run"), path(flags, "dump-dtb"));
-    let notes_changes = flags.get_flag(TRACK_CHANGES);
+    let (dry_run, dump_dtb) = (is_set(flags, "dry-run"), path(flags, "dump-dtb"));
+    let notes_changes = is_set(flags, TRACK_CHANGES);
     Ok(Request { spec, dry_run, dump_dtb, notes_changes, reachable: reachable(flags)? })
 }
 
@@ -110,9 +109,9 @@ pub(super) fn from_flags(flags: &ArgMatches) -> Result<Request, BadFlag> {
 ///
 /// # Errors
 /// Its name can be none.
-pub(crate) fn reachable(flags: &ArgMatches) -> Result<Option<Reachable>, BadId> {
+pub(crate) fn reachable(flags: &dyn Given) -> Result<Option<Reachable>, BadId> {
     let (id, socket) = (text(flags, "id"), path(flags, "api-sock"));
-    let named = flags.contains_id("id");
+    let named = !flags.all("id").is_empty();
     if named {
         machines::check_id(id)?;
     }
@@ -122,7 +121,7 @@ pub(crate) fn reachable(flags: &ArgMatches) -> Result<Option<Reachable>, BadId> 
 }
 
 /// How much the log is to say.
-pub(crate) fn log_level(flags: &ArgMatches) -> LevelFilter {
+pub(crate) fn log_level(flags: &dyn Given) -> LevelFilter {
     chosen(flags, "log-level", LOG_LEVELS).expect("the flag has a default")
 }
 
@@ -148,9 +147,9 @@ pub(crate) fn serial_of(value: &str) -> Result<SerialSpec, BadSerial> {
     }
 }
 
-fn features(flags: &ArgMatches) -> VcpuFeatures {
-    let words = flags.get_many::<String>("cpu-features").unwrap_or_default();
-    let asked = |name| words.clone().any(|word| word == name);
+fn features(flags: &dyn Given) -> VcpuFeatures {
+    let words = texts(flags, "cpu-features");
+    let asked = |name: &str| words.contains(&name);
     FEATURES
         .iter()
         .filter(|(name, _)| asked(name))

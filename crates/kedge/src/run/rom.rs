@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction};
 use kedge_devices::virtio::options::{OptionError, Options};
 use kedge_vmm::spec::RomSpec;
 
-use crate::flags::option;
+use crate::flags::{Given, option, texts};
 
 const FLAG: &str = "rom";
 const USAGE: &str = "path=FILE,at=ADDRESS";
@@ -23,8 +23,8 @@ pub(super) fn flag() -> Arg {
 ///
 /// # Errors
 /// A value is not as [`USAGE`] says.
-pub(super) fn from_flags(flags: &ArgMatches) -> Result<Vec<RomSpec>, OptionError> {
-    flags.get_many::<String>(FLAG).unwrap_or_default().map(|value| parse(value)).collect()
+pub(super) fn from_flags(flags: &dyn Given) -> Result<Vec<RomSpec>, OptionError> {
+    texts(flags, FLAG).into_iter().map(parse).collect()
 }
 
 fn parse(value: &str) -> Result<RomSpec, OptionError> {
