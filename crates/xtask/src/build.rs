@@ -69,13 +69,14 @@ impl Kind {
 }
 
 const KEDGE: Program = ("kedge", Kind::Binary, "kedge", Profile::Release);
+const BENCH: Program = ("kedge-bench", Kind::Binary, "bench", Profile::Release);
 
 /// Programs that commands in the emulated host find on their path.
 const HOST_PROGRAMS: [Program; 8] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests", Profile::Trial),
     ("kedge-conformance", Kind::Binary, "conformance", Profile::Trial),
-    ("kedge-bench", Kind::Binary, "bench", Profile::Release),
+    BENCH,
     ("kedge-vmm", Kind::Example, "serial_output", Profile::Trial),
     ("kedge-vmm", Kind::Example, "firmware_service", Profile::Trial),
     ("kedge-vmm", Kind::Example, "pause", Profile::Trial),
@@ -111,11 +112,21 @@ pub(crate) fn host_programs() -> anyhow::Result<Vec<Overlay>> {
         .into_iter()
         .filter(|&(_, kind, name, _)| targets.contains(&(kind.name().to_owned(), name.to_owned())))
         .collect();
-    let built = programs(&there)?;
-    let mut files: Vec<Overlay> = built
-        .into_iter()
-        .map(|(name, path)| Overlay::copy(&format!("/kedge/bin/{name}"), path))
-        .collect();
+    overlays(programs(&there)?)
+}
+
+/// What `cargo xtask bench` needs of them.
+///
+/// # Errors
+/// Something does not build.
+pub(crate) fn measured_programs() -> anyhow::Result<Vec<Overlay>> {
+    overlays(programs(&[KEDGE, BENCH])?)
+}
+
+/// These programs and the payloads, where the emulated host has them.
+fn overlays(programs: Vec<(String, PathBuf)>) -> anyhow::Result<Vec<Overlay>> {
+    let overlay = |(name, path)| Overlay::copy(&format!("/kedge/bin/{name}"), path);
+    let mut files: Vec<Overlay> = programs.into_iter().map(overlay).collect();
     files.extend(payloads()?);
     Ok(files)
 }
@@ -148,6 +159,11 @@ fn programs(wanted: &[Program]) -> anyhow::Result<Vec<(String, PathBuf)>> {
         }
         let mut build = cargo();
         build.args(["build", "--locked"]).envs(toolchain.environment());
+        if profile == Profile::Release {
+            // Nothing is unwound that aborts when it panics.
+            let tables = "rustflags=[\"-Cforce-unwind-tables=no\"]";
+            build.args(["--config", &format!("target.{}.{tables}", toolchain.target())]);
+        }
         for (package, kind, name, _) in of_it {
             build.args(["--package", package, kind.flag(), name]);
         }

@@ -21,6 +21,8 @@ pub(crate) struct Cost {
     pub wall: Duration,
     /// The most memory it had resident.
     pub peak_kib: u64,
+    /// Page faults that needed no disk.
+    pub faults: u64,
 }
 
 /// Runs a command that is to succeed. What it prints on standard output is lost.
@@ -33,7 +35,8 @@ pub(crate) fn run(program: &OsStr, arguments: &[OsString]) -> anyhow::Result<Cos
     let wall = start.elapsed();
     ensure!(status.success(), "`{}` ended with {status}", program.display());
     let cpu = duration(usage.ru_utime)? + duration(usage.ru_stime)?;
-    Ok(Cost { cpu, wall, peak_kib: u64::try_from(usage.ru_maxrss)? })
+    let peak_kib = u64::try_from(usage.ru_maxrss)?;
+    Ok(Cost { cpu, wall, peak_kib, faults: u64::try_from(usage.ru_minflt)? })
 }
 
 /// Waits for a child and takes its resource usage with its status.

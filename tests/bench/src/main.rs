@@ -1,21 +1,26 @@
 //! `bench LABEL RUNS COMMAND...`: what a command costs from fork to exit, the median of so many runs.
 //!
+//! `bench snapshots RUNS KERNEL INITRD`: see [`snapshots`].
+//!
 //! One more run than asked for goes first and is dropped: it finds cold caches. Nothing is printed before the last run
 //! is over, since under `-icount` the console's work would be counted. The one line printed is
-//! `bench LABEL cpu_us=N wall_us=N peak_kib=N`.
+//! `bench LABEL cpu_us=N wall_us=N peak_kib=N faults=N`.
 
+mod api;
 mod child;
+mod snapshots;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    process::ExitCode,
+};
 
 use anyhow::{Context, bail, ensure};
 
-use child::Cost;
-
 fn main() -> ExitCode {
     match measure(std::env::args_os().skip(1).collect()) {
-        Ok(line) => {
-            println!("{line}");
+        Ok(lines) => {
+            lines.iter().for_each(|line| println!("{line}"));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -25,32 +30,48 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(words: Vec<OsString>) -> anyhow::Result<String> {
+fn measure(words: Vec<OsString>) -> anyhow::Result<Vec<String>> {
     let mut words = words.into_iter();
     let (Some(label), Some(runs), Some(program)) = (words.next(), words.next(), words.next())
     else {
-        bail!("usage: bench LABEL RUNS COMMAND...");
+        bail!("usage: bench LABEL RUNS COMMAND..., or bench snapshots RUNS KERNEL INITRD");
     };
     let runs: usize = runs.to_string_lossy().parse().context("RUNS is not a number")?;
     ensure!(runs > 0, "RUNS is 0: there is no median of nothing");
     let arguments: Vec<_> = words.collect();
+    match (label.to_str(), arguments.as_slice()) {
+        (Some("snapshots"), [initrd]) => {
+            snapshots::measure(runs, program.as_ref(), initrd.as_ref())
+        }
+        _ => Ok(vec![command(&label, runs, &program, &arguments)?]),
+    }
+}
+
+/// Measures a command, so many times and once before.
+fn command(
+    label: &OsStr,
+    runs: usize,
+    program: &OsStr,
+    arguments: &[OsString],
+) -> anyhow::Result<String> {
     let mut costs = Vec::with_capacity(runs + 1);
     for _ in 0..=runs {
-        costs.push(child::run(&program, &arguments)?);
+        costs.push(child::run(program, arguments)?);
     }
     let costs = &costs[1..];
     Ok(format!(
-        "bench {} cpu_us={} wall_us={} peak_kib={}",
+        "bench {} cpu_us={} wall_us={} peak_kib={} faults={}",
         label.display(),
         median(costs, |cost| cost.cpu.as_micros()),
         median(costs, |cost| cost.wall.as_micros()),
         median(costs, |cost| u128::from(cost.peak_kib)),
+        median(costs, |cost| u128::from(cost.faults)),
     ))
 }
 
 /// The middle of these figures in order; of two, the upper.
-fn median(costs: &[Cost], figure: impl Fn(&Cost) -> u128) -> u128 {
-    let mut figures: Vec<_> = costs.iter().map(figure).collect();
+fn median<T>(measured: &[T], figure: impl Fn(&T) -> u128) -> u128 {
+    let mut figures: Vec<_> = measured.iter().map(figure).collect();
     figures.sort_unstable();
     figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
@@ -60,6 +81,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::child::Cost;
 
     fn words(text: &str) -> Vec<OsString> {
         text.split(' ').map(OsString::from).collect()
@@ -71,6 +93,7 @@ mod tests {
             cpu: Duration::ZERO,
             wall: Duration::ZERO,
             peak_kib,
+            faults: 0,
         });
         assert_eq!(median(&costs, |cost| u128::from(cost.peak_kib)), 2);
     }
@@ -78,8 +101,8 @@ mod tests {
     #[test]
     fn a_command_is_measured() {
         let line = measure(words("floor 3 true")).unwrap();
-        let names: Vec<_> = line.split(' ').filter_map(|word| word.split('=').next()).collect();
-        assert_eq!(names, ["bench", "floor", "cpu_us", "wall_us", "peak_kib"]);
+        let names: Vec<_> = line[0].split(' ').filter_map(|word| word.split('=').next()).collect();
+        assert_eq!(names, ["bench", "floor", "cpu_us", "wall_us", "peak_kib", "faults"]);
     }
 
     #[test]

@@ -4,25 +4,40 @@
 
 mod budget;
 
-use std::{fs, process::ExitCode, time::Duration};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 
 use crate::{
-    host::{self, Content, HostConfig, HostExit, HostJob},
-    setup,
+    build,
+    host::{self, Content, Guest, HostConfig, HostExit, HostJob, Overlay, PageSize},
+    paths, setup,
 };
 use budget::{BUDGETS, Measured};
 
+/// The kernel of the host, and of its guests.
+const KERNEL: &str = "6.12";
 /// Runs that count, after one that does not.
 const RUNS: &str = "5";
 const TIMEOUT: Duration = Duration::from_secs(20 * 60);
-/// A guest that powers off with its first instructions.
-const NULL_GUEST: &str = "kedge run --kernel /kedge/payloads/null.img";
-/// The same, promised nothing.
-const HOST_GUEST: &str = "kedge run --guest-abi host --kernel /kedge/payloads/null.img";
-/// Fork, exec and exit of a program that does nothing: what no program can undercut.
-const FLOOR: &str = "/bin/true";
+
+/// What is measured, by name, in this order.
+const COMMANDS: &[(&str, &str)] = &[
+    // Fork, exec and exit of a program that does nothing: what no program can undercut.
+    ("floor", "/bin/true"),
+    // A guest that powers off with its first instructions.
+    ("null-guest", "kedge run --kernel /kedge/payloads/null.img"),
+    // The same, promised nothing.
+    ("host-guest", "kedge run --guest-abi host --kernel /kedge/payloads/null.img"),
+    // The same with the features that the fleet below has in common, promised or not.
+    (
+        "bare-guest",
+        "kedge run --guest-abi host --cpu-features pmu,ptrauth --kernel /kedge/payloads/null.img",
+    ),
+    ("fleet-guest", "kedge run --guest-abi /tmp/fleet.json --kernel /kedge/payloads/null.img"),
+];
+/// The kernels of a fleet of the host's CPU, as they were recorded.
+const FLEET: [&str; 3] = ["6.1", "6.12", "7.2"];
 
 /// `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -35,7 +50,9 @@ pub(crate) struct Args {}
 pub(crate) fn main(_args: &Args) -> anyhow::Result<ExitCode> {
     setup::ensure()?;
     let mut measured = Measured::default();
-    let files = host::standard_files(&[])?;
+    let guest = Guest { label: KERNEL.to_owned(), page_size: PageSize::K4 };
+    let mut files = build::measured_programs()?;
+    files.extend(host::guest_files(&guest)?);
     let kedge = files.iter().find(|file| file.path == "/kedge/bin/kedge");
     let Some(Content::Copy(kedge)) = kedge.map(|file| &file.content) else {
         bail!("the emulated host has no kedge");
@@ -47,6 +64,7 @@ pub(crate) fn main(_args: &Args) -> anyhow::Result<ExitCode> {
         measured.line(&line);
     }
     measured.difference("profile", "cpu_us", ["null-guest", "host-guest"])?;
+    measured.difference("fleet", "cpu_us", ["fleet-guest", "bare-guest"])?;
     let mut all_within = true;
     for budget in BUDGETS {
         let (text, within) = budget.compare(&measured)?;
@@ -58,19 +76,16 @@ pub(crate) fn main(_args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Measures in the host; what it printed.
-fn run(files: Vec<host::Overlay>) -> anyhow::Result<Vec<String>> {
+fn run(mut files: Vec<Overlay>) -> anyhow::Result<Vec<String>> {
     let config = HostConfig {
-        kernel: "6.12".to_owned(),
+        kernel: KERNEL.to_owned(),
         icount: true,
         smp: 1,
         memory_mib: 2048,
         ..HostConfig::default()
     };
-    let script = format!(
-        "bench floor {RUNS} {FLOOR} && bench null-guest {RUNS} {NULL_GUEST} \
-                          && bench host-guest {RUNS} {HOST_GUEST}"
-    );
-    let words = ["sh", "-c", &script].map(str::to_owned);
+    let words = ["sh", "-c", &script()].map(str::to_owned);
+    files.extend(fleet().map(|(label, path)| Overlay::copy(&label, path)));
     let mut job = HostJob::new(words.to_vec(), files);
     job.timeout = TIMEOUT;
     let mut lines = Vec::new();
@@ -84,4 +99,24 @@ fn run(files: Vec<host::Overlay>) -> anyhow::Result<Vec<String>> {
             bail!("the host died:\n{}", console.join("\n"))
         }
     }
+}
+
+/// What runs in the host.
+fn script() -> String {
+    let hosts: Vec<_> = fleet().map(|(path, _)| path).collect();
+    let baseline = format!("kedge abi baseline {} --output /tmp/fleet.json", hosts.join(" "));
+    let measure = |(name, command): &(&str, &str)| format!("bench {name} {RUNS} {command}");
+    let folder = format!("/kedge/guests/{KERNEL}");
+    let snapshots = format!("bench snapshots {RUNS} {folder}/Image {folder}/initrd.gz");
+    let before = std::iter::once(baseline).chain(COMMANDS.iter().map(measure));
+    before.chain([snapshots]).collect::<Vec<_>>().join(" && ")
+}
+
+/// What was recorded of the fleet: where it lies in the host, and here.
+fn fleet() -> impl Iterator<Item = (String, PathBuf)> {
+    let recorded = paths::workspace().join("resources/hosts");
+    FLEET.into_iter().map(move |kernel| {
+        let name = format!("max-{kernel}.json");
+        (format!("/kedge/hosts/{name}"), recorded.join(name))
+    })
 }
