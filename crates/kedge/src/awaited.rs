@@ -109,8 +109,9 @@ impl Site {
                 }
                 Ok(machine) => match self.run(machine, (order, orders)) {
                     Ok(ended) => return ended.map(Some),
-                    Err((order, back, error)) => {
-                        orders = back;
+                    Err(not_begun) => {
+                        let (order, others, error) = *not_begun;
+                        orders = others;
                         order.answer(Err(format!("Load snapshot error: {}", one_line(&error))));
                     }
                 },
@@ -140,7 +141,7 @@ impl Site {
         &mut self,
         Made { mut machine, stdio }: Made,
         clients: (Order, Orders),
-    ) -> Result<Result<Ended, RunError>, (Order, Orders, RunError)> {
+    ) -> Result<Result<Ended, RunError>, NotBegun> {
         let (handle, guest) = (machine.handle(), stdio.then(|| Connection::to(&machine)));
         let mut waiting = Some(clients);
         let ended = machine.run_telling(|| {
@@ -150,7 +151,7 @@ impl Site {
             self.connect(guest);
         });
         match (ended, waiting) {
-            (Err(error), Some((order, orders))) => Err((order, orders, error)),
+            (Err(error), Some((order, orders))) => Err(Box::new((order, orders, error))),
             (ended, _) => Ok(ended),
         }
     }
@@ -164,6 +165,9 @@ impl Site {
         }
     }
 }
+
+/// Whom a machine that cannot begin was made for, who else asks for one, and why it cannot.
+type NotBegun = Box<(Order, Orders, RunError)>;
 
 /// A machine that was made for a client.
 struct Made {

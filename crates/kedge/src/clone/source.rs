@@ -104,8 +104,9 @@ impl Source {
         if wanted.count == 1 && self.held.is_none() {
             return Ok(());
         }
-        let is_disk = |device: &&Box<dyn DeviceConfig>| device.kind().key == "drives";
-        let disks: Vec<_> = machine.devices.iter().filter(is_disk).collect();
+        let devices = machine.devices.iter().map(AsRef::as_ref);
+        let is_disk = |device: &&dyn DeviceConfig| device.kind().key == "drives";
+        let disks: Vec<_> = devices.filter(is_disk).collect();
         for disk in &disks {
             let is_written = disk.to_json()["is_read_only"] != true;
             if is_written && !wanted.gives_each(disk.kind().flag, disk.id(), disks.len()) {
