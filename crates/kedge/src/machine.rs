@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 
 use kedge_devices::virtio::overrides::{self, Override, OverrideError};
@@ -12,17 +13,18 @@ use kedge_diag::Fix;
 use kedge_hv::OpenError;
 use kedge_hv_kvm::Kvm;
 use kedge_ids::RegId;
-use kedge_saved_state::Snapshot;
+use kedge_saved_state::{Snapshot, open_state};
 use kedge_vmm::spec::{MachineSpec, SerialSpec};
 use kedge_vmm::{
-    BuildError, Clock, Ended, Machine, Reset, Restoration, RestoreError, RunError, SerialInput,
-    Stopper, Surroundings,
+    BuildError, Clock, Ended, Lost, Machine, Pages, Reset, Restoration, RestoreError, RunError,
+    SerialInput, Stopper, Surroundings,
 };
+use tracing::warn;
 
 use crate::api::{ApiError, Reachable};
 use crate::console::{Console, Ending, Guest, Unconnected};
-use crate::output;
 use crate::status::Status;
+use crate::{lost_memory, output};
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -42,8 +44,12 @@ pub(crate) struct Request {
 pub(crate) struct LoadRequest {
     /// Its state file.
     pub(crate) state: PathBuf,
-    /// Its memory file.
-    pub(crate) memory: PathBuf,
+    /// Who has its memory.
+    pub(crate) memory: MemoryFrom,
+    /// How large the host's pages behind it are to be.
+    pub(crate) pages: Pages,
+    /// The file with the pages that its guest needs first.
+    pub(crate) working_set: Option<PathBuf>,
     /// What its devices use of this host, where that is something else.
     pub(crate) overrides: Vec<Override>,
     /// Where its serial port leads, where that is elsewhere.
@@ -54,6 +60,15 @@ pub(crate) struct LoadRequest {
     pub(crate) resume: Option<Clock>,
     /// How it is to be reached while it runs, if it is.
     pub(crate) reachable: Option<Reachable>,
+}
+
+/// Who has the memory of a saved machine.
+#[derive(Debug)]
+pub(crate) enum MemoryFrom {
+    /// This memory file.
+    File(PathBuf),
+    /// The page server on this socket.
+    Server(PathBuf),
 }
 
 /// How it went.
@@ -165,17 +180,28 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
 /// # Errors
 /// The snapshot cannot be loaded here, there is no hypervisor, or the machine cannot run
 /// on.
-pub(crate) fn load(request: LoadRequest) -> Result<Outcome, MachineError> {
-    let LoadRequest { state, memory, overrides, serial, allow, resume, reachable } = request;
-    let snapshot = Snapshot::open(&state, &memory)?;
-    let mut restoration = Restoration::of(&snapshot)?;
-    overrides::apply(&mut restoration.spec.devices, &overrides)?;
-    restoration.spec.serial = serial.unwrap_or(restoration.spec.serial);
+pub(crate) fn load(request: &LoadRequest) -> Result<Outcome, MachineError> {
+    let LoadRequest { state, memory, overrides, serial, allow, resume, reachable, .. } = request;
+    let (snapshot, state_file);
+    let mut restoration = match memory {
+        MemoryFrom::File(memory) => {
+            snapshot = Snapshot::open(state, memory)?;
+            Restoration::of(&snapshot)?
+        }
+        MemoryFrom::Server(socket) => {
+            state_file = open_state(state)?;
+            Restoration::served(&state_file, socket.clone())?
+        }
+    };
+    restoration.pages = request.pages;
+    restoration.working_set.clone_from(&request.working_set);
+    overrides::apply(&mut restoration.spec.devices, overrides)?;
+    restoration.spec.serial = serial.clone().unwrap_or(restoration.spec.serial);
     restoration.allow.extend(allow);
-    restoration.resume = resume;
+    restoration.resume = *resume;
     let hypervisor = Arc::new(Kvm::open()?);
     let stdio = restoration.spec.serial == SerialSpec::Stdio;
-    operate(stdio, reachable, |surroundings| {
+    operate(stdio, reachable.clone(), |surroundings| {
         Ok(Machine::restore(restoration, hypervisor, surroundings)?)
     })
 }
@@ -213,7 +239,20 @@ fn operate(
 }
 
 fn surroundings() -> Surroundings {
-    Surroundings::new(io::stdout()).on_panic(repeat)
+    Surroundings::new(io::stdout()).on_panic(repeat).guarding(guard).on_stuck(give_up)
+}
+
+/// Handles the end of memory that is a file's.
+fn guard(lost: Arc<Lost>) {
+    if let Err(error) = lost_memory::guard(lost) {
+        warn!(%error, "kedge cannot outlive the loss of the guest's memory file");
+    }
+}
+
+/// Ends the process where its machine cannot end.
+fn give_up(error: &RunError) {
+    let _ = writeln!(io::stderr(), "{}", kedge_diag::report(error));
+    process::exit(Status::ERROR.0.into());
 }
 
 fn outcome(ended: Ended, signal: Option<u8>) -> Outcome {

@@ -50,7 +50,7 @@ impl Kind {
 const KEDGE: Program = ("kedge", Kind::Binary, "kedge");
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 8] = [
+const HOST_PROGRAMS: [Program; 9] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests"),
     ("kedge-conformance", Kind::Binary, "conformance"),
@@ -59,6 +59,7 @@ const HOST_PROGRAMS: [Program; 8] = [
     ("kedge-vmm", Kind::Example, "firmware_service"),
     ("kedge-vmm", Kind::Example, "pause"),
     ("kedge-vmm", Kind::Example, "snapshot"),
+    ("kedge-vmm", Kind::Example, "page_server"),
 ];
 
 /// Runs `cargo xtask build`: the binary's path is the last line printed.

@@ -28,6 +28,7 @@ mod pause;
 mod power;
 mod profile;
 mod remote;
+mod restore;
 mod rom;
 mod rows;
 mod services;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     pause::tests(&mut suite);
     remote::tests(&mut suite);
     snapshot::tests(&mut suite);
+    restore::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
     services::tests(&mut suite);

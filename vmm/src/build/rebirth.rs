@@ -6,25 +6,25 @@
 //! interrupt controller, and only then the devices, whose events may be wired to
 //! interrupts once the controller knows them.
 
-use std::sync::Arc;
-
 use kedge_arch::gic_state::{Misfit, Tables};
 use kedge_arch::psci::PsciVersion;
 use kedge_arch::{GicChoice, Layout, features, gic, regs};
+use kedge_devices::virtio::device::VirtioDevice;
 use kedge_diag::Trouble;
 use kedge_firmware::{
     Firmware, FwReg, Live, Manner, Newborn, Plan, PlanLine, Planned, Rules, Subject, Verdict, plan,
     settle_parts,
 };
-use kedge_guest_memory::{GuestMemory, Lost, map_file_private};
+use kedge_guest_memory::GuestMemory;
 use kedge_hv::{Abilities, Gic, GicVersion, Hypervisor, Vcpu, VcpuFeatures};
 use kedge_saved_state::FileError;
 use tracing::warn;
 
 use super::birth::vm_config;
 use super::cpus::{self, Choice};
+use super::memory::{self, Backing, Recalled};
 use super::{BuildError, Built, Frame, Infant, Parts, devices, map_into, rom, services};
-use crate::restore::{Parts as SavedParts, Restoration, RestoreError, Saved};
+use crate::restore::{Parts as SavedParts, Restoration, RestoreError, Saved, WantedMemory};
 use crate::run::event_loop::LoopThread;
 use crate::run::{GuestTime, lost_memory};
 use crate::save::describe;
@@ -165,18 +165,47 @@ fn check_layout(saved: &LayoutV1, here: &LayoutV1) -> Result<(), RestoreError> {
 /// not taken.
 pub(crate) fn reassemble(
     parts: &Parts<'_>,
-    saved: &Saved<'_>,
+    (saved, wanted): (&Saved<'_>, &WantedMemory<'_>),
     reborn: Reborn,
 ) -> Result<Built, RestoreError> {
+    let Infant { limits, layout, .. } = &reborn.infant;
+    let opened = devices::open(parts.spec)?;
+    let roms = rom::load(&parts.spec.rom, layout, limits)?;
+    check_roms(&saved.parts.machine.rom, parts.spec, &roms)?;
+    let about = (parts, saved.id());
+    let Recalled { memory, backing, recorder } = memory::recall(wanted, layout.ram(), about)?;
+    let around = Around { memory, roms, opened, backing: &backing };
+    let revived = revive(parts, saved, reborn, around);
+    // What went wrong without the guest's memory went wrong for that.
+    backing.check()?;
+    let mut built = revived?;
+    built.backing = backing.for_life()?;
+    built.recorder = recorder;
+    Ok(built)
+}
+
+/// What a machine is built around.
+struct Around<'a> {
+    memory: GuestMemory,
+    roms: Vec<GuestMemory>,
+    opened: Vec<Box<dyn VirtioDevice>>,
+    backing: &'a Backing,
+}
+
+/// Gives a machine its memory, and then all else that was saved of it.
+///
+/// # Errors
+/// The host lacks something, or a saved value is not taken.
+fn revive(
+    parts: &Parts<'_>,
+    saved: &Saved<'_>,
+    reborn: Reborn,
+    around: Around<'_>,
+) -> Result<Built, RestoreError> {
     let Reborn { infant, planned } = reborn;
-    let (spec, snapshot, saved) = (parts.spec, saved.snapshot, &saved.parts);
-    let Infant { limits, vm, layout, cpus, gic, .. } = &infant;
-    let opened = devices::open(spec)?;
-    let roms = rom::load(&spec.rom, layout, limits)?;
-    check_roms(&saved.machine.rom, spec, &roms)?;
-    let file = snapshot.image().file().try_clone();
-    let file = file.map_err(BuildError::host("open the memory file once more"))?;
-    let memory = map_file_private(layout.ram(), &Arc::new(file)).map_err(BuildError::from)?;
+    let Around { memory, roms, opened, backing } = around;
+    let (state, id, saved) = (saved.state, saved.id(), &saved.parts);
+    let Infant { vm, layout, cpus, gic, .. } = &infant;
     map_into(vm.as_ref(), &memory, &roms)?;
     if parts.born.pv_time {
         services::place_pv_time(cpus.all(), layout, &parts.born.exact())
@@ -193,17 +222,16 @@ pub(crate) fn reassemble(
     }
 
     let loop_thread = LoopThread::new();
-    let lost = Lost::new(&memory).map_err(BuildError::host("make an event"))?;
-    let lost = Arc::new(lost);
-    let watched = lost_memory::watch(&lost, &loop_thread.handle(), parts.events);
-    watched.map_err(|error| BuildError::from(Trouble::new(error)))?;
+    if let Backing::File(lost) = backing {
+        let watched = lost_memory::watch(lost, &loop_thread.handle(), parts.events);
+        watched.map_err(|error| BuildError::from(Trouble::new(error)))?;
+    }
     let site = devices::Site { vm: vm.as_ref(), layout, memory: &memory };
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
-    placed.devices.restore(snapshot.state())?;
+    placed.devices.restore(state)?;
     let frame = Frame { infant, memory, roms, loop_thread, placed };
     let mut built = frame.into_built(Vec::new(), parts.events)?;
-    built.changes.saved_as(snapshot.id());
-    built.lost = Some(lost);
+    built.changes.saved_as(id);
     Ok(built)
 }
 

@@ -11,6 +11,7 @@ mod errors;
 mod faulty;
 mod guest;
 mod life;
+mod memory;
 mod panic;
 mod pause;
 mod profile;

@@ -8,20 +8,27 @@ use kedge_devices::virtio::overrides::Override;
 use kedge_diag::{Fix, Trouble};
 use kedge_firmware::{NoRegister, register_named};
 use kedge_ids::RegId;
-use kedge_vmm::Clock;
 use kedge_vmm::spec::SerialSpec;
+use kedge_vmm::{Clock, Pages};
 
 use super::{files, memory_file, state_file};
 use crate::api::Reachable;
-use crate::flags::{Choices, chosen, help, one_of, option, switch, text};
+use crate::flags::{Choices, chosen, file, help, one_of, option, path, switch, text};
 use crate::logging::{self, Logging};
-use crate::machine::{self, LoadRequest};
+use crate::machine::{self, LoadRequest, MemoryFrom};
 use crate::machines::BadId;
 use crate::run::{BadSerial, log_level, log_level_flag, reachable, reachable_flags, serial_of};
 use crate::status::{Failure, Status};
 
 const CLOCKS: Choices<Clock> =
     &[("profile", Clock::Profile), ("stop", Clock::Stop), ("advance", Clock::Advance)];
+
+const PAGES: Choices<Pages> = &[
+    ("snapshot", Pages::AsSaved),
+    ("none", Pages::Small),
+    ("transparent", Pages::Transparent),
+    ("2M", Pages::Huge2M),
+];
 
 /// A flag's value that makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +63,11 @@ pub(super) fn command() -> Command {
     Command::new("load")
         .about("Let a saved machine go on, here and now")
         .disable_help_flag(true)
-        .override_usage("kedge snapshot load STATE --memory FILE [OPTIONS]")
+        .override_usage(
+            "kedge snapshot load STATE (--memory FILE | --page-server SOCKET) [OPTIONS]",
+        )
         .arg(state_file())
-        .arg(memory_file())
+        .arg(memory_file().required(false).required_unless_present("page-server"))
         .arg(switch("paused").help("Do not let it go on yet: `kedge resume` does"))
         .arg(one_of("clock", "POLICY", CLOCKS).default_value("profile").help(
             "What the time since is to the guest's clock: stop, advance,\n\
@@ -70,6 +79,19 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::Append)
                 .help("Accept that these registers are not what the guest was saved with"),
         )
+        .next_help_heading("How its memory comes back")
+        .arg(file("page-server").value_name("SOCKET").conflicts_with("memory").help(
+            "Another process has it, instead of a memory file: one that\n\
+             fills pages as Firecracker's userfaultfd handlers do",
+        ))
+        .arg(file("working-set").conflicts_with("page-server").help(
+            "Have the pages of this file in place at once. If there is none,\n\
+             write it at the first pause: the pages needed until then",
+        ))
+        .arg(one_of("huge-pages", "SIZE", PAGES).default_value("snapshot").help(
+            "The host's pages behind it: none, transparent, 2M,\n\
+             or as they were in the snapshot",
+        ))
         .next_help_heading("What it uses here, where that is something else")
         .arg(option("serial", "PORT").help("Serial port: stdio, file=PATH or none"))
         .args(overrides())
@@ -95,12 +117,13 @@ fn overrides() -> impl Iterator<Item = Arg> {
 pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
     let request = request(flags).map_err(|error| Failure::new(Status::USAGE, error))?;
     logging::start(Logging::to_stderr(log_level(flags)))?;
-    let outcome = machine::load(request).map_err(|error| Failure::new(Status::ERROR, error))?;
+    let outcome = machine::load(&request).map_err(|error| Failure::new(Status::ERROR, error))?;
     Ok(outcome.into())
 }
 
 fn request(flags: &ArgMatches) -> Result<LoadRequest, BadFlag> {
     let [state, memory] = files(flags);
+    let memory = path(flags, "page-server").map_or(MemoryFrom::File(memory), MemoryFrom::Server);
     let mut overrides = Vec::new();
     for kind in KINDS.iter().filter(|kind| !kind.override_value.is_empty()) {
         for value in flags.get_many::<String>(kind.flag).unwrap_or_default() {
@@ -116,5 +139,17 @@ fn request(flags: &ArgMatches) -> Result<LoadRequest, BadFlag> {
     let clock = chosen(flags, "clock", CLOCKS).unwrap_or_default();
     let resume = (!flags.get_flag("paused")).then_some(clock);
     let reachable: Option<Reachable> = reachable(flags)?;
-    Ok(LoadRequest { state, memory, overrides, serial, allow, resume, reachable })
+    let pages = chosen(flags, "huge-pages", PAGES).unwrap_or_default();
+    let working_set = path(flags, "working-set");
+    Ok(LoadRequest {
+        state,
+        memory,
+        pages,
+        working_set,
+        overrides,
+        serial,
+        allow,
+        resume,
+        reachable,
+    })
 }
