@@ -47,3 +47,70 @@ fn set_default() {
     // There is such a signal.
     let _ = before;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use kedge_guest_memory::{Bytes, GuestAddress, GuestMemory, GuestRange, map_file_private};
+
+    use super::*;
+
+    const RAM: GuestAddress = GuestAddress(0x8000_0000);
+    const LENGTH: u64 = 1 << 20;
+
+    /// In a process of its own, which may end by the signal.
+    fn alone(test: &str) -> Option<i32> {
+        const ALONE: &str = "KEDGE_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return None;
+        }
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new(program);
+        command.args(["--exact", &format!("lost_memory::tests::{test}")]).env(ALONE, "1");
+        let status = command.output().unwrap().status;
+        Some(status.signal().or(status.code()).unwrap())
+    }
+
+    /// Memory whose file is gone.
+    fn gone() -> GuestMemory {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(LENGTH).unwrap();
+        let file = Arc::new(file);
+        let memory = map_file_private(&[GuestRange { start: RAM, size: LENGTH }], &file).unwrap();
+        file.set_len(0).unwrap();
+        memory
+    }
+
+    /// Touches memory that is gone, while `watched` is guarded.
+    fn touch(touched: &GuestMemory, watched: &GuestMemory) {
+        let lost = Arc::new(Lost::new(watched).unwrap());
+        guard(Arc::clone(&lost)).unwrap();
+        let at = GuestAddress(RAM.0 + 0x5008);
+        assert_eq!(touched.read_obj::<u64>(at).unwrap(), 0);
+        assert_eq!(lost.first(), Some(at));
+        // Another page of it, by another fault.
+        touched.write_obj(7_u64, RAM).unwrap();
+        assert_eq!((touched.read_obj::<u64>(RAM).unwrap(), lost.first()), (7, Some(at)));
+    }
+
+    #[test]
+    fn a_process_outlives_pages_that_are_gone() {
+        match alone("a_process_outlives_pages_that_are_gone") {
+            Some(status) => assert_eq!(status, 0),
+            None => {
+                let memory = gone();
+                touch(&memory, &memory);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fault_elsewhere_still_ends_the_process() {
+        match alone("a_fault_elsewhere_still_ends_the_process") {
+            Some(status) => assert_eq!(status, SIGBUS),
+            None => touch(&gone(), &gone()),
+        }
+    }
+}
