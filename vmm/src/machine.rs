@@ -7,14 +7,14 @@ use std::sync::mpsc::{self, Sender};
 use kedge_devices::virtio::catalog;
 use kedge_diag::Fix;
 use kedge_firmware::Born;
-use kedge_guest_memory::{GuestAddress, Lost};
+use kedge_guest_memory::GuestAddress;
 use kedge_hv::{HvError, Hypervisor, SystemEvent};
 use tracing::info;
 
 use crate::build::{BuildError, Built, Infant, Parts, assemble, bear, bear_again, reassemble};
 use crate::console::{Console, SerialInput};
 use crate::control::{ControlError, Handle, Lifecycle, Shown};
-use crate::restore::{Restoration, RestoreError};
+use crate::restore::{Restoration, RestoreError, WantedMemory};
 use crate::run::{Event, Halt, Life, Request, Requests, Start, VcpuFailure};
 use crate::save::Subject;
 use crate::spec::{MachineSpec, OnReset};
@@ -64,6 +64,11 @@ pub enum RunError {
         /// The guest physical address.
         address: u64,
     },
+    /// Another process had the guest's memory, and has ended. What is left of the machine,
+    /// its memory and its threads, waits for pages until this process ends, which had
+    /// better be soon.
+    #[error("the page server has ended, which had the guest's memory")]
+    PageServerEnded,
     /// The guest reported its own crash.
     #[error("the guest reported that it crashed")]
     Crashed,
@@ -83,6 +88,9 @@ impl Fix for RunError {
             Self::MemoryLost { .. } => Some(
                 "leave the memory files of snapshots alone while guests run from them".to_owned(),
             ),
+            Self::PageServerEnded => {
+                Some("keep it running while guests do, and load the snapshot once more".to_owned())
+            }
             Self::Vcpu(_) | Self::Crashed => None,
         }
     }
@@ -148,10 +156,11 @@ impl Machine {
         catalog::arrange(&mut restoration.spec.devices).map_err(BuildError::from)?;
         restoration.check()?;
         let reborn = bear_again(&restoration, hypervisor.as_ref(), &surroundings)?;
-        let Restoration { spec, resume, saved, allow: _ } = restoration;
+        let Restoration { spec, resume, saved, memory, pages, working_set, allow: _ } = restoration;
+        let wanted = WantedMemory { source: memory, pages, working_set };
         let born = saved.parts.born.clone();
         let mut machine = Self::around(spec, hypervisor, surroundings, born)?;
-        let mut built = reassemble(&machine.parts(), &saved, reborn)?;
+        let mut built = reassemble(&machine.parts(), (&saved, &wanted), reborn)?;
         built.start = resume.map_or(Start::Paused, Start::GoOn);
         machine.take(built);
         machine.requests.iter().for_each(|requests| requests.show(Lifecycle::Paused));
@@ -181,13 +190,6 @@ impl Machine {
             notes_changes: false,
             built: None,
         })
-    }
-
-    /// Of a machine that runs from a memory file: what a handler of SIGBUS, which is the
-    /// process's own, is to ask whether a fault was one of the guest's memory. The
-    /// machine then ends with [`RunError::MemoryLost`].
-    pub fn lost(&self) -> Option<Arc<Lost>> {
-        self.built.as_ref().and_then(|built| built.lost.clone())
     }
 
     /// Notes what the guest's memory was written to, from now on and over resets: what
@@ -270,7 +272,10 @@ impl Machine {
             let life = Life::new(&mut built, subject, (requests, &self.events));
             let halt = life.live(|| begun.take().into_iter().for_each(|begun| begun()));
             self.console.detach();
-            drop(built);
+            match halt {
+                Halt::PageServerEnded => built.leave(),
+                _ => drop(built),
+            }
             match ended(halt)? {
                 Ended::Reset(reset) if self.spec.on_reset == OnReset::Restart => {
                     // Whatever kind it asked for, it gets a cold one: nothing of the
@@ -326,6 +331,7 @@ fn ended(halt: Halt) -> Result<Ended, RunError> {
         Halt::Panicked => return Ok(Ended::Panicked),
         Halt::Failed(failure) => return Err(RunError::Vcpu(failure)),
         Halt::MemoryLost(GuestAddress(address)) => return Err(RunError::MemoryLost { address }),
+        Halt::PageServerEnded => return Err(RunError::PageServerEnded),
         Halt::NotResumed(error) => return Err(RunError::NotResumed(error)),
     };
     match event {

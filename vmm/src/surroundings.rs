@@ -3,13 +3,22 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kedge_arch::smccc::{Service, record};
 use kedge_firmware::ServiceRecord;
+use kedge_guest_memory::Lost;
+
+use crate::machine::RunError;
 
 /// What hears of a `Kernel panic` line on the guest's console.
 pub type PanicListener = Box<dyn FnMut(&str) + Send>;
+
+/// What hears of guest RAM that is a file's.
+pub type MemoryGuard = Box<dyn FnMut(Arc<Lost>) + Send>;
+
+/// What hears that a machine waits for good.
+pub type StuckListener = Box<dyn FnMut(&RunError) + Send>;
 
 /// Fills a buffer with random bytes.
 pub type Entropy = fn(&mut [u8]) -> io::Result<()>;
@@ -20,6 +29,8 @@ pub struct Surroundings {
     /// Where the serial port's output goes that no file takes.
     pub(crate) output: Arc<Mutex<Box<dyn Write + Send>>>,
     pub(crate) on_panic: Arc<Mutex<PanicListener>>,
+    guard: Arc<Mutex<MemoryGuard>>,
+    on_stuck: Arc<Mutex<StuckListener>>,
     pub(crate) entropy: Entropy,
     pub(crate) services: Vec<Arc<dyn Service>>,
 }
@@ -31,6 +42,8 @@ impl Surroundings {
         Self {
             output: Arc::new(Mutex::new(Box::new(output))),
             on_panic: Arc::new(Mutex::new(Box::new(|_| {}))),
+            guard: Arc::new(Mutex::new(Box::new(|_| {}))),
+            on_stuck: Arc::new(Mutex::new(Box::new(|_| {}))),
             entropy: host_entropy,
             services: Vec::new(),
         }
@@ -41,6 +54,34 @@ impl Surroundings {
     pub fn on_panic(mut self, listener: impl FnMut(&str) + Send + 'static) -> Self {
         self.on_panic = Arc::new(Mutex::new(Box::new(listener)));
         self
+    }
+
+    /// With `guard` to hear of guest RAM that is a file's, before anything touches it. Who
+    /// shortens the file takes pages away, and the kernel raises SIGBUS in who touches one,
+    /// be it this process: a handler, which is the process's own, has to ask
+    /// [`Lost::replace`]. Then the machine ends with [`RunError::MemoryLost`]; without a
+    /// handler, the process does.
+    #[must_use]
+    pub fn guarding(mut self, guard: impl FnMut(Arc<Lost>) + Send + 'static) -> Self {
+        self.guard = Arc::new(Mutex::new(Box::new(guard)));
+        self
+    }
+
+    /// With `listener` to hear of it where [`crate::Machine::run`] cannot return: a page
+    /// server has ended, and the machine's own thread waits for a page. It waits until the
+    /// process ends, which the listener has to see to. It is called on another thread.
+    #[must_use]
+    pub fn on_stuck(mut self, listener: impl FnMut(&RunError) + Send + 'static) -> Self {
+        self.on_stuck = Arc::new(Mutex::new(Box::new(listener)));
+        self
+    }
+
+    pub(crate) fn guard(&self, lost: Arc<Lost>) {
+        (self.guard.lock().unwrap_or_else(PoisonError::into_inner))(lost);
+    }
+
+    pub(crate) fn is_stuck(&self, error: &RunError) {
+        (self.on_stuck.lock().unwrap_or_else(PoisonError::into_inner))(error);
     }
 
     /// With another source of the seeds in the device tree, and of what the guest gets

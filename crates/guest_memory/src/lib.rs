@@ -5,6 +5,7 @@
 //! |---|---|
 //! | nowhere: zeroes, as the guest touches them | [`map_anonymous`] |
 //! | a snapshot's memory file, as the guest touches it | [`map_file_private`], with [`Lost`] |
+//! | the same, some pages before it touches them | [`prefetch`] |
 //! | another process, as the guest touches it | [`map_served`] |
 //!
 //! It leaves by [`write_all`] and [`read_all`], and what was written since by
@@ -13,11 +14,13 @@
 
 mod contents;
 pub mod dirty;
+mod faults;
 mod lost;
 mod page_server;
 mod pagemap;
 mod pages;
 mod pageset;
+mod prefetch;
 mod zeroes;
 
 use std::fs::File;
@@ -27,10 +30,11 @@ pub use contents::{TakeOutError, read_all, read_dirty, write_all, write_dirty};
 pub use dirty::{DirtyPages, DirtySet, DirtySlice, RamSlice};
 use kedge_diag::Fix;
 pub use lost::Lost;
-pub use page_server::{PageServer, PageServerError, map_served};
+pub use page_server::{PageServer, PageServerError, ServedPages, map_served};
 pub use pagemap::{Pagemap, backed};
-pub use pages::about_to_fill;
+pub use pages::{PageAdvice, about_to_fill, advise};
 pub use pageset::{Extent, PageSet};
+pub use prefetch::prefetch;
 pub use vm_memory::bitmap::BitmapSlice;
 use vm_memory::mmap::MmapRegionBuilder;
 pub use vm_memory::{
@@ -79,6 +83,24 @@ pub enum MapError {
         /// What the host said.
         source: std::io::Error,
     },
+    /// The host's pool of huge pages is too small, or there is none.
+    #[error("the host has no {} MiB of huge pages left for guest memory at {start:#x}", size >> 20)]
+    HugePages {
+        /// The region's first guest address.
+        start: u64,
+        /// The region's length in bytes.
+        size: u64,
+        /// What the host said.
+        source: std::io::Error,
+    },
+    /// The memory does not end with a huge page.
+    #[error("guest memory of {size} bytes at {start:#x} is not whole huge pages of 2 MiB")]
+    Uneven {
+        /// The region's first guest address.
+        start: u64,
+        /// The region's length in bytes.
+        size: u64,
+    },
     /// The file does not have that much.
     #[error("the memory file has {length} bytes, and the guest's memory has {needed}")]
     Short {
@@ -107,6 +129,10 @@ impl Fix for MapError {
             Self::Short { .. } => {
                 Some("name the memory file that was saved with the state file".to_owned())
             }
+            Self::HugePages { .. } => {
+                Some("add some (sysctl vm.nr_hugepages), or do without them".to_owned())
+            }
+            Self::Uneven { .. } => Some("do without huge pages".to_owned()),
             Self::File(_) | Self::Layout { .. } => None,
         }
     }
@@ -120,6 +146,40 @@ impl Fix for MapError {
 pub fn map_anonymous(ranges: &[GuestRange]) -> Result<GuestMemory, MapError> {
     let region = |range: &GuestRange| map_region(range, None).map(Arc::new);
     collect(ranges, ranges.iter().map(region).collect::<Result<_, _>>()?)
+}
+
+/// The size of the pages of [`map_huge`].
+pub(crate) const HUGE_PAGE: u64 = 2 << 20;
+
+/// Maps memory for each of `ranges` on pages of 2 MiB from the host's pool (hugetlbfs),
+/// which are this memory's from now on.
+///
+/// # Errors
+/// There are not enough, or the ranges are no whole ones.
+pub(crate) fn map_huge(ranges: &[GuestRange]) -> Result<GuestMemory, MapError> {
+    let region = |&GuestRange { start: GuestAddress(start), size }: &GuestRange| {
+        if !size.is_multiple_of(HUGE_PAGE) {
+            return Err(MapError::Uneven { start, size });
+        }
+        let length = usize::try_from(size).map_err(|_| MapError::Layout { start })?;
+        // Reserved here and now: where a page is missing later, it is SIGBUS.
+        let huge = libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+        let mapping = MmapRegionBuilder::new(length)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge)
+            .build();
+        let refused = |error| MapError::HugePages { start, size, source: os_error(error) };
+        let region = RamRegion::new(mapping.map_err(refused)?, GuestAddress(start));
+        region.map(Arc::new).ok_or(MapError::Layout { start })
+    };
+    collect(ranges, ranges.iter().map(region).collect::<Result<_, _>>()?)
+}
+
+fn os_error(error: vm_memory::mmap::MmapRegionError) -> std::io::Error {
+    match error {
+        vm_memory::mmap::MmapRegionError::Mmap(error) => error,
+        error => std::io::Error::other(error),
+    }
 }
 
 /// Maps `file` for `ranges`, one after the other. Nothing is read before the guest

@@ -22,7 +22,7 @@
 //! guest; its snapshot and all others of the file are no worse than the file.
 //!
 //! The handler itself belongs to the process, not to a machine: the binary installs one
-//! that asks the [`Lost`] of every machine it runs.
+//! that asks the [`Lost`] of the machine it runs.
 
 // UNSAFETY: an empty page is mapped over the one that is gone.
 #![expect(unsafe_code)]
@@ -37,7 +37,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 
-use crate::{GuestAddress, GuestMemory};
+use crate::{GuestAddress, GuestMemory, RamRegion};
 
 /// Which pages of a guest's RAM were taken away.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Lost {
     /// RAM. If so there is a page of zeroes now. Does nothing that a handler may not do.
     pub fn replace(&self, address: usize) -> bool {
         let regions = self.memory.iter();
-        let offset_of = |region: &crate::RamRegion| {
+        let offset_of = |region: &RamRegion| {
             let offset = address.checked_sub(region.as_ptr().addr())?;
             (offset < region.size()).then_some((offset, region.start_addr()))
         };
@@ -92,6 +92,19 @@ impl Lost {
     pub fn first(&self) -> Option<GuestAddress> {
         let first = self.first.load(Ordering::Acquire);
         (first != NONE).then_some(GuestAddress(first))
+    }
+
+    /// The first address that is gone, whether anybody found out yet or not: one of those
+    /// that the file is too short for by now.
+    pub fn look(&self) -> Option<GuestAddress> {
+        let missing = |region: &RamRegion| {
+            let mapping = region.get_mmap();
+            let behind = mapping.file_offset()?;
+            let length = behind.file().metadata().ok()?.len();
+            let there = length.saturating_sub(behind.start());
+            (there < region.len()).then(|| GuestAddress(region.start_addr().0 + there))
+        };
+        self.first().or_else(|| self.memory.iter().find_map(missing))
     }
 
     /// Readable once a page was found gone.

@@ -23,55 +23,24 @@
 //! the memory, and whoever runs the machine watches [`PageServer::ended`] and ends the
 //! process with an error.
 
-// UNSAFETY: userfaultfd is driven by ioctls, which take addresses; SO_PEERCRED is read
-// through a pointer, as no safe call takes a process of another namespace, number 0.
+// UNSAFETY: SO_PEERCRED is read through a pointer, as no safe call takes a process of
+// another namespace, number 0.
 #![expect(unsafe_code)]
 
-use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use kedge_diag::Fix;
 use kedge_ids::u64_from;
-use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
-use rustix::mm::{UserfaultfdFlags, userfaultfd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 
 use crate::dirty::mark_served;
-use crate::{GuestMemory, GuestRange, MapError, map_anonymous};
-
-/// `struct uffdio_api` (include/uapi/linux/userfaultfd.h).
-#[repr(C)]
-struct UffdioApi {
-    api: u64,
-    features: u64,
-    ioctls: u64,
-}
-
-/// `struct uffdio_register`, with its `struct uffdio_range`.
-#[repr(C)]
-struct UffdioRegister {
-    start: u64,
-    len: u64,
-    mode: u64,
-    ioctls: u64,
-}
-
-const UFFD_API: u64 = 0xaa;
-const UFFD_FEATURE_EVENT_REMOVE: u64 = 1 << 3;
-const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
-const GROUP: u8 = 0xaa;
-const UFFDIO_API: Opcode = opcode::read_write::<UffdioApi>(GROUP, 0x3f);
-const UFFDIO_REGISTER: Opcode = opcode::read_write::<UffdioRegister>(GROUP, 0x00);
-/// Of `/dev/userfaultfd`; its argument is the flags.
-const USERFAULTFD_IOC_NEW: u16 = 0xaa00;
-
-// The numbers of the kernel's own headers, on x86-64 and arm64 alike.
-const _: () = assert!(UFFDIO_API == 0xc018_aa3f && UFFDIO_REGISTER == 0xc020_aa00);
+use crate::faults::{EVENT_REMOVE, Faults, Piece};
+use crate::{GuestMemory, GuestRange, HUGE_PAGE, MapError, RamRegion, map_anonymous, map_huge};
 
 /// Why a page server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -127,8 +96,9 @@ impl Fix for PageServerError {
 /// The connection to a page server. It lives as long as the memory that is served.
 #[derive(Debug)]
 pub struct PageServer {
+    memory: GuestMemory,
     /// Kept open: see the module.
-    _faults: OwnedFd,
+    faults: Faults,
     server: UnixStream,
     process: Option<OwnedFd>,
 }
@@ -139,6 +109,24 @@ impl PageServer {
     pub fn ended(&self) -> BorrowedFd<'_> {
         self.process.as_ref().map_or_else(|| self.server.as_fd(), AsFd::as_fd)
     }
+
+    /// Has whoever waits for a page, or touches one from now on that was not filled, find
+    /// zeroes: of a guest that has not gone on and never will.
+    pub fn give_up(&self) {
+        for region in self.memory.iter() {
+            // It was registered: nobody else ends that.
+            let _ = self.faults.unregister(piece(region));
+        }
+    }
+}
+
+/// The host's pages that a server fills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedPages {
+    /// Of the size that the host's pages have.
+    Small,
+    /// Of 2 MiB, from the host's pool (hugetlbfs).
+    Huge2M,
 }
 
 /// Maps memory for `ranges` that the server on `socket` fills as it is touched.
@@ -147,63 +135,36 @@ impl PageServer {
 /// The host serves no faults for this process, or nobody takes the message.
 pub fn map_served(
     ranges: &[GuestRange],
+    pages: ServedPages,
     socket: &Path,
 ) -> Result<(GuestMemory, PageServer), PageServerError> {
-    let memory = map_anonymous(ranges)?;
-    let faults = open().map_err(PageServerError::Refused)?;
-    let mut api = UffdioApi { api: UFFD_API, features: UFFD_FEATURE_EVENT_REMOVE, ioctls: 0 };
-    call::<UFFDIO_API, _>(&faults, &mut api).map_err(PageServerError::Refused)?;
+    let (memory, page) = match pages {
+        ServedPages::Small => (map_anonymous(ranges)?, u64_from(rustix::param::page_size())),
+        ServedPages::Huge2M => (map_huge(ranges)?, HUGE_PAGE),
+    };
+    let faults = Faults::of_all(EVENT_REMOVE).map_err(PageServerError::Refused)?;
     for region in memory.iter() {
-        let (start, len) = (u64_from(region.as_ptr().expose_provenance()), region.len());
-        let mut register =
-            UffdioRegister { start, len, mode: UFFDIO_REGISTER_MODE_MISSING, ioctls: 0 };
-        call::<UFFDIO_REGISTER, _>(&faults, &mut register)
+        faults
+            .register(piece(region))
             .map_err(|source| PageServerError::Register { start: region.start_addr().0, source })?;
     }
     let connect = |source| PageServerError::Connect { socket: socket.to_owned(), source };
     let server = UnixStream::connect(socket).map_err(connect)?;
-    send(&server, &message(&memory), faults.as_fd())
+    send(&server, &message(&memory, page), faults.as_fd())
         .map_err(|source| PageServerError::Send { socket: socket.to_owned(), source })?;
     mark_served(&memory);
     let process = peer(&server).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    Ok((memory, PageServer { _faults: faults, server, process }))
+    Ok((memory.clone(), PageServer { memory, faults, server, process }))
 }
 
-/// A descriptor for faults of this process, the kernel's among them: it touches guest RAM
-/// on the guest's behalf.
-fn open() -> io::Result<OwnedFd> {
-    let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
-    match File::options().read(true).write(true).open("/dev/userfaultfd") {
-        Ok(device) => {
-            let request = libc::Ioctl::from(USERFAULTFD_IOC_NEW);
-            // SAFETY: this ioctl takes flags by value and touches no memory.
-            let fd = unsafe { libc::ioctl(device.as_raw_fd(), request, flags.bits()) };
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            // SAFETY: the call made this descriptor, and nobody else has it.
-            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-        }
-        // SAFETY: what comes of the descriptor is up to who gets it, and memory is
-        // registered with it that a page server is meant to fill.
-        Err(_) => Ok(unsafe { userfaultfd(flags) }?),
-    }
-}
-
-fn call<const OPCODE: Opcode, T>(faults: &OwnedFd, value: &mut T) -> io::Result<()> {
-    // SAFETY: each opcode here was made of the structure that its caller passes.
-    let update = unsafe { Updater::<OPCODE, T>::new(value) };
-    // SAFETY: the kernel reads and writes that structure alone. Registering memory lets
-    // others fill pages of it that nobody touched yet, which are guest RAM: no reference
-    // into it exists.
-    Ok(unsafe { ioctl(faults, update) }?)
+fn piece(region: &RamRegion) -> Piece {
+    Piece { start: region.as_ptr(), length: region.size() }
 }
 
 /// What the server is told.
-fn message(memory: &GuestMemory) -> String {
-    let page = rustix::param::page_size();
+fn message(memory: &GuestMemory, page: u64) -> String {
     let mut offset = 0;
-    let entry = |region: &crate::RamRegion| {
+    let entry = |region: &RamRegion| {
         let (start, size) = (region.as_ptr().addr(), region.len());
         let entry = format!(
             "{{\"base_host_virt_addr\":{start},\"size\":{size},\"offset\":{offset},\

@@ -34,6 +34,30 @@ pub fn about_to_fill(memory: &GuestMemory, range: GuestRange) {
     }
 }
 
+/// How large the host's pages behind memory are to be, where it has a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageAdvice {
+    /// As small as it has them.
+    Small,
+    /// Huge ones, where it has them at hand: for what the guest touches first in memory
+    /// that is nobody's else, and for a file's pages where the file system has them.
+    Huge,
+}
+
+/// Says how large the pages of `memory` are to be. A hint, which a host without huge pages
+/// does not take.
+pub fn advise(memory: &GuestMemory, advice: PageAdvice) {
+    let advice = match advice {
+        PageAdvice::Small => Advice::LinuxNoHugepage,
+        PageAdvice::Huge => Advice::LinuxHugepage,
+    };
+    for region in memory.iter() {
+        // SAFETY: the range is `region`'s mapping, and this advice changes no content.
+        let advised = unsafe { madvise(region.as_ptr().cast(), region.size(), advice) };
+        let _ = advised;
+    }
+}
+
 /// The size of a huge page in bytes: what one table of the last level maps, at
 /// eight bytes an entry.
 fn huge_page() -> u64 {

@@ -15,7 +15,8 @@ use std::thread;
 
 use kedge_diag::report;
 use kedge_guest_memory::{
-    Bytes, GuestAddress, GuestMemory, GuestRange, PageServer, Pagemap, map_served, read_all,
+    Bytes, GuestAddress, GuestMemory, GuestRange, PageServer, Pagemap, ServedPages, map_served,
+    read_all,
 };
 use kedge_ids::u64_from;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -92,7 +93,7 @@ fn served(socket: &Path, count: usize) -> Option<(GuestMemory, PageServer, Strin
         });
         text
     });
-    match map_served(&ranges(), socket) {
+    match map_served(&ranges(), ServedPages::Small, socket) {
         Ok((memory, connection)) => Some((memory, connection, server.join().unwrap())),
         Err(error) => {
             eprintln!("skipped: {}", report(&error));
@@ -162,7 +163,8 @@ fn a_server_that_lives_has_not_ended() {
 #[test]
 fn a_socket_without_a_server_is_an_error_with_a_cure() {
     let folder = tempfile::tempdir().unwrap();
-    let text = report(&map_served(&ranges(), &folder.path().join("s")).unwrap_err());
+    let refused = map_served(&ranges(), ServedPages::Small, &folder.path().join("s"));
+    let text = report(&refused.unwrap_err());
     assert!(text.contains("no page server answers on") || text.contains("does not let"), "{text}");
     assert!(text.contains("fix: "), "{text}");
 }

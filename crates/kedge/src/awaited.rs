@@ -12,13 +12,13 @@ use kedge_diag::{Fix, one_line};
 use kedge_firmware::{NoRegister, register_named};
 use kedge_hv_kvm::Kvm;
 use kedge_saved_state::OpenError;
-use kedge_vmm::{Clock, Ended, Machine, RunError};
+use kedge_vmm::{Clock, Ended, Machine, Pages, RunError};
 use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::api::{Ender, Message, Order, Orders, Reachable};
 use crate::console::{Console, Ending, Guest, Unconnected};
-use crate::machine::{self, Connection, LoadRequest, MachineError, Outcome};
+use crate::machine::{self, Connection, LoadRequest, MachineError, MemoryFrom, Outcome};
 
 /// Why a client's snapshot is not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -29,16 +29,6 @@ enum LoadError {
     /// No such register.
     #[error(transparent)]
     Register(#[from] NoRegister),
-    /// A field's value that kedge has nothing for yet.
-    #[error("`{field}` cannot be {value} yet")]
-    NotYet {
-        /// The field.
-        field: &'static str,
-        /// Its value.
-        value: &'static str,
-        /// What it can be.
-        instead: &'static str,
-    },
 }
 
 impl Fix for LoadError {
@@ -46,7 +36,6 @@ impl Fix for LoadError {
         match self {
             Self::Machine(source) => source.fix(),
             Self::Register(source) => source.fix(),
-            Self::NotYet { instead, .. } => Some(format!("write {instead}")),
         }
     }
 }
@@ -122,8 +111,8 @@ impl Site {
     /// Makes the machine of a snapshot.
     fn make(&mut self, load: &LoadSnapshot) -> Result<Made, LoadError> {
         let request = request(load)?;
-        let snapshot = request.open()?;
-        let loading = request.read(&snapshot)?;
+        let opened = request.open()?;
+        let loading = request.read(&opened)?;
         let stdio = loading.is_on_stdio();
         let hypervisor = match &self.hypervisor {
             Some(open) => Arc::clone(open),
@@ -191,14 +180,15 @@ impl Guest for Ender {
 /// # Errors
 /// They ask for something that there is not.
 fn request(load: &LoadSnapshot) -> Result<LoadRequest, LoadError> {
-    let memory = match (&load.memory, load.huge_pages) {
-        (MemoryBackend::Uffd(_), _) => {
-            let (field, value, instead) = ("backend_type", "\"Uffd\"", "\"File\"");
-            return Err(LoadError::NotYet { field, value, instead });
-        }
-        (MemoryBackend::File(path), HugePages::Snapshot | HugePages::None) => path.clone(),
-        (_, HugePages::Transparent) => return Err(no_huge_pages("\"Transparent\"")),
-        (_, HugePages::Huge2M) => return Err(no_huge_pages("\"2M\"")),
+    let memory = match &load.memory {
+        MemoryBackend::File(path) => MemoryFrom::File(path.clone()),
+        MemoryBackend::Uffd(socket) => MemoryFrom::Server(socket.clone()),
+    };
+    let pages = match load.huge_pages {
+        HugePages::Snapshot => Pages::AsSaved,
+        HugePages::None => Pages::Small,
+        HugePages::Transparent => Pages::Transparent,
+        HugePages::Huge2M => Pages::Huge2M,
     };
     let mut overrides = Vec::new();
     for change in &load.network_overrides {
@@ -216,16 +206,14 @@ fn request(load: &LoadSnapshot) -> Result<LoadRequest, LoadError> {
     Ok(LoadRequest {
         state: load.snapshot_path.clone(),
         memory,
+        pages,
+        working_set: None,
         overrides,
         serial: None,
         allow: allow.collect::<Result<BTreeSet<_>, _>>()?,
         resume: load.resume_vm.then_some(clock),
         notes_changes: load.track_dirty_pages,
     })
-}
-
-fn no_huge_pages(value: &'static str) -> LoadError {
-    LoadError::NotYet { field: "huge_pages", value, instead: "\"None\"" }
 }
 
 /// The keys of the kinds of devices that can be given something else of the host's.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 
 use kedge_devices::virtio::overrides::{self, Override, OverrideError};
@@ -12,18 +13,19 @@ use kedge_diag::Fix;
 use kedge_hv::OpenError;
 use kedge_hv_kvm::Kvm;
 use kedge_ids::RegId;
-use kedge_saved_state::Snapshot;
+use kedge_saved_state::{Snapshot, StateFile, open_state};
 use kedge_vmm::spec::{MachineSpec, SerialSpec};
 use kedge_vmm::{
-    BuildError, Clock, Ended, Machine, Reset, Restoration, RestoreError, RunError, SerialInput,
-    Stopper, Surroundings,
+    BuildError, Clock, Ended, Lost, Machine, Pages, Reset, Restoration, RestoreError, RunError,
+    SerialInput, Stopper, Surroundings,
 };
+use tracing::warn;
 
 use crate::api::{ApiError, Reachable};
 use crate::console::{Console, Ending, Guest, Unconnected};
-use crate::output;
 use crate::report::Report;
 use crate::status::Status;
+use crate::{lost_memory, output};
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -45,8 +47,12 @@ pub(crate) struct Request {
 pub(crate) struct LoadRequest {
     /// Its state file.
     pub(crate) state: PathBuf,
-    /// Its memory file.
-    pub(crate) memory: PathBuf,
+    /// Who has its memory.
+    pub(crate) memory: MemoryFrom,
+    /// How large the host's pages behind it are to be.
+    pub(crate) pages: Pages,
+    /// The file with the pages that its guest needs first.
+    pub(crate) working_set: Option<PathBuf>,
     /// What its devices use of this host, where that is something else.
     pub(crate) overrides: Vec<Override>,
     /// Where its serial port leads, where that is elsewhere.
@@ -57,6 +63,15 @@ pub(crate) struct LoadRequest {
     pub(crate) resume: Option<Clock>,
     /// Whether what changes is noted, so that differences can be saved.
     pub(crate) notes_changes: bool,
+}
+
+/// Who has the memory of a saved machine.
+#[derive(Debug)]
+pub(crate) enum MemoryFrom {
+    /// This memory file.
+    File(PathBuf),
+    /// The page server on this socket.
+    Server(PathBuf),
 }
 
 /// How it went.
@@ -177,8 +192,8 @@ pub(crate) fn load(
     reachable: Option<Reachable>,
     report: Option<Report>,
 ) -> Result<Outcome, MachineError> {
-    let snapshot = request.open()?;
-    let loading = request.read(&snapshot)?;
+    let opened = request.open()?;
+    let loading = request.read(&opened)?;
     let hypervisor = Arc::new(Kvm::open()?);
     let stdio = loading.is_on_stdio();
     operate(stdio, (reachable, report), |surroundings| loading.restore(hypervisor, surroundings))
@@ -189,23 +204,39 @@ impl LoadRequest {
     ///
     /// # Errors
     /// They are no snapshot.
-    pub(crate) fn open(&self) -> Result<Snapshot, MachineError> {
-        Ok(Snapshot::open(&self.state, &self.memory)?)
+    pub(crate) fn open(&self) -> Result<Opened, MachineError> {
+        Ok(match &self.memory {
+            MemoryFrom::File(memory) => Opened::Whole(Snapshot::open(&self.state, memory)?),
+            MemoryFrom::Server(socket) => Opened::Served(open_state(&self.state)?, socket.clone()),
+        })
     }
 
-    /// The machine in `snapshot`, as it is asked for.
+    /// The machine in what was `opened`, as it is asked for.
     ///
     /// # Errors
-    /// The snapshot holds none, or one that cannot be so.
-    pub(crate) fn read(self, snapshot: &Snapshot) -> Result<Loading<'_>, MachineError> {
-        let Self { overrides, serial, allow, resume, notes_changes, .. } = self;
-        let mut restoration = Restoration::of(snapshot)?;
+    /// It holds none, or one that cannot be so.
+    pub(crate) fn read(self, opened: &Opened) -> Result<Loading<'_>, MachineError> {
+        let Self { pages, working_set, overrides, serial, allow, resume, notes_changes, .. } = self;
+        let mut restoration = match opened {
+            Opened::Whole(snapshot) => Restoration::of(snapshot)?,
+            Opened::Served(state, socket) => Restoration::served(state, socket.clone())?,
+        };
+        restoration.pages = pages;
+        restoration.working_set = working_set;
         overrides::apply(&mut restoration.spec.devices, &overrides)?;
         restoration.spec.serial = serial.unwrap_or(restoration.spec.serial);
         restoration.allow.extend(allow);
         restoration.resume = resume;
         Ok(Loading { restoration, notes_changes })
     }
+}
+
+/// What of a snapshot is open.
+pub(crate) enum Opened {
+    /// Both of its files.
+    Whole(Snapshot),
+    /// Its state file; its memory is with the page server on this socket.
+    Served(StateFile, PathBuf),
 }
 
 /// A saved machine, read and not made yet.
@@ -280,7 +311,20 @@ pub(crate) fn conclude(ended: Ended, signal: Option<u8>) -> Outcome {
 }
 
 pub(crate) fn surroundings() -> Surroundings {
-    Surroundings::new(io::stdout()).on_panic(repeat)
+    Surroundings::new(io::stdout()).on_panic(repeat).guarding(guard).on_stuck(give_up)
+}
+
+/// Handles the end of memory that is a file's.
+fn guard(lost: Arc<Lost>) {
+    if let Err(error) = lost_memory::guard(lost) {
+        warn!(%error, "kedge cannot outlive the loss of the guest's memory file");
+    }
+}
+
+/// Ends the process where its machine cannot end.
+fn give_up(error: &RunError) {
+    let _ = writeln!(io::stderr(), "{}", kedge_diag::report(error));
+    process::exit(Status::ERROR.0.into());
 }
 
 fn outcome(ended: Ended, signal: Option<u8>) -> Outcome {

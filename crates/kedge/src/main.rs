@@ -14,6 +14,7 @@ mod firecracker;
 mod flags;
 mod guest_abi;
 mod logging;
+mod lost_memory;
 mod machine;
 mod machines;
 mod output;

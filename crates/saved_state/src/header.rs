@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Part, SnapshotId};
+use crate::{Contents, Part, SnapshotId};
 
 /// Whose snapshot it is and where it was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +142,11 @@ impl Section {
 const PAGE_SIZES: std::ops::RangeInclusive<u32> = 0x1000..=0x1_0000;
 
 impl Header {
+    /// What the memory file holds.
+    pub fn contents(&self) -> Contents {
+        self.memory.base.map_or(Contents::Full, |of| Contents::Difference { of })
+    }
+
     /// What is wrong with it, in itself; `behind` is the length in bytes of what
     /// follows it.
     pub(crate) fn check(&self, behind: u64) -> Result<(), String> {

@@ -33,7 +33,7 @@ impl SnapshotId {
     }
 
     /// Its bits as a number.
-    pub(crate) const fn bits(self) -> u128 {
+    pub const fn bits(self) -> u128 {
         u128::from_be_bytes(self.0)
     }
 }

@@ -86,4 +86,4 @@ pub use id::{NotAnId, SnapshotId};
 pub use image::{Contents, Image, ImageError, ImageWriter, MemoryMap, WrittenImage};
 pub use pair::{Durability, PendingPair, PlaceError};
 pub use part::{Part, Versioned};
-pub use snapshot::{OpenError, RebaseError, Snapshot, rebase, rebased_contents};
+pub use snapshot::{OpenError, RebaseError, Snapshot, open_state, rebase, rebased_contents};

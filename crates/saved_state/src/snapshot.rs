@@ -69,9 +69,7 @@ impl Snapshot {
     /// # Errors
     /// A file is missing, damaged, of a newer release, or not the other's.
     pub fn open(state: &Path, memory: &Path) -> Result<Self, OpenError> {
-        let mut file = open(state)?;
-        let bad = |source| OpenError::State { path: state.to_owned(), source };
-        let state = StateFile::read(&mut file).map_err(bad)?;
+        let state = open_state(state)?;
         let image = open_memory(&state, memory)?;
         Ok(Self { state, image })
     }
@@ -93,8 +91,17 @@ impl Snapshot {
 
     /// What its memory file holds.
     pub fn contents(&self) -> Contents {
-        self.image.identity().base.map_or(Contents::Full, |of| Contents::Difference { of })
+        self.state.header().contents()
     }
+}
+
+/// Opens a snapshot's state file alone: of a machine whose memory another process has.
+///
+/// # Errors
+/// It is missing, damaged, or of a newer release.
+pub fn open_state(path: &Path) -> Result<StateFile, OpenError> {
+    let bad = |source| OpenError::State { path: path.to_owned(), source };
+    StateFile::read(&mut open(path)?).map_err(bad)
 }
 
 fn open(path: &Path) -> Result<File, OpenError> {

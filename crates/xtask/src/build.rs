@@ -72,7 +72,7 @@ const KEDGE: Program = ("kedge", Kind::Binary, "kedge", Profile::Release);
 const BENCH: Program = ("kedge-bench", Kind::Binary, "bench", Profile::Release);
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 8] = [
+const HOST_PROGRAMS: [Program; 9] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests", Profile::Trial),
     ("kedge-conformance", Kind::Binary, "conformance", Profile::Trial),
@@ -81,6 +81,7 @@ const HOST_PROGRAMS: [Program; 8] = [
     ("kedge-vmm", Kind::Example, "firmware_service", Profile::Trial),
     ("kedge-vmm", Kind::Example, "pause", Profile::Trial),
     ("kedge-vmm", Kind::Example, "snapshot", Profile::Trial),
+    ("kedge-vmm", Kind::Example, "page_server", Profile::Trial),
 ];
 
 /// Runs `cargo xtask build`: the binary's path is the last line printed.

@@ -162,6 +162,11 @@ impl Running {
         self.pid().map_or_else(|error| error.to_string(), evidence::of)
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> anyhow::Result<Pid> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         pid.context("a process has a number")

@@ -32,6 +32,7 @@ mod pause;
 mod power;
 mod profile;
 mod remote;
+mod restore;
 mod rom;
 mod rows;
 mod services;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
     door::tests(&mut suite);
     differences::tests(&mut suite);
     clones::tests(&mut suite);
+    restore::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);
     services::tests(&mut suite);

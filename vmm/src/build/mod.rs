@@ -10,6 +10,7 @@ mod birth;
 mod cpus;
 mod devices;
 mod error;
+mod memory;
 mod rebirth;
 mod rom;
 mod services;
@@ -28,7 +29,7 @@ use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::transport::MmioTransport;
 use kedge_devices::vmclock::VmClock;
 use kedge_firmware::Born;
-use kedge_guest_memory::{GuestMemory, GuestRange, Lost, map_anonymous, regions};
+use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
 use kedge_hv::{Access, Gic, VcpuFeatures, Vm};
 use kedge_ids::Mpidr;
 
@@ -36,12 +37,15 @@ pub use self::birth::ProfileConflict;
 pub(crate) use self::birth::{Infant, bear};
 pub(crate) use self::devices::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
 pub use self::error::BuildError;
+pub(crate) use self::memory::Backing;
 pub(crate) use self::rebirth::{bear_again, examine, frequency, reassemble};
 pub use self::services::ServicesError;
 use crate::console::Console;
+use crate::restore::working_set::Recorder;
 use crate::run::event_loop::LoopThread;
 use crate::run::{
     AddressSpace, Calls, Changes, Devices, Event, Gate, GuestTime, Shared, Start, VcpuThreads,
+    Wanted,
 };
 use crate::spec::{Boot, MachineSpec};
 use crate::surroundings::Surroundings;
@@ -73,11 +77,24 @@ pub(crate) struct Built {
     pub(crate) mpidrs: Vec<Mpidr>,
     pub(crate) memory: GuestMemory,
     pub(crate) changes: Changes,
-    /// Where the memory is a file's, which others can take away.
-    pub(crate) lost: Option<Arc<Lost>>,
+    pub(crate) backing: Backing,
+    /// Who writes down, at its first pause, which pages the guest needed until then.
+    pub(crate) recorder: Option<Recorder>,
     pub(crate) roms: Vec<GuestMemory>,
     pub(crate) device_tree: Vec<u8>,
     pub(crate) start: Start,
+}
+
+impl Built {
+    /// Leaves a machine that can wait for pages anywhere as it stands, until the process
+    /// ends: nothing of it may be waited for, or find a page that is not its own.
+    pub(crate) fn leave(mut self) {
+        self.threads.want(Wanted::Stop);
+        if let Backing::Served(watch) = std::mem::replace(&mut self.backing, Backing::None) {
+            watch.leave();
+        }
+        std::mem::forget(self);
+    }
 }
 
 /// The virtio devices of a machine; dropping them takes their queues home.
@@ -158,7 +175,8 @@ impl Frame {
             features,
             mpidrs,
             changes: Changes::new(memory.clone(), None),
-            lost: None,
+            backing: Backing::None,
+            recorder: None,
             memory,
             roms,
             device_tree,

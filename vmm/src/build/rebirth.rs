@@ -13,21 +13,25 @@ use std::sync::Arc;
 use kedge_arch::gic_state::{Devices, ItsStateV1, Misfit, Tables};
 use kedge_arch::psci::PsciVersion;
 use kedge_arch::{GicChoice, Layout, features, gic, regs};
+use kedge_devices::virtio::device::VirtioDevice;
 use kedge_diag::Trouble;
 use kedge_firmware::{
     Firmware, FwReg, Live, Manner, Newborn, Plan, PlanLine, Planned, Rules, Subject, Verdict, plan,
     settle_parts,
 };
-use kedge_guest_memory::{GuestAddress, GuestMemory, Lost, map_file_private};
+use kedge_guest_memory::{GuestAddress, GuestMemory};
 use kedge_hv::{Gic, GicVersion, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm};
 use kedge_ids::RegId;
-use kedge_saved_state::{FileError, Snapshot};
+use kedge_saved_state::FileError;
 use tracing::warn;
 
 use super::birth::vm_config;
 use super::cpus::{self, Choice, Cpus};
+use super::memory::{self, Backing, Recalled};
 use super::{BuildError, Built, Frame, Infant, Parts, devices, map_into, rom, services};
-use crate::restore::{Parts as SavedParts, Restoration, RestoreError, Saved};
+use crate::restore::{
+    MemorySource, Parts as SavedParts, Restoration, RestoreError, Saved, WantedMemory,
+};
 use crate::run::event_loop::LoopThread;
 use crate::run::{GuestTime, lost_memory};
 use crate::save::describe;
@@ -207,18 +211,51 @@ fn check_layout(saved: &LayoutV1, here: &LayoutV1) -> Result<(), RestoreError> {
 /// not taken.
 pub(crate) fn reassemble(
     parts: &Parts<'_>,
-    saved: &Saved<'_>,
+    (saved, wanted): (&Saved<'_>, &WantedMemory<'_>),
     reborn: Reborn,
 ) -> Result<Built, RestoreError> {
+    let Infant { limits, layout, .. } = &reborn.infant;
+    let opened = devices::open(parts.spec)?;
+    let roms = rom::load(&parts.spec.rom, layout, limits)?;
+    check_roms(&saved.parts.machine.rom, parts.spec, &roms)?;
+    let about = (parts, saved.id());
+    let Recalled { memory, backing, recorder } = memory::recall(wanted, layout.ram(), about)?;
+    let its = saved.parts.its.as_ref();
+    let translated = its.map_or(Devices::Unknown, |its| translated(its, &wanted.source, layout));
+    let around = Around { memory, roms, opened, backing: &backing, translated };
+    let revived = revive(parts, saved, reborn, around);
+    // What went wrong without the guest's memory went wrong for that.
+    backing.check()?;
+    let mut built = revived?;
+    built.backing = backing.for_life()?;
+    built.recorder = recorder;
+    Ok(built)
+}
+
+/// What a machine is built around.
+struct Around<'a> {
+    memory: GuestMemory,
+    roms: Vec<GuestMemory>,
+    opened: Vec<Box<dyn VirtioDevice>>,
+    backing: &'a Backing,
+    /// The devices whose interrupts the guest has translated.
+    translated: Devices,
+}
+
+/// Gives a machine its memory, and then all else that was saved of it.
+///
+/// # Errors
+/// The host lacks something, or a saved value is not taken.
+fn revive(
+    parts: &Parts<'_>,
+    saved: &Saved<'_>,
+    reborn: Reborn,
+    around: Around<'_>,
+) -> Result<Built, RestoreError> {
     let Reborn { infant, planned } = reborn;
-    let (spec, snapshot, saved) = (parts.spec, saved.snapshot, &saved.parts);
-    let Infant { limits, vm, layout, cpus, gic, .. } = &infant;
-    let opened = devices::open(spec)?;
-    let roms = rom::load(&spec.rom, layout, limits)?;
-    check_roms(&saved.machine.rom, spec, &roms)?;
-    let file = snapshot.image().file().try_clone();
-    let file = file.map_err(BuildError::host("open the memory file once more"))?;
-    let memory = map_file_private(layout.ram(), &Arc::new(file)).map_err(BuildError::from)?;
+    let Around { memory, roms, opened, backing, translated } = around;
+    let (state, id, saved) = (saved.state, saved.id(), &saved.parts);
+    let Infant { vm, layout, cpus, gic, .. } = &infant;
     map_into(vm.as_ref(), &memory, &roms)?;
     if parts.born.pv_time {
         services::place_pv_time(cpus.all(), layout, &parts.born.exact())
@@ -229,36 +266,36 @@ pub(crate) fn reassemble(
     planned.restore(&vcpus, &Manner::default())?;
     saved.gic.restore(gic.as_ref(), &cpus.mpidrs, describe::spis(layout))?;
     if let Some(its) = &saved.its
-        && let Tables::Lost(error) = its.restore(gic.as_ref(), translated(its, snapshot, layout))?
+        && let Tables::Lost(error) = its.restore(gic.as_ref(), translated)?
     {
         warn!(%error, "the guest's tables of interrupts are spoilt: it loses interrupts");
     }
 
     let loop_thread = LoopThread::new();
-    let lost = Lost::new(&memory).map_err(BuildError::host("make an event"))?;
-    let lost = Arc::new(lost);
-    let watched = lost_memory::watch(&lost, &loop_thread.handle(), parts.events);
-    watched.map_err(|error| BuildError::from(Trouble::new(error)))?;
+    if let Backing::File(lost) = backing {
+        let watched = lost_memory::watch(lost, &loop_thread.handle(), parts.events);
+        watched.map_err(|error| BuildError::from(Trouble::new(error)))?;
+    }
     let site = devices::Site { vm: vm.as_ref(), layout, memory: &memory };
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
-    placed.devices.restore(snapshot.state())?;
+    placed.devices.restore(state)?;
     let frame = Frame { infant, memory, roms, loop_thread, placed };
     let mut built = frame.into_built(Vec::new(), parts.events)?;
-    built.changes.saved_as(snapshot.id());
-    built.lost = Some(lost);
+    built.changes.saved_as(id);
     Ok(built)
 }
 
 /// What the memory file says of the devices whose interrupts the guest has translated:
 /// none, where their table was never written to.
-fn translated(its: &ItsStateV1, snapshot: &Snapshot, layout: &Layout) -> Devices {
+fn translated(its: &ItsStateV1, memory: &MemorySource<'_>, layout: &Layout) -> Devices {
+    let MemorySource::File(image) = memory else { return Devices::Unknown };
     let Some((GuestAddress(table), size)) = its.device_table() else { return Devices::Unknown };
     let base = layout.ram().first().map_or(0, |first| first.start.0);
     // Where it cannot be read, or is in no memory, that is for the hypervisor to say.
     let Some(offset) = table.checked_sub(base) else { return Devices::Unknown };
     let mut piece = [0; 4096];
     for at in (offset..offset.saturating_add(size)).step_by(piece.len()) {
-        let read = snapshot.image().file().read_exact_at(&mut piece, at);
+        let read = image.file().read_exact_at(&mut piece, at);
         if read.is_err() || piece.iter().any(|byte| *byte != 0) {
             return Devices::Unknown;
         }

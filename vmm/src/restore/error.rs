@@ -7,9 +7,11 @@ use kedge_arch::gic_state;
 use kedge_bus::RestoreError as DeviceError;
 use kedge_diag::{Fix, Trouble};
 use kedge_firmware::{MissingFeatures, Plan, PlanError, RestoreError as RegisterError};
+use kedge_guest_memory::PageServerError;
 use kedge_hv::HvError;
 use kedge_saved_state::{FileError, SnapshotId};
 
+use super::WorkingSetError;
 use crate::build::BuildError;
 use crate::run::DevicesError;
 
@@ -98,6 +100,24 @@ pub enum RestoreError {
     /// A device cannot be restored.
     #[error(transparent)]
     DeviceState(DeviceError),
+    /// Nobody serves the guest's memory.
+    #[error(transparent)]
+    PageServer(#[from] PageServerError),
+    /// Pages of a file are not the host's pool's.
+    #[error("a memory file cannot be mapped on huge pages of 2 MiB")]
+    HugeFile,
+    /// The pages that the guest needs first cannot be had.
+    #[error(transparent)]
+    WorkingSet(#[from] WorkingSetError),
+    /// Who serves it has ended.
+    #[error("the page server ended before the guest was restored")]
+    PageServerEnded,
+    /// The memory file has become shorter, or cannot be read any more.
+    #[error("the guest's memory at {address:#x} is gone: its memory file was changed or is lost")]
+    MemoryLost {
+        /// The guest physical address.
+        address: u64,
+    },
     /// Read-only memory has changed since.
     #[error("the read-only memory `{}` is not the one that the guest knows", path.display())]
     Rom {
@@ -139,6 +159,8 @@ impl Fix for RestoreError {
             Self::Registers(source) => return source.fix(),
             Self::Gic(source) => return source.fix(),
             Self::DeviceState(source) => return source.fix(),
+            Self::PageServer(source) => return source.fix(),
+            Self::WorkingSet(source) => return source.fix(),
             Self::Build(source) => return source.fix(),
             Self::Refused(plan) => return Some(cure(plan)),
             Self::Architecture { .. } => "load it on a host of its own architecture",
@@ -147,6 +169,11 @@ impl Fix for RestoreError {
             Self::NoDevice { .. } => "name a device that is there: `kedge snapshot inspect`",
             Self::Changed { .. } => "leave it as it was saved",
             Self::Layout { .. } => "load it with the release that saved it",
+            Self::HugeFile => "have a page server fill them, or ask for transparent ones",
+            Self::PageServerEnded => "see why it ended, and keep it running while guests do",
+            Self::MemoryLost { .. } => {
+                "leave the memory files of snapshots alone while guests are loaded from them"
+            }
             Self::Rom { .. } => "name the file that it had when it was saved",
         };
         Some(text.to_owned())

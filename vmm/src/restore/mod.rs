@@ -5,20 +5,26 @@
 //! the host's resources is touched; `build::rebirth` builds.
 
 mod error;
+mod memory;
 mod parts;
 mod plan;
+pub(crate) mod working_set;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use kedge_devices::virtio::catalog::{DeviceConfig, KINDS};
 use kedge_firmware::Born;
 use kedge_hv::VcpuFeatures;
 use kedge_ids::RegId;
-use kedge_saved_state::{Contents, Snapshot};
+use kedge_saved_state::{Contents, Snapshot, SnapshotId, StateFile};
 
 pub use error::RestoreError;
+pub(crate) use memory::WantedMemory;
+pub use memory::{MemorySource, Pages};
 pub(crate) use parts::Parts;
 pub use plan::Forecast;
+pub use working_set::WorkingSetError;
 
 use crate::control::Clock;
 use crate::save::saved::{DeviceV1, MachineV1};
@@ -36,30 +42,59 @@ pub struct Restoration<'s> {
     /// What the time until then is to the guest, if it is to go on as soon as its machine
     /// runs. Without this it stays paused until [`crate::Handle::resume`].
     pub resume: Option<Clock>,
+    /// Where its guest's memory comes from.
+    pub memory: MemorySource<'s>,
+    /// How large the host's pages behind that memory are to be.
+    pub pages: Pages,
+    /// The file with the pages that the guest needs first. One that is there is used: they
+    /// are in place before the guest goes on. One that is not is written when the machine
+    /// is first paused, or ends: with the pages in use by then.
+    pub working_set: Option<PathBuf>,
     pub(crate) saved: Saved<'s>,
 }
 
 /// A machine as it was saved.
 #[derive(Debug)]
 pub(crate) struct Saved<'s> {
-    pub(crate) snapshot: &'s Snapshot,
+    pub(crate) state: &'s StateFile,
     pub(crate) parts: Parts,
 }
 
+impl Saved<'_> {
+    /// The snapshot's id.
+    pub(crate) fn id(&self) -> SnapshotId {
+        self.state.header().memory.id
+    }
+}
+
 impl<'s> Restoration<'s> {
-    /// The machine in `snapshot`, as it was saved.
+    /// The machine in `snapshot`, as it was saved; its memory is the memory file's.
     ///
     /// # Errors
     /// The snapshot is damaged, of another architecture or page size, needs what this
     /// release does not know, or is a difference to another.
     pub fn of(snapshot: &'s Snapshot) -> Result<Self, RestoreError> {
-        if let Contents::Difference { of } = snapshot.contents() {
+        Self::from(snapshot.state(), MemorySource::File(snapshot.image()))
+    }
+
+    /// The machine of the state file `state`, as it was saved; the page server on `socket`
+    /// has its memory.
+    ///
+    /// # Errors
+    /// As for [`Restoration::of`].
+    pub fn served(state: &'s StateFile, socket: PathBuf) -> Result<Self, RestoreError> {
+        Self::from(state, MemorySource::Served(socket))
+    }
+
+    fn from(state: &'s StateFile, memory: MemorySource<'s>) -> Result<Self, RestoreError> {
+        if let Contents::Difference { of } = state.header().contents() {
             return Err(RestoreError::Difference { of });
         }
-        let parts = Parts::read(snapshot.state())?;
+        let parts = Parts::read(state)?;
         let spec = spec(&parts.machine, &parts.born)?;
-        let saved = Saved { snapshot, parts };
-        Ok(Self { spec, allow: BTreeSet::new(), resume: None, saved })
+        let saved = Saved { state, parts };
+        let (allow, resume, working_set) = (BTreeSet::new(), None, None);
+        Ok(Self { spec, allow, resume, memory, pages: Pages::default(), working_set, saved })
     }
 
     /// Puts `device` in the place of the saved one of its kind and name: the same to the

@@ -6,8 +6,8 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::requests::Requests;
-use super::{Event, Halt, Report, Wanted};
-use crate::build::Built;
+use super::{Event, Halt, Report, VcpuFailure, Wanted};
+use crate::build::{Backing, Built};
 use crate::control::{Clock, Control, ControlError, Lifecycle, Reply};
 use crate::save::{Captured, SaveOrder, Saved, Saving, Subject, Then};
 
@@ -82,10 +82,18 @@ impl<'a> Life<'a> {
                 break halt;
             }
         };
+        // One that is paused has been since its last record, or has never gone on.
+        if matches!(self.state, State::Running | State::Pausing { .. }) {
+            self.record_working_set();
+        }
         match self.state {
             State::Running | State::Paused { .. } => {}
             // Should another life follow, that one is paused.
             State::Pausing { reply, .. } => self.requests.put_back(Control::Pause(reply)),
+            // What it reads does not come any more.
+            State::Saving { saving, .. } if matches!(halt, Halt::PageServerEnded) => {
+                saving.abandon();
+            }
             State::Saving { saving, .. } => {
                 let (_, reply, saved) = saving.finish();
                 reply.answer(saved);
@@ -127,6 +135,7 @@ impl<'a> Life<'a> {
             }
             Some(Event::Panicked) => Some(Halt::Panicked),
             Some(Event::MemoryLost(address)) => Some(Halt::MemoryLost(address)),
+            Some(Event::PageServerEnded) => Some(Halt::PageServerEnded),
             Some(Event::Written) => {
                 self.finish_save();
                 None
@@ -163,7 +172,7 @@ impl<'a> Life<'a> {
         match report {
             Report::System(_) if self.last_words.is_some() => return Some(Halt::Panicked),
             Report::System(request) => return Some(Halt::System(request)),
-            Report::Failed(failure) => return Some(Halt::Failed(failure)),
+            Report::Failed(failure) => return Some(self.failed(failure)),
             Report::Suspending => {
                 self.suspending += 1;
                 self.direct_vcpus();
@@ -175,6 +184,15 @@ impl<'a> Life<'a> {
             Report::AllHome => self.look_home(),
         }
         None
+    }
+
+    /// What a vCPU's failure is to the machine: those that touch memory which is gone say
+    /// nothing of that.
+    fn failed(&self, failure: VcpuFailure) -> Halt {
+        match &self.built.backing {
+            Backing::File(lost) => lost.look().map_or(Halt::Failed(failure), Halt::MemoryLost),
+            Backing::None | Backing::Served(_) => Halt::Failed(failure),
+        }
     }
 
     fn obey(&mut self, control: Control) -> Option<Halt> {
@@ -219,12 +237,20 @@ impl<'a> Life<'a> {
         }
         match self.stand_still() {
             Ok(()) => {
+                self.record_working_set();
                 self.requests.show(Lifecycle::Paused);
                 let before =
                     std::mem::replace(&mut self.state, State::Paused { since: Instant::now() });
                 answer(before, Ok(()));
             }
             Err(error) => self.run_on(error),
+        }
+    }
+
+    /// Writes down which pages the guest has needed so far, if it is to be.
+    fn record_working_set(&mut self) {
+        if let Some(recorder) = self.built.recorder.take() {
+            recorder.record(&self.built.memory);
         }
     }
 

@@ -9,6 +9,7 @@ mod guest_time;
 mod hypercall;
 mod life;
 pub(crate) mod lost_memory;
+pub(crate) mod page_server;
 mod requests;
 mod suspend;
 mod vcpu_thread;
@@ -46,6 +47,8 @@ pub(crate) enum Event {
     Panicked,
     /// The guest's memory is gone at this address.
     MemoryLost(GuestAddress),
+    /// Who has the guest's memory has ended.
+    PageServerEnded,
     /// What was to be saved is written, or cannot be.
     Written,
 }
@@ -64,6 +67,7 @@ pub(crate) enum Halt {
     Panicked,
     Failed(VcpuFailure),
     MemoryLost(GuestAddress),
+    PageServerEnded,
     /// A restored guest was to go on, and cannot.
     NotResumed(ControlError),
 }

@@ -69,6 +69,7 @@ impl Requests {
                 | Event::Panicking
                 | Event::Panicked
                 | Event::MemoryLost(_)
+                | Event::PageServerEnded
                 | Event::Written => {}
             }
         }

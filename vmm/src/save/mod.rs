@@ -300,6 +300,12 @@ impl Saving {
         }
     }
 
+    /// Leaves it to itself: what it waits for does not come. Who waits for it learns that
+    /// there is no answer.
+    pub(crate) fn abandon(self) {
+        let Self { thread: _, reply: _, then: _ } = self;
+    }
+
     /// Waits for its end; what then, and whom to tell.
     pub(crate) fn finish(self) -> (Then, Reply<Saved>, Result<Saved, ControlError>) {
         let Self { thread, reply, then } = self;

@@ -149,6 +149,16 @@ impl Guest {
         self
     }
 
+    /// In other surroundings.
+    pub(crate) fn around(
+        mut self,
+        change: impl FnOnce(Surroundings) -> Surroundings + 'static,
+    ) -> Self {
+        let before = self.services;
+        self.services = Box::new(|around| change(before(around)));
+        self
+    }
+
     /// On what `wrap` makes of the model.
     pub(crate) fn watched<H: Hypervisor + 'static>(
         mut self,

@@ -12,6 +12,7 @@ mod faulty;
 mod forecast;
 mod guest;
 mod life;
+mod memory;
 mod panic;
 mod pause;
 mod profile;

@@ -8,21 +8,28 @@ use kedge_devices::virtio::overrides::Override;
 use kedge_diag::{Fix, Trouble};
 use kedge_firmware::{NoRegister, register_named};
 use kedge_ids::RegId;
-use kedge_vmm::Clock;
 use kedge_vmm::spec::SerialSpec;
+use kedge_vmm::{Clock, Pages};
 
 use super::{files, memory_file, state_file};
 use crate::flags::{
     Choices, TRACK_CHANGES, chosen, file, help, one_of, option, path, switch, text, track_changes,
 };
 use crate::logging::{self, Logging};
-use crate::machine::{self, LoadRequest};
+use crate::machine::{self, LoadRequest, MemoryFrom};
 use crate::report::Report;
 use crate::run::{BadSerial, log_level, log_level_flag, reachable, reachable_flags, serial_of};
 use crate::status::{Failure, Status};
 
 const CLOCKS: Choices<Clock> =
     &[("profile", Clock::Profile), ("stop", Clock::Stop), ("advance", Clock::Advance)];
+
+const PAGES: Choices<Pages> = &[
+    ("snapshot", Pages::AsSaved),
+    ("none", Pages::Small),
+    ("transparent", Pages::Transparent),
+    ("2M", Pages::Huge2M),
+];
 
 /// A flag's value that makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +63,24 @@ pub(super) fn command() -> Command {
     Command::new("load")
         .about("Let a saved machine go on, here and now")
         .disable_help_flag(true)
-        .override_usage("kedge snapshot load STATE --memory FILE [OPTIONS]")
+        .override_usage(
+            "kedge snapshot load STATE (--memory FILE | --page-server SOCKET) [OPTIONS]",
+        )
         .arg(state_file())
-        .arg(memory_file())
+        .arg(memory_file().required(false).required_unless_present("page-server"))
+        .arg(page_server().help_heading(MEMORY))
         .args(flags())
         .args(reachable_flags())
         .args([switch(REPORT).requires("id").hide(true), file("log").hide(true), help()])
+}
+
+const MEMORY: &str = "How its memory comes back";
+
+fn page_server() -> Arg {
+    file("page-server").value_name("SOCKET").conflicts_with("memory").help(
+        "Another process has it, instead of a memory file: one that\n\
+         fills pages as Firecracker's userfaultfd handlers do",
+    )
 }
 
 /// The flags that say how a machine goes on.
@@ -79,9 +98,20 @@ pub(crate) fn flags() -> impl Iterator<Item = Arg> {
         track_changes(),
         log_level_flag(),
     ];
+    let memory = [
+        file("working-set").help(
+            "Have the pages of this file in place at once. If there is none,\n\
+             write it at the first pause: the pages needed until then",
+        ),
+        one_of("huge-pages", "SIZE", PAGES).default_value("snapshot").help(
+            "The host's pages behind it: none, transparent, 2M,\n\
+             or as they were in the snapshot",
+        ),
+    ];
     const HERE: &str = "What it uses here, where that is something else";
     let serial = option("serial", "PORT").help("Serial port: stdio, file=PATH or none");
     how.into_iter()
+        .chain(memory.map(|flag| flag.help_heading(MEMORY)))
         .chain([serial].into_iter().chain(overrides()).map(|flag| flag.help_heading(HERE)))
 }
 
@@ -113,6 +143,7 @@ pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
 
 fn request(flags: &ArgMatches) -> Result<LoadRequest, BadFlag> {
     let [state, memory] = files(flags);
+    let memory = path(flags, "page-server").map_or(MemoryFrom::File(memory), MemoryFrom::Server);
     let mut overrides = Vec::new();
     for kind in KINDS.iter().filter(|kind| !kind.override_value.is_empty()) {
         for value in flags.get_many::<String>(kind.flag).unwrap_or_default() {
@@ -128,5 +159,17 @@ fn request(flags: &ArgMatches) -> Result<LoadRequest, BadFlag> {
     let clock = chosen(flags, "clock", CLOCKS).unwrap_or_default();
     let resume = (!flags.get_flag("paused")).then_some(clock);
     let notes_changes = flags.get_flag(TRACK_CHANGES);
-    Ok(LoadRequest { state, memory, overrides, serial, allow, resume, notes_changes })
+    let pages = chosen(flags, "huge-pages", PAGES).unwrap_or_default();
+    let working_set = path(flags, "working-set");
+    Ok(LoadRequest {
+        state,
+        memory,
+        pages,
+        working_set,
+        overrides,
+        serial,
+        allow,
+        resume,
+        notes_changes,
+    })
 }
