@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
-use kedge_firmware::{ARM64_V0, ARM64_V1, FwReg, GuestAbi, HOST, Manner, Planned, Rules, builtin};
+use kedge_firmware::{
+    ARM64_V0, ARM64_V1, FwReg, GuestAbi, HOST, Manner, Planned, RegValue, Rules,
+    as_the_guest_reads, builtin,
+};
 use kedge_hv::{Vcpu, VcpuFeatures};
 use kedge_hv_model::{RELEASES, Release};
 use kedge_ids::RegId;
@@ -221,5 +224,19 @@ fn row_24_a_guest_reads_one_cache_type_wherever_it_goes() {
             let read = machine.vcpus[1].read_as_guest(&[CTR]).unwrap();
             assert_eq!(read, [Some(OWN)], "{} to {}", source.name, destination.name);
         }
+    }
+}
+
+#[test]
+fn row_24_without_a_promise_the_cache_type_is_saved_as_the_guest_reads_it() {
+    for release in RELEASES {
+        let mut machine = Machine::new(release);
+        let birth = machine.born(ARM64_V0);
+        machine.vcpus[0].complete_access().unwrap();
+        let mut state = machine.save(birth);
+        as_the_guest_reads(&mut state, &machine.vcpus[0], &machine.hypervisor).unwrap();
+        let saved = state.of_machine(CTR).and_then(RegValue::as_u64);
+        let read = Machine::new(release).vcpus[0].read_as_guest(&[CTR]).unwrap();
+        assert_eq!(read, [saved], "{}", release.name);
     }
 }
