@@ -52,8 +52,8 @@ pub use register::{
 pub use state::{
     Birth, CaptureError, Destination, Deviation, Live, Manner, MissingFeatures, PHYSICAL_COUNTER,
     PendingSError, PlanError, Planned, Power, Quirk, Recorded, RegRow, RegisterState, RestoreError,
-    Restored, Rules, SavedRegister, Source, VIRTUAL_COUNTER, VcpuRegisters, When, Writes, capture,
-    plan,
+    Restored, Rules, SavedRegister, Source, VIRTUAL_COUNTER, VcpuRegisters, When, Writes,
+    as_the_guest_reads, capture, plan,
 };
 pub use symbols::BadFwValue;
 pub use table::TABLE;

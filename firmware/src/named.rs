@@ -4,7 +4,7 @@ use kedge_diag::Fix;
 use kedge_ids::RegId;
 
 use crate::hex::Hex;
-use crate::probe::identity;
+use crate::probe::{PMCR_EL0, identity};
 use crate::register::Firmware;
 
 /// A text that names no register.
@@ -32,11 +32,12 @@ impl Fix for NoRegister {
 /// There is no such register.
 pub fn register_named(text: &str) -> Result<RegId, NoRegister> {
     let firmware = || text.parse::<Firmware>().ok().map(Firmware::id);
-    let multiprocessor = || (text == "MPIDR_EL1").then_some(RegId::MPIDR_EL1);
+    let others = [("MPIDR_EL1", RegId::MPIDR_EL1), ("PMCR_EL0", PMCR_EL0)];
+    let other = || others.into_iter().find(|(name, _)| *name == text).map(|(_, id)| id);
     let by_id = || Hex::parse(text).map(|id| RegId(id.0));
     firmware()
         .or_else(|| identity::register(text))
-        .or_else(multiprocessor)
+        .or_else(other)
         .or_else(|| encoded(text))
         .or_else(|| cache(text))
         .or_else(by_id)
@@ -72,6 +73,7 @@ mod tests {
         let known = TABLE.iter().map(|row| row.id);
         let more = [
             RegId::MPIDR_EL1,
+            PMCR_EL0,
             RegId::system(3, 0, 0, 4, 0),
             RegId::system(3, 0, 0, 7, 7),
             RegId::system(3, 3, 14, 2, 1),

@@ -70,6 +70,7 @@ fn nothing_varies_over_three_kernels_on_one_cpu() {
             ID_AA64DFR0_EL1 0x10305406, mask 0xffffffffffffffff
             CLIDR_EL1 0x82000023, mask 0xffffffffffffffff
             CTR_EL0 0x8444c004, mask 0xffffffffffffffff
+            varies: PMCR_EL0 0xffff0000: IMP, IDCODE: Linux 6.1 and older show who made the CPU, 6.12 and later nobody; MIDR_EL1 tells the guest on every host
             lost: CTR_EL0.IDC, DIC 0x9: neoverse-n1-6.1 takes only 0x8
             lost: ID_AA64DFR0_EL1.DebugVer 0x8: neoverse-n1-6.1 takes only 0x6
             lost: pmu_events 0x1e: neoverse-n1-6.1 does not count it
@@ -100,6 +101,7 @@ fn only_the_debug_version_varies_where_linux_5_10_joins_them() {
             CLIDR_EL1 0x82000023, mask 0xffffffffffffffff
             CTR_EL0 0x8444c004, mask 0xffffffffffffffff
             varies: ID_AA64DFR0_EL1 0xf: DebugVer: versions 6 to 9 differ in debugging from outside, which no guest has; what a guest debugs itself with is the same, and told by fields of its own
+            varies: PMCR_EL0 0xffff0000: IMP, IDCODE: Linux 6.1 and older show who made the CPU, 6.12 and later nobody; MIDR_EL1 tells the guest on every host
             lost: CTR_EL0.IDC, DIC 0x9: neoverse-n1-5.10 takes only 0x8
             lost: CTR_EL0.IDC, DIC 0x9: neoverse-n1-6.1 takes only 0x8
             lost: ID_AA64DFR0_EL1.DebugVer: neoverse-n1-5.10 takes only 0x8, and so it varies
@@ -208,6 +210,7 @@ fn a_register_of_aarch32_may_vary_on_a_cpu_without_it() {
             CTR_EL0 0x86668006, mask 0xffffffffffffffff
             varies: ID_DFR0_EL1 0xf000000: PerfMon: no CPU has AArch32, and without it the register means nothing
             varies: ID_AA64DFR0_EL1 0xf: DebugVer: versions 6 to 9 differ in debugging from outside, which no guest has; what a guest debugs itself with is the same, and told by fields of its own
+            varies: PMCR_EL0 0xffff0000: IMP, IDCODE: Linux 6.1 and older show who made the CPU, 6.12 and later nobody; MIDR_EL1 tells the guest on every host
             lost: CTR_EL0.IDC, DIC 0x9: a64fx-5.10 takes only 0x8
             lost: CTR_EL0.IDC, DIC 0x9: a64fx-6.1 takes only 0x8
             lost: ID_AA64DFR0_EL1.DebugVer: a64fx-5.10 takes only 0x8, and so it varies
@@ -285,6 +288,7 @@ fn a_host_whose_registers_cannot_be_written_forces_its_values_on_all() {
             CCSIDR_EL1 of cache 2 0x70ffe07a, mask 0xffffffff
             ID_AA64PFR0_EL1 0x222, mask 0xfffffffff0ffffff
             CLIDR_EL1 0xa200023, mask 0xffffffffffffffff
+            varies: PMCR_EL0 0xffff0000: IMP, IDCODE: Linux 6.1 and older show who made the CPU, 6.12 and later nobody; MIDR_EL1 tells the guest on every host
             lost: ID_AA64PFR0_EL1.CSV3 0x1: cortex-a57-5.10 takes only 0x0
             lost: gicd_revision 3: cortex-a57-5.10 takes only 0x2
             lost: pmu_events 0x1e: cortex-a57-5.10 does not count it

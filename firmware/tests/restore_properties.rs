@@ -169,6 +169,8 @@ fn may_differ(rows: &[RegRow], abi: &GuestAbi, id: RegId) -> u64 {
     let rows = rows.iter().filter(|row| row.ids.contains(&id)).map(|row| match row.quirk {
         Quirk::KeepDestination(mask) | Quirk::Normalised(mask) => mask,
         Quirk::OnlySource | Quirk::OnlyDestination => u64::MAX,
+        // No ID register is one of those.
+        Quirk::NormalisedFrom { .. } | Quirk::ClearedBy(_) => 0,
     });
     let varying = abi.cpu.varying.iter().filter(|varying| varying.id == id);
     rows.chain(varying.map(|varying| varying.mask.0)).fold(0, |all, mask| all | mask)

@@ -1,10 +1,11 @@
 //! What moving an arm64 guest between kernels has to know of its system registers: a
 //! row each. [`kedge_firmware::plan`] makes a plan of them.
 //!
-//! A row is a promise that a guest cannot tell, or can live with the difference; it
-//! says why. What no row allows is refused. Field positions are those of the Arm ARM
-//! (DDI 0487); which kernel does what was read in Linux' `arch/arm64/kvm` and compared
-//! with running kernels.
+//! A row is a promise that a guest cannot tell; it says why. What no row allows is
+//! refused: a guest that would read another value in an ID register moves only if its
+//! profile names the field as one that varies, or the operator allows it by name. Field
+//! positions are those of the Arm ARM (DDI 0487); which kernel does what was read in
+//! Linux' `arch/arm64/kvm` and compared with running kernels.
 
 use std::ops::RangeInclusive;
 
@@ -12,16 +13,9 @@ use kedge_firmware::{Quirk, RegRow, When};
 use kedge_hv::VcpuFeatures;
 use kedge_ids::RegId;
 
-const ID_DFR0_EL1: RegId = RegId::system(3, 0, 0, 1, 2);
-const ID_MMFR4_EL1: RegId = RegId::system(3, 0, 0, 2, 6);
-const ID_AA64PFR0_EL1: RegId = RegId::system(3, 0, 0, 4, 0);
-const ID_AA64PFR1_EL1: RegId = RegId::system(3, 0, 0, 4, 1);
 const ID_AA64PFR2_EL1: RegId = RegId::system(3, 0, 0, 4, 2);
 const ID_AA64DFR0_EL1: RegId = RegId::system(3, 0, 0, 5, 0);
-const ID_AA64MMFR1_EL1: RegId = RegId::system(3, 0, 0, 7, 1);
-const ID_AA64MMFR2_EL1: RegId = RegId::system(3, 0, 0, 7, 2);
 const ID_AA64MMFR3_EL1: RegId = RegId::system(3, 0, 0, 7, 3);
-const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
 const OSLSR_EL1: RegId = RegId::system(2, 0, 1, 1, 4);
 const SCTLR2_EL1: RegId = RegId::system(3, 0, 1, 0, 3);
 const TCR2_EL1: RegId = RegId::system(3, 0, 2, 0, 3);
@@ -34,18 +28,25 @@ const CNTPCT_EL0: RegId = RegId::system(3, 3, 14, 0, 1);
 const CNTP_CTL_EL0: RegId = RegId::system(3, 3, 14, 2, 1);
 const CNTP_CVAL_EL0: RegId = RegId::system(3, 3, 14, 2, 2);
 const CNTV_CTL_EL0: RegId = RegId::system(3, 3, 14, 3, 1);
-const PMINTEN: RangeInclusive<RegId> =
-    RegId::system(3, 0, 9, 14, 1)..=RegId::system(3, 0, 9, 14, 2);
-const MONITORS: RangeInclusive<RegId> =
-    RegId::system(3, 3, 9, 12, 0)..=RegId::system(3, 3, 9, 14, 3);
+const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
+const PMCNTENSET_EL0: RegId = RegId::system(3, 3, 9, 12, 1);
+const PMCNTENCLR_EL0: RegId = RegId::system(3, 3, 9, 12, 2);
+const PMOVSCLR_EL0: RegId = RegId::system(3, 3, 9, 12, 3);
+const PMSWINC_EL0: RegId = RegId::system(3, 3, 9, 12, 4);
+const PMSELR_EL0: RegId = RegId::system(3, 3, 9, 12, 5);
+const PMOVSSET_EL0: RegId = RegId::system(3, 3, 9, 14, 3);
+const PMINTENSET_EL1: RegId = RegId::system(3, 0, 9, 14, 1);
+const PMINTENCLR_EL1: RegId = RegId::system(3, 0, 9, 14, 2);
+const PMINTEN: RangeInclusive<RegId> = PMINTENSET_EL1..=PMINTENCLR_EL1;
+const MONITORS: RangeInclusive<RegId> = PMCR_EL0..=PMOVSSET_EL0;
 const EVENT_COUNTERS: RangeInclusive<RegId> =
-    RegId::system(3, 3, 14, 8, 0)..=RegId::system(3, 3, 14, 15, 7);
+    RegId::system(3, 3, 14, 8, 0)..=RegId::system(3, 3, 14, 11, 6);
+/// `PMEVTYPER<n>_EL0`, and behind them `PMCCFILTR_EL0`.
+const EVENT_TYPES: RangeInclusive<RegId> =
+    RegId::system(3, 3, 14, 12, 0)..=RegId::system(3, 3, 14, 15, 7);
 /// `CCSIDR_EL1` by cache (coprocessor 0x11).
 const CACHE_SIZES: RangeInclusive<RegId> =
     RegId(0x6020_0000_0011_0000)..=RegId(0x6020_0000_0011_00ff);
-
-/// EL2 for the guest: bit 7 of KVM's features.
-const EL2: VcpuFeatures = VcpuFeatures(1 << 7);
 
 /// Four bits of a register.
 const fn field(shift: u32) -> u64 {
@@ -66,35 +67,25 @@ const fn range(ids: RangeInclusive<RegId>, quirk: Quirk) -> RegRow {
 }
 
 const NO_MONITORS: &str = "the vCPU has no performance monitors, so a guest cannot use them";
-const GEOMETRY: &str = "it describes caches that a guest cannot operate on: maintenance by set \
-                        and way is trapped, maintenance by address does not depend on it";
 const NO_FEATURE: &str = "the ID registers tell the guest that there is no such register";
 const PHYSICAL_TIMER: &str = "the guest's physical timer is off; on a kernel that cannot save it, \
                               the physical counter is the host's";
-const OLD_MONITORS: &str = "the vCPU has no performance monitors, whatever this field says; a \
-                            kernel that says otherwise ignores accesses to them";
-const DEBUG: &str = "every version of the debug architecture from 6 on has what KVM gives a guest";
-const EL2_ONLY: &str = "it is about EL2, which the guest does not have";
-const DROPPED: &str = "a guest was never given it: newer kernels no longer say that the CPU has it";
+const NO_CACHE: &str = "CLIDR_EL1 tells the guest that there is no such cache";
+const NO_COUNTER: &str = "a guest reads no bit of a counter that it does not have";
+const UPPER_HALF: &str = "a guest reads it as zero";
 
 /// Registers that one side has and the other has not.
 const ONE_SIDED: &[RegRow] = &[
     monitors(PMINTEN, Quirk::OnlySource),
     monitors(MONITORS, Quirk::OnlySource),
     monitors(EVENT_COUNTERS, Quirk::OnlySource),
+    monitors(EVENT_TYPES, Quirk::OnlySource),
     monitors(PMINTEN, Quirk::OnlyDestination),
     monitors(MONITORS, Quirk::OnlyDestination),
     monitors(EVENT_COUNTERS, Quirk::OnlyDestination),
-    RegRow {
-        why: GEOMETRY,
-        source: "all 14 caches since Linux 6.3, those of the host before",
-        ..range(CACHE_SIZES, Quirk::OnlySource)
-    },
-    RegRow {
-        why: GEOMETRY,
-        source: "all 14 caches since Linux 6.3, those of the host before",
-        ..range(CACHE_SIZES, Quirk::OnlyDestination)
-    },
+    monitors(EVENT_TYPES, Quirk::OnlyDestination),
+    no_cache(Quirk::OnlySource),
+    no_cache(Quirk::OnlyDestination),
     RegRow {
         when: lacks(OSLSR_EL1, 1 << 1),
         why: "the OS lock is off, as a kernel without the register always has it",
@@ -122,6 +113,15 @@ const fn monitors(ids: RangeInclusive<RegId>, quirk: Quirk) -> RegRow {
     }
 }
 
+const fn no_cache(quirk: Quirk) -> RegRow {
+    RegRow {
+        when: When::NoSuchCache,
+        why: NO_CACHE,
+        source: "all 14 caches since Linux 6.3, those of the host before",
+        ..range(CACHE_SIZES, quirk)
+    }
+}
+
 const fn gone(id: RegId, name: &'static str, when: When) -> RegRow {
     RegRow {
         when,
@@ -142,81 +142,62 @@ const fn physical_timer(id: RegId, name: &'static str) -> RegRow {
 
 /// Values that a destination does not take, or makes others of.
 const VALUES: &[RegRow] = &[
+    no_cache(Quirk::KeepDestination(u64::MAX)),
+    counters(PMCNTENSET_EL0, "PMCNTENSET_EL0"),
+    counters(PMCNTENCLR_EL0, "PMCNTENCLR_EL0"),
+    counters(PMOVSSET_EL0, "PMOVSSET_EL0"),
+    counters(PMOVSCLR_EL0, "PMOVSCLR_EL0"),
+    counters(PMINTENSET_EL1, "PMINTENSET_EL1"),
+    counters(PMINTENCLR_EL1, "PMINTENCLR_EL1"),
+    cleared_by(PMCNTENSET_EL0, "PMCNTENSET_EL0", PMCNTENCLR_EL0),
+    cleared_by(PMOVSSET_EL0, "PMOVSSET_EL0", PMOVSCLR_EL0),
+    cleared_by(PMINTENSET_EL1, "PMINTENSET_EL1", PMINTENCLR_EL1),
     RegRow {
-        when: When::Without(VcpuFeatures::PMU_V3),
-        why: OLD_MONITORS,
-        source: "PerfMon: shown without the feature up to Linux 5.10",
-        ..row(ID_DFR0_EL1, "ID_DFR0_EL1", Quirk::KeepDestination(field(24)))
+        why: "a guest can only write it",
+        source: "it holds what was written up to Linux 5.10",
+        ..row(PMSWINC_EL0, "PMSWINC_EL0", Quirk::Normalised(u64::MAX))
     },
     RegRow {
-        when: When::Without(VcpuFeatures::PMU_V3),
-        why: OLD_MONITORS,
-        source: "PMUVer: shown without the feature up to Linux 5.10",
-        ..row(ID_AA64DFR0_EL1, "ID_AA64DFR0_EL1", Quirk::KeepDestination(field(8)))
+        why: "a guest reads the number of a counter in it, and no other bit",
+        source: "it holds other bits, too, up to Linux 5.10",
+        ..row(PMSELR_EL0, "PMSELR_EL0", Quirk::Normalised(!0x1f))
     },
     RegRow {
-        when: When::Saved { id: ID_AA64DFR0_EL1, mask: field(8), value: field(8) },
-        why: "performance monitors that are not Arm's are none that KVM gives a guest",
-        source: "PMUVer: IMP_DEF is dropped since Linux 6.2",
-        ..row(ID_AA64DFR0_EL1, "ID_AA64DFR0_EL1", Quirk::Normalised(field(8)))
+        why: UPPER_HALF,
+        source: "it holds other bits, too, up to Linux 5.10",
+        ..range(EVENT_TYPES, Quirk::Normalised(0xffff_ffff << 32))
     },
-    RegRow {
-        why: DEBUG,
-        source: "DebugVer: 6 in Linux 5.11 to 6.6, the host's before and after",
-        ..row(ID_AA64DFR0_EL1, "ID_AA64DFR0_EL1", Quirk::KeepDestination(field(0)))
-    },
-    RegRow {
-        why: "statistical profiling is given to no guest",
-        source: "PMSVer: zero since Linux 5.11",
-        ..row(ID_AA64DFR0_EL1, "ID_AA64DFR0_EL1", Quirk::KeepDestination(field(32)))
-    },
-    dropped(ID_AA64PFR0_EL1, "ID_AA64PFR0_EL1", Quirk::KeepDestination(field(40))),
-    dropped(ID_AA64PFR0_EL1, "ID_AA64PFR0_EL1", Quirk::Normalised(field(40))),
-    dropped(ID_AA64PFR1_EL1, "ID_AA64PFR1_EL1", Quirk::KeepDestination(field(16))),
-    dropped(ID_AA64PFR1_EL1, "ID_AA64PFR1_EL1", Quirk::Normalised(field(16))),
-    dropped(ID_AA64MMFR2_EL1, "ID_AA64MMFR2_EL1", Quirk::KeepDestination(field(24))),
-    dropped(ID_AA64MMFR2_EL1, "ID_AA64MMFR2_EL1", Quirk::Normalised(field(24))),
-    RegRow {
-        why: GEOMETRY,
-        source: "CCIDX: hidden since Linux 6.1 or earlier",
-        ..row(ID_AA64MMFR2_EL1, "ID_AA64MMFR2_EL1", Quirk::KeepDestination(field(20)))
-    },
-    RegRow {
-        why: GEOMETRY,
-        source: "CCIDX: hidden since Linux 6.1 or earlier",
-        ..row(ID_MMFR4_EL1, "ID_MMFR4_EL1", Quirk::KeepDestination(field(24)))
-    },
-    RegRow {
-        when: When::Without(EL2),
-        why: EL2_ONLY,
-        source: "TWED, HCX: fixed before Linux 6.18, hidden in 6.1",
-        ..row(ID_AA64MMFR1_EL1, "ID_AA64MMFR1_EL1", Quirk::KeepDestination(field(32) | field(40)))
-    },
-    RegRow {
-        why: "the first run clears features that lack another one which they need",
-        source: "Linux 7",
-        ..row(ID_AA64MMFR3_EL1, "ID_AA64MMFR3_EL1", Quirk::Normalised(u64::MAX))
-    },
-    RegRow {
-        why: GEOMETRY,
-        source: "Ctype, Ttype, ICB: the host's before Linux 6.3, made up since; not LoUU, LoUIS \
-                 and LoC, which tell what to clean",
-        ..row(CLIDR_EL1, "CLIDR_EL1", Quirk::KeepDestination(0x7fff_c01f_ffff))
-    },
-    RegRow {
-        why: GEOMETRY,
-        source: "the host's before Linux 6.3, made up since",
-        ..range(CACHE_SIZES, Quirk::KeepDestination(u64::MAX))
-    },
+    // Longer counters came with version 3.5 of the monitors, which is 6 in PMUVer.
+    short_counters(1),
+    short_counters(4),
+    short_counters(5),
     istatus(CNTV_CTL_EL0, "CNTV_CTL_EL0"),
     istatus(CNTP_CTL_EL0, "CNTP_CTL_EL0"),
 ];
 
-const fn dropped(id: RegId, name: &'static str, quirk: Quirk) -> RegRow {
+const fn counters(id: RegId, name: &'static str) -> RegRow {
+    let quirk = Quirk::NormalisedFrom { count: PMCR_EL0, shift: 11, but: 1 << 31 };
     RegRow {
-        why: DROPPED,
-        source: "MPAM, MPAM_frac, NV: hidden since Linux 6.13, accepted and dropped",
+        why: NO_COUNTER,
+        source: "bits of counters that there are not: kept up to Linux 6.1",
         ..row(id, name, quirk)
+    }
+}
+
+const fn cleared_by(id: RegId, name: &'static str, other: RegId) -> RegRow {
+    RegRow {
+        why: "the guest reads what it read before",
+        source: "both registers are assigned to up to 6.1 and from 7 on, and set and clear between",
+        ..row(id, name, Quirk::ClearedBy(other))
+    }
+}
+
+const fn short_counters(version: u64) -> RegRow {
+    RegRow {
+        when: When::Saved { id: ID_AA64DFR0_EL1, mask: field(8), value: version << 8 },
+        why: UPPER_HALF,
+        source: "it holds other bits, too, up to Linux 5.10",
+        ..range(EVENT_COUNTERS, Quirk::Normalised(0xffff_ffff << 32))
     }
 }
 
@@ -251,13 +232,15 @@ mod tests {
     }
 
     #[test]
-    fn what_to_clean_is_never_let_differ() {
-        const LOUIS_LOC_LOUU: u64 = 0x3fe0_0000;
-        let clidr = rows().into_iter().filter(|row| row.ids.contains(&CLIDR_EL1));
-        let masks = clidr.map(|row| match row.quirk {
-            Quirk::KeepDestination(mask) | Quirk::Normalised(mask) => mask,
-            Quirk::OnlySource | Quirk::OnlyDestination => 0,
-        });
-        assert_eq!(masks.fold(0, |all, mask| all | mask) & LOUIS_LOC_LOUU, 0);
+    fn no_row_lets_an_id_register_be_another() {
+        let caches = RegId::system(3, 1, 0, 0, 1);
+        let cache_type = RegId::system(3, 3, 0, 0, 1);
+        let ids = RegId::system(3, 0, 0, 0, 0)..=RegId::system(3, 0, 0, 7, 7);
+        let others = |id: &RegId| ids.contains(id) || [caches, cache_type, PMCR_EL0].contains(id);
+        let differs =
+            |row: &RegRow| !matches!(row.quirk, Quirk::OnlySource | Quirk::OnlyDestination);
+        let rows = rows();
+        let rows = rows.iter().filter(|row| differs(row));
+        assert!(!rows.into_iter().any(|row| others(row.ids.start()) || others(row.ids.end())));
     }
 }

@@ -50,9 +50,9 @@ pub use program::{Program, Step, Width, psci};
 pub use recording::{Accepted, BadRecording, Recording};
 pub use refusal::Refusal;
 pub use release::{
-    Ability, AbsentMonitors, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, EmptyRange,
-    FailedRun, FirstRun, Freeze, FrozenBy, Hiding, Ids, Istatus, PSCI_0_1, PowerOff, Release, Row,
-    Rule, SErrorTaken, Scope, Service, UnreadyPmu, WidthOf,
+    Ability, AbsentMonitors, Answer, AtVcpuCreation, Birth, BitmapOrder, CounterBits, CpuOnReset,
+    EmptyRange, FailedRun, FirstRun, Freeze, FrozenBy, Hiding, Ids, Istatus, PSCI_0_1, PowerOff,
+    Release, Row, Rule, SErrorTaken, Scope, Service, UnreadyPmu, WidthOf,
 };
 pub use releases::{BITMAPS, BITMAPS_2, COMMON, RELEASES, V5_10, V6_1, V6_12, V7_2, id, release};
 pub use trace::{Event, Trace};

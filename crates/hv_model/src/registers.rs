@@ -9,8 +9,8 @@ use kedge_ids::{Mpidr, RegId, VcpuId};
 use crate::recording::Recording;
 use crate::refusal::{Refusal, refuse};
 use crate::release::{
-    Ability, AtVcpuCreation, Birth, BitmapOrder, Freeze, Istatus, PSCI_0_1, Release, Row, Rule,
-    Scope,
+    Ability, AtVcpuCreation, Birth, BitmapOrder, CounterBits, Freeze, Istatus, PSCI_0_1, Release,
+    Row, Rule, Scope,
 };
 use crate::releases::id;
 use crate::state::{Counters, Sve, VcpuState, VmState, number};
@@ -44,6 +44,14 @@ pub(crate) fn at_reset(
     }
     registers.retain(|id, _| release.lists(*id));
     registers
+}
+
+/// Under whose id a register's value is held.
+fn held_by(row: &Row, id: RegId) -> RegId {
+    match row.rule {
+        Rule::CounterBits { held_by, .. } => held_by,
+        _ => id,
+    }
 }
 
 fn padded(mut value: Vec<u8>, length: usize) -> Vec<u8> {
@@ -102,6 +110,7 @@ impl Registers<'_> {
 
     /// The value stored for a register that there is.
     pub(crate) fn stored(&self, row: &Row, id: RegId) -> Vec<u8> {
+        let id = held_by(row, id);
         let own = &self.vcpu().regs[&id];
         match row.scope {
             Scope::Vcpu => own.clone(),
@@ -110,6 +119,7 @@ impl Registers<'_> {
     }
 
     pub(crate) fn store(&mut self, row: &Row, id: RegId, value: &[u8]) {
+        let id = held_by(row, id);
         let values = match row.scope {
             Scope::Vcpu => &mut self.vcpu_mut().regs,
             Scope::Vm => &mut self.vm.shared,
@@ -125,6 +135,7 @@ impl Registers<'_> {
             Rule::PsciVersion => self.psci_version(),
             Rule::Counter(_) => self.now.wrapping_sub(number(&stored)),
             Rule::PmuControl => self.pmu_control(number(&stored)),
+            Rule::CounterBits { written, .. } => number(&stored) & self.counter_bits(written),
             Rule::TimerControl(istatus) => self.timer_control(id, number(&stored), istatus),
             Rule::SveState if self.vcpu().sve == Sve::Choosing => {
                 return self.refuse(Refusal::SveUnfinished);
@@ -191,6 +202,14 @@ impl Registers<'_> {
         self.vm.pmu_counters.map_or(stored, |counters| stored & !COUNTERS | counters)
     }
 
+    /// The bits of counters that a user reads and writes.
+    fn counter_bits(&self, written: CounterBits) -> u64 {
+        const CYCLES: u64 = 1 << 31;
+        let control = self.pmu_control(self.vcpu().raw(PMCR_EL0));
+        let events = (1 << ((control & COUNTERS) >> COUNTERS.trailing_zeros())) - 1;
+        if written == CounterBits::Any { u64::MAX } else { CYCLES | events }
+    }
+
     /// Takes a number of counters that the host has, before the first run.
     fn choose_counters(&mut self, wanted: u64) {
         let features = self.vcpu().features.unwrap_or_default();
@@ -221,6 +240,15 @@ impl Registers<'_> {
             Rule::Fields => self.fields(id, old, new),
             Rule::PmuControl => {
                 Ok(Some((old & !PMU_SWITCHES | new & PMU_SWITCHES).to_le_bytes().to_vec()))
+            }
+            Rule::CounterBits { written, .. } => {
+                let bits = new & self.counter_bits(written);
+                let value = match written {
+                    CounterBits::Any | CounterBits::Assigned => bits,
+                    CounterBits::Set => old | bits,
+                    CounterBits::Cleared => old & !bits,
+                };
+                Ok(Some(value.to_le_bytes().to_vec()))
             }
             Rule::ImpId(_) if self.vm.imp_ids == Ability::Absent => allow(old == new, None),
             Rule::ImpId(mask) => allow(old == new || new & !mask == 0, as_is()),

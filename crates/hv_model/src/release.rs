@@ -237,6 +237,14 @@ pub enum Rule {
     /// and the machine's number of counters, which is up to the host's, and fixed by
     /// the first run. Whatever is not taken is dropped.
     PmuControl,
+    /// A register with a bit for each counter of the performance monitors. One of two sets
+    /// bits when a guest writes, the other clears them; both hold one value.
+    CounterBits {
+        /// Under whose id it is held.
+        held_by: RegId,
+        /// What becomes of it when a user writes.
+        written: CounterBits,
+    },
     /// A cache's size: `CCSIDR_EL1`, whose lines are no shorter than the host's.
     CacheSize,
     /// A counter: a write moves it, and it runs on.
@@ -248,6 +256,20 @@ pub enum Rule {
     /// SVE state, out of reach until the lengths are final, and then as long as the
     /// longest: what is beyond reads as zero and is ignored.
     SveState,
+}
+
+/// What becomes of the bits of performance counters when a user writes a register of
+/// theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CounterBits {
+    /// They are those written, of counters that there are not, too.
+    Any,
+    /// They are those written of the counters that there are.
+    Assigned,
+    /// Those written are set.
+    Set,
+    /// Those written are cleared.
+    Cleared,
 }
 
 /// Who holds a value.

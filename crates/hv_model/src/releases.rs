@@ -7,9 +7,9 @@ use kedge_ids::RegId;
 
 use crate::refusal::Refusal;
 use crate::release::{
-    Ability, AbsentMonitors, Answer, AtVcpuCreation, Birth, BitmapOrder, CpuOnReset, EmptyRange,
-    FailedRun, FirstRun, FrozenBy, Hiding, Ids, Istatus, PowerOff, Release, Row, Rule, SErrorTaken,
-    Scope, Service, UnreadyPmu, WidthOf,
+    Ability, AbsentMonitors, Answer, AtVcpuCreation, Birth, BitmapOrder, CounterBits, CpuOnReset,
+    EmptyRange, FailedRun, FirstRun, FrozenBy, Hiding, Ids, Istatus, PowerOff, Release, Row, Rule,
+    SErrorTaken, Scope, Service, UnreadyPmu, WidthOf,
 };
 
 /// Register ids that the rows name.
@@ -132,6 +132,33 @@ const IDENTITY_WRITABLE: &[Row] = &[
     Row::of(DEMUX, Rule::CacheSize),
 ];
 
+/// The performance counters' bits: of each two registers, the one that sets bits first.
+const COUNTER_BITS: [[RegId; 2]; 3] = [
+    [RegId::system(3, 3, 9, 12, 1), RegId::system(3, 3, 9, 12, 2)], // PMCNTENSET, PMCNTENCLR
+    [RegId::system(3, 3, 9, 14, 3), RegId::system(3, 3, 9, 12, 3)], // PMOVSSET, PMOVSCLR
+    [RegId::system(3, 0, 9, 14, 1), RegId::system(3, 0, 9, 14, 2)], // PMINTENSET, PMINTENCLR
+];
+
+const fn counter_bits([set, clear]: [CounterBits; 2]) -> [Row; 6] {
+    const fn of(set: RegId, id: RegId, written: CounterBits) -> Row {
+        one(id, Rule::CounterBits { held_by: set, written })
+    }
+    let [[a, b], [c, d], [e, f]] = COUNTER_BITS;
+    [of(a, a, set), of(a, b, clear), of(c, c, set), of(c, d, clear), of(e, e, set), of(e, f, clear)]
+}
+
+/// Performance monitors whose registers hold what is written.
+const MONITORS: &[Row] = &counter_bits([CounterBits::Any, CounterBits::Any]);
+
+/// Those that a user writes as a guest does.
+const MONITORS_AS_GUESTS: &[Row] = &counter_bits([CounterBits::Set, CounterBits::Cleared]);
+
+/// Those of Linux 7, which are assigned to.
+const MONITORS_7: &[Row] = &counter_bits([CounterBits::Assigned, CounterBits::Assigned]);
+
+/// The increment by software, which only guests write: since Linux 6.1 or earlier.
+const NO_INCREMENT: &[Row] = &[one(RegId::system(3, 3, 9, 12, 4), Rule::Ignored)];
+
 /// The bitmaps of Linux 5.19: everything on, to be opted out of.
 pub const BITMAPS: &[Row] = &[
     bitmap(id::STD_BMAP, 0x1, &[0x1]),
@@ -187,7 +214,7 @@ const SERVICES: &[Service] = &[
 pub const V5_10: Release = Release {
     name: "5.10",
     recording: include_str!("../recordings/max-5.10.host"),
-    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY],
+    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY, MONITORS],
     unlisted: &[],
     hidden: &[],
     psci: &[0x2, 0x1_0000],
@@ -227,7 +254,7 @@ pub const V5_10: Release = Release {
 pub const V6_1: Release = Release {
     name: "6.1",
     recording: include_str!("../recordings/max-6.1.host"),
-    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY, BITMAPS],
+    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY, MONITORS, NO_INCREMENT, BITMAPS],
     psci: &[0x2, 0x1_0000, 0x1_0001],
     services: SERVICES,
     mp_states: &[MpState::Runnable, MpState::Stopped, MpState::Suspended],
@@ -248,7 +275,7 @@ pub const V6_1: Release = Release {
 pub const V6_12: Release = Release {
     name: "6.12",
     recording: include_str!("../recordings/max-6.12.host"),
-    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY_WRITABLE, BITMAPS],
+    rows: &[COMMON, TIMERS, IMP_IDS, IDENTITY_WRITABLE, MONITORS_AS_GUESTS, NO_INCREMENT, BITMAPS],
     feature_scope: Scope::Vm,
     power_off: PowerOff::Ephemeral,
     smccc_filter: Ability::Present,
@@ -265,7 +292,16 @@ pub const V6_12: Release = Release {
 pub const V7_2: Release = Release {
     name: "7.2",
     recording: include_str!("../recordings/max-7.2.host"),
-    rows: &[COMMON, TIMERS_7, IMP_IDS, IDENTITY_WRITABLE, BITMAPS, BITMAPS_2],
+    rows: &[
+        COMMON,
+        TIMERS_7,
+        IMP_IDS,
+        IDENTITY_WRITABLE,
+        MONITORS_7,
+        NO_INCREMENT,
+        BITMAPS,
+        BITMAPS_2,
+    ],
     psci: &[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003],
     features: 0x1ff,
     writable_imp_ids: Ability::Present,

@@ -145,26 +145,9 @@ fn of_a_later_release() -> Vec<u8> {
 }
 
 #[test]
-fn what_kedge_does_not_have_yet_is_refused_by_name() {
+fn a_register_that_there_is_not_is_refused_by_name() {
     let waiting = Waiting::start(&[]);
     let [state, memory] = files(&waiting);
-    let uffd = json!({ "backend_type": "Uffd", "backend_path": "socket" });
-    let from_server = json!({ "snapshot_path": state, "mem_backend": uffd });
-    refused(
-        &waiting,
-        &from_server,
-        &expect![[
-            r#"Load snapshot error: Failed to restore from snapshot: `backend_type` cannot be "Uffd" yet; fix: write "File""#
-        ]],
-    );
-    let huge = json!({ "snapshot_path": state, "mem_file_path": memory, "huge_pages": "2M" });
-    refused(
-        &waiting,
-        &huge,
-        &expect![[
-            r#"Load snapshot error: Failed to restore from snapshot: `huge_pages` cannot be "2M" yet; fix: write "None""#
-        ]],
-    );
     let allowed = json!({ "snapshot_path": state, "mem_file_path": memory, "allow": ["psci"] });
     refused(
         &waiting,

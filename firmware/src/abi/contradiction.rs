@@ -10,7 +10,7 @@ use super::diff::{self, Difference};
 use super::document::Path;
 use super::machine::{FilterAction, FilterRange, MachineAbi};
 use super::promises::Promises;
-use crate::probe::identity;
+use crate::probe::{PMCR_EL0, identity};
 use crate::register::{Firmware, FwReg};
 
 /// Two parts of a profile of which only one can be true.
@@ -265,7 +265,10 @@ fn varying(cpu: &CpuAbi, path: &Path) -> Found {
     let mut taken: Vec<_> = promised.collect();
     for (nth, Varying { id, name, mask, reason: _ }) in cpu.varying.iter().enumerate() {
         let here = || path.key("varying").entry(nth);
-        named(*id, name, &here)?;
+        // Nobody can choose who made the monitors, and so it is no promise.
+        if *id != PMCR_EL0 {
+            named(*id, name, &here)?;
+        }
         let clash = taken.iter().find(|(other, bits, _)| other == id && bits & mask.0 != 0);
         if let Some((_, bits, once)) = clash {
             let (bits, register) = (bits & mask.0, identity::name(*id));

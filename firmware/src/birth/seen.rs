@@ -8,10 +8,7 @@ use kedge_ids::RegId;
 use super::{BirthError, Newborn};
 use crate::abi::GuestAbi;
 use crate::pmu::PmuEventSet;
-use crate::probe::Seen;
-
-/// Of all vCPUs with performance monitors.
-const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
+use crate::probe::{PMCR_EL0, Seen};
 
 /// A guest of a machine of its own that tells what it reads; it costs as much as a
 /// machine, and runs only if it is asked.
@@ -46,6 +43,7 @@ pub(super) fn settle_events(
 ) -> Result<Option<PmuEventSet>, BirthError> {
     let Some(promised) = abi.machine.pmu_events else { return Ok(None) };
     let first = newborn.first()?;
+    // All vCPUs with performance monitors have it.
     if listed.binary_search(&PMCR_EL0).is_err() {
         return Ok(None);
     }

@@ -3,8 +3,8 @@
 use kedge_ids::RegId;
 
 use super::identity::Identity;
-use super::{Findings, Fleet};
-use crate::abi::{CpuAbi, IdPromise, Implementation, ImplementationIds, Promises};
+use super::{Findings, Fleet, varying};
+use crate::abi::{CpuAbi, IdPromise, Implementation, ImplementationIds, Promises, Varying};
 use crate::hex::Hex;
 use crate::host::HostAbi;
 use crate::register::{Firmware, FwReg};
@@ -45,7 +45,12 @@ pub(super) fn promises(fleet: &Fleet<'_>, firmware: &Promises, found: &mut Findi
             found.lose(feature, host, format!("{takes} in `{}`", conflict.subject));
         }
     };
-    let Identity { mut promises, varying, findings, .. } = identity;
+    let Identity { mut promises, mut varying, findings, .. } = identity;
+    if features.iter().any(|name| name == PMU) {
+        let (id, name, mask, reason) = varying::MONITORS_MAKER;
+        let (name, reason) = (name.to_owned(), reason.to_owned());
+        varying.push(Varying { id, name, mask: Hex(mask), reason });
+    }
     found.losses.extend(findings.losses);
     found.conflicts.extend(findings.conflicts);
     let implementation = match own {

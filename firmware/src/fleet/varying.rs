@@ -3,6 +3,8 @@
 
 use kedge_ids::RegId;
 
+use crate::probe::PMCR_EL0;
+
 const fn id(crm: u64, op2: u64) -> RegId {
     RegId::system(3, 0, 0, crm, op2)
 }
@@ -87,6 +89,16 @@ pub(super) fn reason(
     let mut rows = VARYING.iter().filter(|row| (row.0, row.1) == (register, field));
     rows.find(|row| may(row.2)).map(|row| row.3)
 }
+
+/// Of vCPUs with performance monitors: who made these, in `PMCR_EL0`. A kernel that shows
+/// it shows it again whenever a vCPU is turned on, and no probe tells whether one does.
+pub(super) const MONITORS_MAKER: (RegId, &str, u64, &str) = (
+    PMCR_EL0,
+    "PMCR_EL0",
+    0xffff_0000,
+    "IMP, IDCODE: Linux 6.1 and older show who made the CPU, 6.12 and later nobody; MIDR_EL1 tells \
+     the guest on every host",
+);
 
 /// Why the size of a cache may vary.
 pub(super) const CACHE_SIZE: &str = "it describes a cache to people; a guest looks after its caches by \

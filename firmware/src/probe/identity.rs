@@ -66,6 +66,8 @@ const NAMES: &[(RegId, &str)] = &[
 const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
 const AIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 7);
 pub(crate) const CTR_EL0: RegId = RegId::system(3, 3, 0, 0, 1);
+/// The performance monitors' control register: in its upper half, who made them.
+pub(crate) const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
 
 /// Whether a register tells a guest what its CPU is: op0 3, op1 0, CRn 0, CRm 1 to 7,
 /// a few beside them, and the sizes of its caches. `MPIDR_EL1` tells which one.

@@ -18,7 +18,7 @@ use crate::host::{
 use crate::register::{Domain, Firmware};
 use scratch::{Bench, Trial};
 
-pub(crate) use identity::{CTR_EL0, cache, is_identification, name};
+pub(crate) use identity::{CTR_EL0, PMCR_EL0, cache, is_identification, name};
 pub(crate) use interrupts::typer2;
 pub(crate) use scratch::lengths as sve_lengths;
 pub(crate) use seen::Seen;

@@ -1,14 +1,14 @@
 //! Every register of every vCPU, whatever it is.
 
 use kedge_diag::Fix;
-use kedge_hv::{Abilities, HvError, Vcpu, VcpuFeatures};
+use kedge_hv::{Abilities, HvError, Hypervisor, Vcpu, VcpuFeatures};
 use kedge_ids::{RegId, VcpuId};
 
 use super::class::Holder;
 use super::{Birth, RegisterState, Rules, SavedRegister, VcpuRegisters, find};
 use crate::abi::{GuestAbi, IdPromise};
 use crate::hex::RegValue;
-use crate::probe::CTR_EL0;
+use crate::probe::{CTR_EL0, Seen};
 
 /// Why registers could not be captured.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,12 @@ pub enum CaptureError {
         /// What the hypervisor said.
         source: HvError,
     },
+    /// The hypervisor makes no machine to find out what guests read.
+    #[error("cannot find out what a guest reads in CTR_EL0")]
+    Scratch {
+        /// What it said.
+        source: HvError,
+    },
     /// The hypervisor does not say whether a vCPU is on, or what waits for it.
     #[error("cannot read the power state or pending SError of vCPU {}", vcpu.0)]
     Beside {
@@ -44,9 +50,8 @@ pub enum CaptureError {
 impl Fix for CaptureError {
     fn fix(&self) -> Option<String> {
         match self {
-            Self::List { source, .. } | Self::Read { source, .. } | Self::Beside { source, .. } => {
-                source.fix()
-            }
+            Self::List { source, .. } | Self::Read { source, .. } => source.fix(),
+            Self::Scratch { source } | Self::Beside { source, .. } => source.fix(),
         }
     }
 }
@@ -100,6 +105,40 @@ fn as_promised(saved: &mut SavedRegister, abi: &GuestAbi) {
         let promised = value.0 & mask.0 | saved.value.number() & !mask.0;
         saved.value = RegValue::sized(saved.id, promised);
     }
+}
+
+/// Saves what the guest reads in `CTR_EL0` where the kernel tells something else, and
+/// nothing was promised: a scratch machine of `hypervisor` finds it out, and only there.
+///
+/// # Errors
+/// The hypervisor refuses a scratch machine.
+pub fn as_the_guest_reads(
+    state: &mut RegisterState,
+    vcpu: &dyn Vcpu,
+    hypervisor: &dyn Hypervisor,
+) -> Result<(), CaptureError> {
+    const IDC: u64 = 1 << 28;
+    const EINVAL: i32 = 22;
+    let promises = &state.birth.abi.cpu.id_registers;
+    let is_promised = promises.iter().any(|promise| promise.id == CTR_EL0);
+    let saved = state.machine.iter_mut().find(|saved| saved.id == CTR_EL0);
+    let Some(saved) = saved.filter(|saved| !is_promised && saved.value.number() & IDC != 0) else {
+        return Ok(());
+    };
+    // A kernel that lets it be chosen refuses it by now because the machine has run; one
+    // that leaves it to the processor refuses the value. No other bit is ever made up.
+    let told = saved.value.number();
+    let another = RegValue::sized(CTR_EL0, told & !IDC);
+    let refused = |vcpu: &dyn Vcpu| vcpu.set_reg(CTR_EL0, &another.0).err();
+    let left = vcpu.has_run() && refused(vcpu).is_some_and(|error| error.errno() == EINVAL);
+    if !left {
+        return Ok(());
+    }
+    let seen = Seen::of_a_guest(hypervisor).map_err(|source| CaptureError::Scratch { source })?;
+    if let Some(shown) = seen.otherwise(CTR_EL0, told) {
+        saved.value = RegValue::sized(CTR_EL0, shown.0);
+    }
+    Ok(())
 }
 
 /// Registers of a vCPU, and what else there is of it.

@@ -9,6 +9,7 @@
 
 use kedge_ids::RegId;
 
+use crate::probe::PMCR_EL0;
 use crate::register::Firmware;
 
 /// When a register is written: those of an earlier class before all of a later one.
@@ -52,7 +53,6 @@ pub(super) enum Holder {
 }
 
 const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
-const PMCR_EL0: RegId = RegId::system(3, 3, 9, 12, 0);
 const DEMUX: u64 = 0x11;
 
 /// `CNTVCT_EL0`, the virtual counter of the whole machine: it moves on, and writing it
@@ -95,9 +95,9 @@ impl Class {
     }
 
     /// Whether its registers are settled while a restore is planned. They may, as they
-    /// depend on nothing but each other, and they must, as most refusals are theirs.
+    /// depend on nothing but each other, and they must, as all refusals are theirs.
     pub(super) fn is_settled_by_the_plan(self) -> bool {
-        self <= Self::CacheSizes
+        self <= Self::MonitorControl
     }
 }
 

@@ -27,7 +27,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::abi::GuestAbi;
 use crate::hex::{Hex, RegValue, id};
 
-pub use capture::{CaptureError, Source, capture};
+pub use capture::{CaptureError, Source, as_the_guest_reads, capture};
 pub use class::{PHYSICAL_COUNTER, VIRTUAL_COUNTER};
 pub use destination::{Destination, Live};
 pub use plan::{PlanError, Planned, plan};

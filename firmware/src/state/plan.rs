@@ -76,8 +76,11 @@ pub struct Planned {
     pub(super) pending: Vec<Vec<SavedRegister>>,
     /// Counters of the machine.
     pub(super) counters: Vec<SavedRegister>,
-    /// Bits that a host may make others of.
-    pub(super) normalised: BTreeMap<RegId, u64>,
+    /// Bits that a host may make others of, by vCPU.
+    pub(super) normalised: Vec<BTreeMap<RegId, u64>>,
+    /// Registers that are given a value when the bits of another were cleared by all ones:
+    /// the other, which is given nothing else.
+    pub(super) cleared_by: BTreeMap<RegId, RegId>,
     /// Of each vCPU whether it is on, and the SError that waits for it.
     pub(super) beside: Vec<(Power, Option<PendingSError>)>,
 }
@@ -256,11 +259,13 @@ impl Planner<'_> {
         }
         let mut tolerance =
             Tolerance { allowed: self.rules.allow.contains(&id), ..Tolerance::default() };
-        for row in self.rules.rows(id).filter(|row| row.when.holds(self.state, vcpu)) {
-            match row.quirk {
-                Quirk::KeepDestination(mask) => tolerance.keep.push((mask, row.why.to_owned())),
-                Quirk::Normalised(mask) => tolerance.normalised.push((mask, row.why.to_owned())),
-                Quirk::OnlySource | Quirk::OnlyDestination => {}
+        for row in self.rules.holding(id, self.state, vcpu) {
+            if let Quirk::KeepDestination(mask) = row.quirk {
+                tolerance.keep.push((mask, row.why.to_owned()));
+            }
+            let normalised = row.quirk.normalised(self.state, vcpu);
+            if normalised != 0 {
+                tolerance.normalised.push((normalised, row.why.to_owned()));
             }
         }
         let varying = self.state.birth.abi.cpu.varying.iter().filter(|varying| varying.id == id);

@@ -1,5 +1,6 @@
 //! Writing what a plan left to be written, and looking whether it holds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use kedge_diag::Fix;
@@ -155,13 +156,13 @@ impl fmt::Display for Deviation {
 #[derive(Clone, Debug)]
 pub struct Restored {
     expected: Vec<Vec<SavedRegister>>,
-    normalised: std::collections::BTreeMap<RegId, u64>,
+    /// Bits that may read otherwise, by vCPU.
+    normalised: Vec<BTreeMap<RegId, u64>>,
 }
 
 impl Planned {
-    /// Writes what is left, in order: the control of performance monitors before them,
-    /// all other state, then the counters, each once, then what timers wait for, and
-    /// last their switches. Then reads everything back, and last gives vCPUs their pending
+    /// Writes what is left, in order: all other state, then the counters, each once, then
+    /// what timers wait for, and last their switches. Then reads everything back, and last gives vCPUs their pending
     /// SErrors and turns them on or off.
     ///
     /// Monitors take their registers only once they are ready
@@ -187,11 +188,11 @@ impl Planned {
             self.repeat(vcpus)?;
         }
         for (vcpu, pending) in self.pending.iter().enumerate() {
-            write_all(vcpus, vcpu, pending.iter().filter(before))?;
+            self.write_all(vcpus, vcpu, pending.iter().filter(before))?;
         }
         self.counters(vcpus, manner)?;
         for (vcpu, pending) in self.pending.iter().enumerate() {
-            write_all(vcpus, vcpu, pending.iter().filter(|saved| !before(saved)))?;
+            self.write_all(vcpus, vcpu, pending.iter().filter(|saved| !before(saved)))?;
         }
         let beside = self.beside.clone();
         let restored = self.restored();
@@ -237,6 +238,23 @@ impl Planned {
         Ok(())
     }
 
+    /// Gives a vCPU these values, by way of the register that clears where there is one.
+    fn write_all<'a>(
+        &self,
+        vcpus: &[&dyn Vcpu],
+        vcpu: usize,
+        registers: impl Iterator<Item = &'a SavedRegister>,
+    ) -> Result<(), RestoreError> {
+        let clears = |id: RegId| self.cleared_by.values().any(|other| *other == id);
+        for saved in registers.filter(|saved| !clears(saved.id)) {
+            if let Some(other) = self.cleared_by.get(&saved.id) {
+                write(vcpus, vcpu, *other, &RegValue::sized(*other, u64::MAX))?;
+            }
+            write(vcpus, vcpu, saved.id, &saved.value)?;
+        }
+        Ok(())
+    }
+
     fn counters(&self, vcpus: &[&dyn Vcpu], manner: &Manner) -> Result<(), RestoreError> {
         let writers = match manner.writes {
             Writes::Once => 1,
@@ -278,7 +296,8 @@ impl Restored {
             for SavedRegister { id, value } in expected {
                 let name = || super::rules::name(*id);
                 let found = read(vcpus, vcpu, *id)?;
-                let mask = self.normalised.get(id).copied().unwrap_or(0);
+                let mask = self.normalised.get(vcpu).and_then(|masks| masks.get(id));
+                let mask = mask.copied().unwrap_or(0);
                 if without(&found, mask) != without(value, mask) {
                     let wanted = value.clone();
                     differences.push(Deviation { vcpu, id: *id, name: name(), wanted, found });
@@ -304,17 +323,6 @@ impl Restored {
 
 fn same_number(planned: usize, here: usize) -> Result<(), RestoreError> {
     if planned == here { Ok(()) } else { Err(RestoreError::Vcpus { planned, here }) }
-}
-
-fn write_all<'a>(
-    vcpus: &[&dyn Vcpu],
-    vcpu: usize,
-    registers: impl Iterator<Item = &'a SavedRegister>,
-) -> Result<(), RestoreError> {
-    for saved in registers {
-        write(vcpus, vcpu, saved.id, &saved.value)?;
-    }
-    Ok(())
 }
 
 fn write(

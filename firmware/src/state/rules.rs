@@ -9,8 +9,12 @@ use kedge_hv::VcpuFeatures;
 use kedge_ids::RegId;
 
 use super::RegisterState;
+use crate::fields;
+use crate::probe::{PMCR_EL0, cache, is_identification};
 use crate::register::{Firmware, FwSpec};
 use crate::table::TABLE;
+
+const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
 
 /// What a plan goes by.
 #[derive(Clone, Debug)]
@@ -45,6 +49,16 @@ impl<'a> Rules<'a> {
         self.rows.iter().filter(move |row| row.ids.contains(&id))
     }
 
+    /// The rows of a register that hold for it in a saved vCPU.
+    pub(super) fn holding(
+        &self,
+        id: RegId,
+        state: &RegisterState,
+        vcpu: usize,
+    ) -> impl Iterator<Item = &'a RegRow> {
+        self.rows(id).filter(move |row| row.when.holds(id, state, vcpu))
+    }
+
     /// What a reader calls a register: its row's name, its name in the Arm manual, or
     /// its id.
     pub(super) fn name(&self, id: RegId) -> String {
@@ -63,7 +77,8 @@ pub(crate) fn name(id: RegId) -> String {
     let bits = |shift: u32, width: u32| id.0 >> shift & ((1 << width) - 1);
     match id.coprocessor() {
         _ if id == RegId::MPIDR_EL1 => "MPIDR_EL1".to_owned(),
-        _ if crate::probe::is_identification(id) => crate::probe::name(id),
+        _ if id == PMCR_EL0 => "PMCR_EL0".to_owned(),
+        _ if is_identification(id) => crate::probe::name(id),
         SYSTEM => format!(
             "S{}_{}_C{}_C{}_{}",
             bits(14, 2),
@@ -104,8 +119,40 @@ pub enum Quirk {
     /// ones.
     KeepDestination(u64),
     /// The destination may take these bits and make others of them: they are computed,
-    /// or it drops what an older kernel showed.
+    /// or a guest cannot read them.
     Normalised(u64),
+    /// The same of all bits but those below a number, and `but`. The number is a field of
+    /// five bits of another saved register: how many counters there are.
+    NormalisedFrom {
+        /// The register with the number.
+        count: RegId,
+        /// Where the number begins in it.
+        shift: u32,
+        /// Bits that are kept whatever the number is.
+        but: u64,
+    },
+    /// This register and the other one hold one value. What is written to this one, a
+    /// kernel assigns, or sets in the value; what is written to the other, it assigns, or
+    /// clears in the value. So all ones go to the other, and then the value to this one;
+    /// nothing else is written to the other.
+    ClearedBy(RegId),
+}
+
+impl Quirk {
+    /// The bits that a destination may make others of, of a saved vCPU.
+    pub(super) fn normalised(self, state: &RegisterState, vcpu: usize) -> u64 {
+        match self {
+            Self::Normalised(mask) => mask,
+            Self::NormalisedFrom { count, shift, but } => {
+                let count = state.of_vcpu(vcpu, count).map_or(0, number) >> shift & 0x1f;
+                !(((1 << count) - 1) | but)
+            }
+            Self::OnlySource
+            | Self::OnlyDestination
+            | Self::KeepDestination(_)
+            | Self::ClearedBy(_) => 0,
+        }
+    }
 }
 
 /// When a row holds.
@@ -125,13 +172,20 @@ pub enum When {
         /// Their value.
         value: u64,
     },
+    /// The register is the size of a cache of which the saved `CLIDR_EL1` says that there
+    /// is none.
+    NoSuchCache,
 }
 
 impl When {
-    /// Whether it holds for a saved vCPU.
-    pub(super) fn holds(self, state: &RegisterState, vcpu: usize) -> bool {
+    /// Whether it holds for a register of a saved vCPU.
+    pub(super) fn holds(self, id: RegId, state: &RegisterState, vcpu: usize) -> bool {
         match self {
             Self::Always => true,
+            Self::NoSuchCache => {
+                let clidr = state.of_vcpu(vcpu, CLIDR_EL1).map_or(0, number);
+                cache(id).is_some_and(|cache| !fields::is_there(clidr, cache))
+            }
             Self::Without(features) => state.features.0 & features.0 == 0,
             Self::Saved { id, mask, value } => {
                 let saved = state.of_vcpu(vcpu, id).map_or(0, number);

@@ -1,7 +1,7 @@
 //! What becomes of what each vCPU holds by itself, and of registers that only one side
 //! has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kedge_ids::RegId;
 
@@ -148,9 +148,8 @@ impl Planner<'_> {
 
     /// Why a guest can live with a difference, if a row says so.
     fn quirk(&self, vcpu: usize, id: RegId, quirk: Quirk) -> Option<&'static str> {
-        let mut rows = self.rules.rows(id);
-        let row = rows.find(|row| row.quirk == quirk && row.when.holds(self.state, vcpu));
-        row.map(|row| row.why)
+        let mut rows = self.rules.holding(id, self.state, vcpu);
+        rows.find(|row| row.quirk == quirk).map(|row| row.why)
     }
 
     /// The plan, and what is left to do.
@@ -165,9 +164,12 @@ impl Planner<'_> {
         let pending = pending.collect();
         let mut counters = self.of_class(Class::Counters);
         counters.retain(|saved| self.lists[0].contains(&saved.id));
-        let own = self.state.vcpus.iter().flat_map(|vcpu| &vcpu.registers);
-        let all = own.chain(&self.state.machine);
-        let normalised = all.map(|saved| (saved.id, self.normalised(saved.id))).collect();
+        let normalised = (0..self.state.vcpus.len()).map(|vcpu| self.normalised(vcpu)).collect();
+        let cleared_by = self.rules.rows.iter().filter_map(|row| match row.quirk {
+            Quirk::ClearedBy(other) => Some((*row.ids.start(), other)),
+            _ => None,
+        });
+        let cleared_by = cleared_by.collect();
         let beside = self.state.vcpus.iter().map(|vcpu| (vcpu.power, vcpu.serror)).collect();
         let Self { found, settled, machine, .. } = self;
         let (mut firmware, mut others) = (contradictions, Vec::new());
@@ -179,15 +181,17 @@ impl Planner<'_> {
         }
         firmware.append(&mut others);
         let plan = Plan { lines: firmware };
-        Planned { plan, settled, machine, pending, counters, normalised, beside }
+        Planned { plan, settled, machine, pending, counters, normalised, cleared_by, beside }
     }
 
-    /// The bits of a register that hosts make others of.
-    fn normalised(&self, id: RegId) -> u64 {
-        self.rules.rows(id).fold(0, |all, row| match row.quirk {
-            Quirk::Normalised(mask) => all | mask,
-            _ => all,
-        })
+    /// The bits of a vCPU's registers that hosts make others of.
+    fn normalised(&self, vcpu: usize) -> BTreeMap<RegId, u64> {
+        let of = |id: RegId| {
+            let rows = self.rules.holding(id, self.state, vcpu);
+            rows.fold(0, |all, row| all | row.quirk.normalised(self.state, vcpu))
+        };
+        let all = self.state.vcpus[vcpu].registers.iter().chain(&self.state.machine);
+        all.map(|saved| (saved.id, of(saved.id))).filter(|(_, mask)| *mask != 0).collect()
     }
 }
 

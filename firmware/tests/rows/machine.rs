@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use kedge_arch::regs;
 use kedge_firmware::{
-    Birth, GuestAbi, Live, Manner, Newborn, Plan, Planned, RegRow, RegisterState, Restored, Rules,
-    Source, builtin, capture, plan, settle,
+    Birth, Firmware, GuestAbi, Live, Manner, Newborn, Plan, Planned, RegRow, RegisterState,
+    Restored, Rules, Source, baseline, builtin, capture, plan, probe, settle,
 };
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::{Exit, Gic, GicConfig, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig};
@@ -176,6 +176,12 @@ impl Machine {
         self.plan_by(state, rules).restore(&self.refs(), &Manner::default()).unwrap()
     }
 
+    /// Restores `state` here, of a guest that has not looked at its processor.
+    pub(crate) fn load_firmware(&self, state: &RegisterState) -> Restored {
+        let rows = rows();
+        self.load_by(state, &whatever_the_cpu(state, &Rules::new(&rows)))
+    }
+
     /// Runs its first vCPU, and gives what its calls were answered.
     pub(crate) fn answers(&mut self) -> Vec<[u64; 4]> {
         let mut told = Vec::new();
@@ -184,6 +190,37 @@ impl Machine {
         }
         told.as_chunks().0.to_vec()
     }
+}
+
+/// What machines on all of these can be promised: their baseline.
+pub(crate) fn common(releases: &[Release]) -> GuestAbi {
+    let probed = |release: &Release| {
+        let hypervisor = ModelHypervisor::new(release).unwrap();
+        (release.name.to_owned(), probe(&hypervisor).unwrap())
+    };
+    baseline(&releases.iter().map(probed).collect::<Vec<_>>()).unwrap().abi
+}
+
+/// The features that a profile names.
+pub(crate) fn features(abi: &GuestAbi) -> VcpuFeatures {
+    let named = |(name, feature): &(&str, VcpuFeatures)| {
+        let names = abi.cpu.features.as_deref().unwrap_or_default();
+        names.iter().any(|one| one == name).then_some(*feature)
+    };
+    let all = [
+        ("pmu", VcpuFeatures::PMU_V3),
+        ("sve", VcpuFeatures::SVE),
+        ("ptrauth", VcpuFeatures::PTRAUTH),
+    ];
+    let named = all.iter().filter_map(named);
+    named.fold(VcpuFeatures::PSCI_0_2, |all, feature| all | feature)
+}
+
+/// The same rules, by which only firmware has to stay what it was.
+pub(crate) fn whatever_the_cpu<'a>(state: &RegisterState, rules: &Rules<'a>) -> Rules<'a> {
+    let own = state.vcpus.iter().flat_map(|vcpu| &vcpu.registers);
+    let all = state.machine.iter().chain(own).map(|saved| saved.id);
+    Rules { allow: all.filter(|id| Firmware::of(*id).is_none()).collect(), ..rules.clone() }
 }
 
 /// The rows of system registers.

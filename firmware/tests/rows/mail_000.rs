@@ -40,7 +40,7 @@ fn row_01_a_guest_does_not_gain_the_hypercalls_of_a_newer_kernel() {
     let mut new = Machine::calling(&V7_2, &[KVM_FEATURES]);
     let planned = new.plan(&state);
     assert_eq!(lines(&planned.plan, "vendor_hyp_bmap_2"), ["keep: vendor_hyp_bmap_2: none"]);
-    new.load(&state);
+    new.load_firmware(&state);
     assert_eq!(new.answers(), old.answers());
 }
 
@@ -56,7 +56,7 @@ fn row_01_an_unknown_bitmap_that_is_on_by_default_is_emptied() {
         ]
     "#]]
     .assert_debug_eq(&lines(&plan, &NEXT_BITMAP.to_string()));
-    new.load(&state);
+    new.load_firmware(&state);
     assert_eq!(new.read(1, NEXT_BITMAP), 0);
 }
 
@@ -198,7 +198,7 @@ fn restored_with(policy: UnknownFirmware) -> u64 {
     let old = Machine::new(&V6_1);
     let state = old.save(old.born_with(&with_unknown(policy)));
     let new = Machine::new(&on_by_default());
-    new.load(&state);
+    new.load_firmware(&state);
     new.read(0, NEXT_BITMAP)
 }
 

@@ -288,7 +288,13 @@ fn row_22_what_cannot_move_is_told_whole_before_anything_is_done() {
             std_bmap: trng wanted, no such register offered: a kernel without the register shows a guest none, for good
             vendor_hyp_bmap: func-feat,ptp wanted, no such register offered: a kernel without the register shows a guest none, for good
             vendor_hyp_bmap_2: impl-version wanted, no such register offered: a kernel without the register shows a guest none, for good
-          fix: restore it on a host that can, or let these differ with `--allow psci_version,std_bmap,vendor_hyp_bmap,vendor_hyp_bmap_2`"#]].assert_eq(&report(&error));
+            CCSIDR_EL1 of cache 1: 0x00000002 wanted, 0x201fe012 offered: the nearest that this host takes: 0x201fe012
+            CCSIDR_EL1 of cache 2: 0x00000002 wanted, 0x70ffe07a offered: the nearest that this host takes: 0x70ffe07a
+            ID_DFR0_EL1: 0x0000000000010009 wanted, 0x0000000004010009 offered: the nearest that this host takes: PerfMon is 0x4, not 0x0
+            ID_AA64DFR0_EL1: 0x0000000010305009 wanted, 0x0000000010305409 offered: the nearest that this host takes: PMUVer is 0x4, not 0x0
+            ID_AA64MMFR1_EL1: 0x0000011010211122 wanted, 0x0000001010211122 offered: the nearest that this host takes: HCX is 0x0, not 0x1
+            CLIDR_EL1: 0x0000000002000021 wanted, 0x0000000002000023 offered: the nearest that this host takes: Ctype1 is 0x3, not 0x1
+          fix: restore it on a host that can, or let these differ with `--allow psci_version,std_bmap,vendor_hyp_bmap,vendor_hyp_bmap_2,CCSIDR_EL1 of cache 1,CCSIDR_EL1 of cache 2,ID_DFR0_EL1,ID_AA64DFR0_EL1,ID_AA64MMFR1_EL1,CLIDR_EL1`"#]].assert_eq(&report(&error));
     assert_eq!(old.answers()[0][0], 0x1_0003);
 }
 

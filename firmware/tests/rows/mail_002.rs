@@ -11,7 +11,7 @@ use kedge_hv_model::invented::{NEXT_BITMAP, on_by_default};
 use kedge_hv_model::{Invented, ModelHypervisor, Release, V6_1, V6_12, V7_2, id};
 use kedge_ids::RegId;
 
-use crate::machine::{Machine, lines, refusals, rows};
+use crate::machine::{Machine, lines, refusals, rows, whatever_the_cpu};
 use crate::recorder::Access;
 
 const NOT_SUPPORTED: u64 = u64::MAX;
@@ -84,7 +84,7 @@ fn row_27_a_build_that_does_not_know_a_bitmap_can_still_empty_it() {
         ]
     "#]]
     .assert_debug_eq(&lines(&plan, &id::VENDOR_HYP_BMAP_2.to_string()));
-    new.load_by(&state, &old_build);
+    new.load_by(&state, &whatever_the_cpu(&state, &old_build));
     assert_eq!(new.answers(), [[0x3, 0, 0, 0]]);
 }
 

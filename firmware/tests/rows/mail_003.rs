@@ -100,7 +100,7 @@ fn row_43_a_guest_that_moves_sees_no_other_psci() {
             let mut new = Machine::calling(destination, &calls);
             // In no register: whoever makes the machine goes by the profile.
             new.vm.enable_system_suspend().unwrap();
-            new.load(&state);
+            new.load_firmware(&state);
             assert_eq!(new.answers(), before, "{} to {}", source.name, destination.name);
         }
     }
@@ -144,7 +144,7 @@ fn row_45_the_version_is_the_machines_and_goes_wherever_it_goes() {
         let old = Machine::new(&V7_2);
         let state = old.save(old.born_with(&with_psci(version)));
         let mut new = Machine::calling(&V6_1, &[ASK]);
-        new.load(&state);
+        new.load_firmware(&state);
         assert_eq!([new.read(0, PSCI), new.answers()[0][0]], [version; 2]);
     }
 }

@@ -16,7 +16,7 @@ fn row_50_registers_of_the_machine_are_reached_through_a_vcpu_on_every_kernel() 
     for release in &RELEASES[1..] {
         let new = Machine::new(release);
         new.forget();
-        new.load(&state);
+        new.load_firmware(&state);
         let by_others = new.accesses().into_iter().filter(|access| {
             matches!(access, Access::Written(vcpu, id)
                 if *vcpu != VcpuId(0) && Firmware::of(*id).is_some())

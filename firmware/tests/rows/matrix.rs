@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use kedge_firmware::{
-    ARM64_V0, ARM64_V1, FwReg, GuestAbi, HOST, Hex, IdPromise, Manner, Planned, Rules, builtin,
+    ARM64_V0, ARM64_V1, FwReg, GuestAbi, HOST, Manner, Planned, RegValue, Rules,
+    as_the_guest_reads, builtin,
 };
 use kedge_hv::{Vcpu, VcpuFeatures};
 use kedge_hv_model::{RELEASES, Release};
 use kedge_ids::RegId;
 
-use crate::machine::{Machine, rows};
+use crate::machine::{Machine, common, features, lines, rows};
 
 fn told(planned: &Planned, release: &Release) -> String {
     let refused = planned.plan.refusals();
@@ -54,25 +55,23 @@ fn row_23_without_a_profile_a_guest_moves_or_is_refused_by_name() {
     plain(
         HOST,
         &expect![[r#"
-            from 5.10: 5.10 moves (0) 6.1 refuses smccc_arch_workaround_3 not-required; 6.12 refuses smccc_arch_workaround_3 not-required; 7.2 refuses smccc_arch_workaround_3 not-required;
-            from 6.1: 5.10 refuses psci_version 1.1, std_bmap trng, vendor_hyp_bmap func-feat,ptp; 6.1 moves (0) 6.12 moves (17) 7.2 moves (13)
-            from 6.12: 5.10 refuses psci_version 1.1, std_bmap trng, vendor_hyp_bmap func-feat,ptp; 6.1 moves (23) 6.12 moves (0) 7.2 moves (3)
-            from 7.2: 5.10 refuses psci_version 1.3, std_bmap trng, vendor_hyp_bmap func-feat,ptp; 6.1 refuses psci_version 1.3; 6.12 refuses psci_version 1.3; 7.2 moves (0)
+            from 5.10: 5.10 moves (0) 6.1 refuses smccc_arch_workaround_3 not-required, ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409; 6.12 refuses smccc_arch_workaround_3 not-required, ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409, ID_AA64MMFR1_EL1 0x0000001010211122; 7.2 refuses smccc_arch_workaround_3 not-required, ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409;
+            from 6.1: 5.10 refuses psci_version 1.1, std_bmap trng, vendor_hyp_bmap func-feat,ptp, ID_DFR0_EL1 0x0000000000010009, ID_AA64DFR0_EL1 0x0000000010305006; 6.1 moves (0) 6.12 refuses ID_AA64MMFR1_EL1 0x0000001010211122; 7.2 moves (13)
+            from 6.12: 5.10 refuses psci_version 1.1, std_bmap trng, vendor_hyp_bmap func-feat,ptp, CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000000010009, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.1 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.12 moves (0) 7.2 moves (3)
+            from 7.2: 5.10 refuses psci_version 1.3, std_bmap trng, vendor_hyp_bmap func-feat,ptp, CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000000010009, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.1 refuses psci_version 1.3, CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.12 refuses psci_version 1.3; 7.2 moves (0)
         "#]],
     );
 }
 
 #[test]
-fn row_29_with_the_default_profile_all_kernels_behind_the_fence_are_alike() {
-    plain_among(ARM64_V1, &RELEASES[1..]);
-}
-
-fn plain_among(abi: &str, releases: &[Release]) {
-    for source in releases {
-        let machine = Machine::new(source);
-        let state = machine.save(machine.born(abi));
-        for destination in releases {
-            Machine::new(destination).load(&state);
+fn row_29_with_a_baseline_all_kernels_behind_the_fence_are_alike() {
+    let behind = &RELEASES[1..];
+    let abi = common(behind);
+    for source in behind {
+        let machine = Machine::with(source, 2, features(&abi));
+        let state = machine.save(machine.born_with(&abi));
+        for destination in behind {
+            Machine::with(destination, 2, features(&abi)).load(&state);
         }
     }
 }
@@ -82,10 +81,10 @@ fn row_23_with_a_profile_for_all_only_a_lesser_mitigation_stands_in_the_way() {
     plain(
         ARM64_V0,
         &expect![[r#"
-            from 5.10: 5.10 moves (0) 6.1 refuses smccc_arch_workaround_3 not-required; 6.12 refuses smccc_arch_workaround_3 not-required; 7.2 refuses smccc_arch_workaround_3 not-required;
-            from 6.1: 5.10 moves (81) 6.1 moves (0) 6.12 moves (17) 7.2 moves (13)
-            from 6.12: 5.10 moves (103) 6.1 moves (23) 6.12 moves (0) 7.2 moves (3)
-            from 7.2: 5.10 moves (101) 6.1 moves (21) 6.12 moves (4) 7.2 moves (0)
+            from 5.10: 5.10 moves (0) 6.1 refuses smccc_arch_workaround_3 not-required, ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409; 6.12 refuses smccc_arch_workaround_3 not-required, ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409, ID_AA64MMFR1_EL1 0x0000001010211122; 7.2 refuses smccc_arch_workaround_3 not-required, ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409;
+            from 6.1: 5.10 refuses ID_DFR0_EL1 0x0000000000010009, ID_AA64DFR0_EL1 0x0000000010305006; 6.1 moves (0) 6.12 refuses ID_AA64MMFR1_EL1 0x0000001010211122; 7.2 moves (13)
+            from 6.12: 5.10 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000000010009, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.1 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.12 moves (0) 7.2 moves (3)
+            from 7.2: 5.10 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000000010009, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.1 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.12 moves (4) 7.2 moves (0)
         "#]],
     );
 }
@@ -97,10 +96,10 @@ fn with_the_mitigation_allowed_by_name_every_way_is_open() {
         Rules { allow: BTreeSet::from([FwReg::Workaround3.spec().id]), ..Rules::new(&rows) };
     let abi = builtin(ARM64_V0).unwrap();
     expect![[r#"
-        from 5.10: 5.10 moves (0) 6.1 moves (80) 6.12 moves (97) 7.2 moves (93)
-        from 6.1: 5.10 moves (81) 6.1 moves (0) 6.12 moves (17) 7.2 moves (13)
-        from 6.12: 5.10 moves (103) 6.1 moves (23) 6.12 moves (0) 7.2 moves (3)
-        from 7.2: 5.10 moves (101) 6.1 moves (21) 6.12 moves (4) 7.2 moves (0)
+        from 5.10: 5.10 moves (0) 6.1 refuses ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409; 6.12 refuses ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409, ID_AA64MMFR1_EL1 0x0000001010211122; 7.2 refuses ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409;
+        from 6.1: 5.10 refuses ID_DFR0_EL1 0x0000000000010009, ID_AA64DFR0_EL1 0x0000000010305006; 6.1 moves (0) 6.12 refuses ID_AA64MMFR1_EL1 0x0000001010211122; 7.2 moves (13)
+        from 6.12: 5.10 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000000010009, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.1 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.12 moves (0) 7.2 moves (3)
+        from 7.2: 5.10 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000000010009, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.1 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_AA64DFR0_EL1 0x0000000010305009, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.12 moves (4) 7.2 moves (0)
     "#]]
     .assert_eq(&matrix(&abi, VcpuFeatures::PSCI_0_2, &rules));
 }
@@ -114,21 +113,11 @@ fn guests_with_every_feature_move_or_are_refused_by_name() {
         VcpuFeatures::PSCI_0_2 | VcpuFeatures::SVE | VcpuFeatures::PTRAUTH | VcpuFeatures::PMU_V3;
     let abi = builtin(ARM64_V0).unwrap();
     expect![[r#"
-        from 5.10: 5.10 moves (0) 6.1 refuses ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409; 6.12 refuses ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409; 7.2 refuses ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409;
-        from 6.1: 5.10 refuses ID_DFR0_EL1 0x0000000005010009, ID_AA64DFR0_EL1 0x0000000010305506; 6.1 moves (0) 6.12 refuses ID_DFR0_EL1 0x0000000005010009, ID_AA64DFR0_EL1 0x0000000010305506; 7.2 refuses ID_DFR0_EL1 0x0000000005010009, ID_AA64DFR0_EL1 0x0000000010305506;
-        from 6.12: 5.10 refuses ID_DFR0_EL1 0x0000000006010009, ID_AA64DFR0_EL1 0x0000000010305609; 6.1 refuses ID_DFR0_EL1 0x0000000006010009, ID_AA64DFR0_EL1 0x0000000010305609; 6.12 moves (0) 7.2 moves (3)
-        from 7.2: 5.10 refuses ID_DFR0_EL1 0x0000000006010009, ID_AA64DFR0_EL1 0x0000000010305609; 6.1 refuses ID_DFR0_EL1 0x0000000006010009, ID_AA64DFR0_EL1 0x0000000010305609; 6.12 moves (4) 7.2 moves (0)
+        from 5.10: 5.10 moves (0) 6.1 refuses ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409; 6.12 refuses ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409, ID_AA64MMFR1_EL1 0x0000001010211122, PMCR_EL0 0x00000000410130ac; 7.2 refuses ID_DFR0_EL1 0x0000000004010009, ID_AA64DFR0_EL1 0x0000000010305409, PMCR_EL0 0x00000000410130ac;
+        from 6.1: 5.10 refuses ID_DFR0_EL1 0x0000000005010009, ID_AA64DFR0_EL1 0x0000000010305506; 6.1 moves (0) 6.12 refuses ID_DFR0_EL1 0x0000000005010009, ID_AA64DFR0_EL1 0x0000000010305506, ID_AA64MMFR1_EL1 0x0000001010211122, PMCR_EL0 0x00000000410130ac; 7.2 refuses ID_DFR0_EL1 0x0000000005010009, ID_AA64DFR0_EL1 0x0000000010305506, PMCR_EL0 0x00000000410130ac;
+        from 6.12: 5.10 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000006010009, ID_AA64DFR0_EL1 0x0000000010305609, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.1 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000006010009, ID_AA64DFR0_EL1 0x0000000010305609, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.12 moves (0) 7.2 moves (3)
+        from 7.2: 5.10 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000006010009, ID_AA64DFR0_EL1 0x0000000010305609, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.1 refuses CCSIDR_EL1 of cache 1 0x00000002, CCSIDR_EL1 of cache 2 0x00000002, ID_DFR0_EL1 0x0000000006010009, ID_AA64DFR0_EL1 0x0000000010305609, ID_AA64MMFR1_EL1 0x0000011010211122, CLIDR_EL1 0x0000000002000021; 6.12 moves (4) 7.2 moves (0)
     "#]].assert_eq(&matrix(&abi, features, &rules));
-}
-
-/// What a guest of this release is let know of its CPU by a profile: one ID register
-/// as it is on the oldest kernel that can have it so.
-fn like(release: &Release, id: RegId) -> GuestAbi {
-    let value = Machine::new(release).read(0, id);
-    let promise = IdPromise { id, name: String::new(), value: Hex(value), mask: Hex(u64::MAX) };
-    let mut abi = builtin(ARM64_V1).unwrap();
-    abi.cpu.id_registers.push(promise);
-    abi
 }
 
 /// `ID_AA64DFR0_EL1`.
@@ -137,11 +126,59 @@ const DFR0: RegId = RegId::system(3, 0, 0, 5, 0);
 #[test]
 fn row_24_a_guest_with_the_cpu_of_an_older_kernel_keeps_it_there_and_back() {
     let [old, new] = [&RELEASES[1], &RELEASES[3]];
-    let machine = Machine::new(new);
-    let state = machine.save(machine.born_with(&like(old, DFR0)));
-    let back = Machine::new(old);
+    let abi = common(&[old.clone(), new.clone()]);
+    let machine = Machine::with(new, 2, features(&abi));
+    let state = machine.save(machine.born_with(&abi));
+    let back = Machine::with(old, 2, features(&abi));
+    assert_ne!(back.read(1, DFR0), Machine::new(new).read(1, DFR0));
     back.load(&state);
     assert_eq!(back.read(1, DFR0), machine.read(1, DFR0));
+}
+
+#[test]
+fn what_a_guest_could_read_otherwise_is_refused_by_name_unless_it_is_allowed() {
+    const MMFR1: RegId = RegId::system(3, 0, 0, 7, 1);
+    let (old, rows) = (Machine::new(&RELEASES[1]), rows());
+    let state = old.save(old.born(ARM64_V1));
+    let mut rules = Rules::new(&rows);
+    let told = |rules: &Rules<'_>| {
+        let plan = Machine::new(&RELEASES[2]).plan_by(&state, rules).plan;
+        lines(&plan, "ID_AA64MMFR1_EL1")
+    };
+    expect![[r#"
+        [
+            "refuse: ID_AA64MMFR1_EL1: 0x0000001010211122 wanted, 0x0000011010211122 offered: the nearest that this host takes: HCX is 0x1, not 0x0",
+        ]
+    "#]].assert_debug_eq(&told(&rules));
+    rules.allow.insert(MMFR1);
+    expect![[r#"
+        [
+            "adapt: ID_AA64MMFR1_EL1: 0x0000001010211122 wanted, 0x0000011010211122 offered: the operator allows it",
+        ]
+    "#]].assert_debug_eq(&told(&rules));
+}
+
+#[test]
+fn the_monitors_counters_move_between_kernels_that_write_them_each_in_its_way() {
+    const OVERFLOWS: [RegId; 2] = [RegId::system(3, 3, 9, 14, 3), RegId::system(3, 3, 9, 12, 3)];
+    let features = VcpuFeatures::PSCI_0_2 | VcpuFeatures::PMU_V3;
+    let rows = rows();
+    for source in RELEASES {
+        let machine = Machine::with(source, 2, features);
+        let birth = machine.born(HOST);
+        machine.write(1, OVERFLOWS[1], u64::MAX);
+        machine.write(1, OVERFLOWS[0], 0x8000_0001);
+        let state = machine.save(birth);
+        for destination in RELEASES {
+            let new = Machine::with(destination, 2, features);
+            new.write(1, OVERFLOWS[0], 0x6);
+            // What else there is to say of these kernels others say.
+            let allow = machine.list().into_iter().chain(new.list()).collect();
+            new.load_by(&state, &Rules { allow, ..Rules::new(&rows) });
+            let read = OVERFLOWS.map(|id| new.read(1, id));
+            assert_eq!(read, [0x8000_0001; 2], "{} to {}", source.name, destination.name);
+        }
+    }
 }
 
 #[test]
@@ -177,17 +214,29 @@ const OWN: u64 = 0x8444_c004;
 
 #[test]
 fn row_24_a_guest_reads_one_cache_type_wherever_it_goes() {
-    let promise = IdPromise { id: CTR, name: String::new(), value: Hex(OWN), mask: Hex(u64::MAX) };
-    let mut abi = builtin(ARM64_V1).unwrap();
-    abi.cpu.id_registers.push(promise);
+    let abi = common(&RELEASES[1..]);
     for source in &RELEASES[1..] {
-        let machine = Machine::new(source);
+        let machine = Machine::with(source, 2, features(&abi));
         let state = machine.save(machine.born_with(&abi));
         for destination in &RELEASES[1..] {
-            let mut machine = Machine::new(destination);
+            let mut machine = Machine::with(destination, 2, features(&abi));
             machine.load(&state);
             let read = machine.vcpus[1].read_as_guest(&[CTR]).unwrap();
             assert_eq!(read, [Some(OWN)], "{} to {}", source.name, destination.name);
         }
+    }
+}
+
+#[test]
+fn row_24_without_a_promise_the_cache_type_is_saved_as_the_guest_reads_it() {
+    for release in RELEASES {
+        let mut machine = Machine::new(release);
+        let birth = machine.born(ARM64_V0);
+        machine.vcpus[0].complete_access().unwrap();
+        let mut state = machine.save(birth);
+        as_the_guest_reads(&mut state, &machine.vcpus[0], &machine.hypervisor).unwrap();
+        let saved = state.of_machine(CTR).and_then(RegValue::as_u64);
+        let read = Machine::new(release).vcpus[0].read_as_guest(&[CTR]).unwrap();
+        assert_eq!(read, [saved], "{}", release.name);
     }
 }

@@ -14,9 +14,11 @@ mod calls;
 mod firmware;
 mod gic;
 mod machine;
+mod monitors;
 mod registers;
 mod seen;
 
+pub(crate) use monitors::PAIRS;
 pub use registers::{CLOCKS, id_masks, writable_fields};
 pub use seen::untold;
 pub(crate) use seen::{monitored, read};
@@ -55,6 +57,7 @@ pub fn groups() -> impl Iterator<Item = &'static Group> {
         firmware::GROUPS,
         gic::GROUPS,
         machine::GROUPS,
+        monitors::GROUPS,
         registers::GROUPS,
         seen::GROUPS,
     ];

@@ -9,6 +9,8 @@ use kedge_hv_model::{
 };
 use kedge_ids::RegId;
 
+use crate::facts::PAIRS;
+
 mod errnos;
 
 pub use errnos::{WRONG_ERRNOS, WrongErrno};
@@ -438,6 +440,10 @@ pub const MUTATIONS: &[Mutation] = &[
     mutation("the pmu's counters can be chosen", V6_1, "control of the pmu", |r| {
         change_row(r, PMCR_EL0, |row| row.rule = Rule::PmuControl);
     }),
+    mutation("counters' bits are assigned", V6_12, COUNTERS, |r| swap(r, V7_2)),
+    mutation("counters' bits are set and cleared", V7_2, COUNTERS, |r| swap(r, V6_12)),
+    mutation("bits of no counter are kept", V7_2, COUNTERS, |r| swap(r, V6_1)),
+    mutation("bits of no counter are dropped", V6_1, COUNTERS, |r| swap(r, V7_2)),
     mutation(
         "the physical counter starts with a vCPU",
         V6_12,
@@ -465,6 +471,16 @@ const OSLSR_EL1: RegId = RegId::system(2, 0, 1, 1, 4);
 const CCSIDR: RegId = RegId(0x6020_0000_0011_0000);
 const UNGATED: &[Service] =
     &[Service { function: 0x8400_0050, gate: None, answer: Answer::Values([0x1_0000, 0, 0, 0]) }];
+
+const COUNTERS: &str = "counters in the monitors' registers";
+
+/// Has performance counters' bits be written as in another release.
+#[expect(clippy::needless_pass_by_value, reason = "it is one of few constants")]
+fn swap(release: &mut Release, other: Release) {
+    for id in PAIRS.into_iter().flatten() {
+        change_row(release, id, |row| row.rule = other.row(id).rule);
+    }
+}
 
 /// Gives one register another row.
 fn change_row(release: &mut Release, id: RegId, change: impl FnOnce(&mut Row)) {

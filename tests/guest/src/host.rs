@@ -43,6 +43,9 @@ pub(crate) enum Need {
     Kernel(u32, u32),
     /// The kernel is older than this one.
     OlderThan(u32, u32),
+    /// Guests can begin with their MMU on. From Linux 6.15 on those on a Cortex-A57 with
+    /// erratum 834220 hang if their tables are not mapped yet.
+    MmuAtFirst,
 }
 
 /// `KVM_CAP_ARM_SYSTEM_SUSPEND`.
@@ -109,6 +112,10 @@ impl Host {
             }
             Need::OlderThan(major, minor) => {
                 (self.kernel < (major, minor), format!("Linux older than {major}.{minor}"))
+            }
+            Need::MmuAtFirst => {
+                let hangs = self.cpu == "cortex-a57" && self.kernel >= (6, 15);
+                (!hangs, "no erratum 834220, or Linux older than 6.15".to_owned())
             }
         };
         (!met).then(|| format!("the host must have {what}"))

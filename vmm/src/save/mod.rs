@@ -18,9 +18,12 @@ use kedge_arch::gic_state::{self, GicState, ItsStateV1, Tables, flush_tables};
 use kedge_arch::regs;
 use kedge_bus::NotAtRest;
 use kedge_diag::Fix;
-use kedge_firmware::{Born, RegisterState, Rules, Source, capture as capture_registers};
+use kedge_firmware::{
+    Born, CaptureError, RegisterState, Rules, Source, as_the_guest_reads,
+    capture as capture_registers,
+};
 use kedge_guest_memory::{DirtySet, GuestMemory, TakeOutError, dirty};
-use kedge_hv::{Abilities, HvError, Hypervisor, Vcpu};
+use kedge_hv::{HvError, Hypervisor, Vcpu};
 use kedge_saved_state::{
     About, Contents, Durability, Part, PendingPair, PlaceError, Section, SnapshotId,
 };
@@ -111,7 +114,7 @@ pub struct Saved {
 pub enum SaveError {
     /// Registers cannot be read.
     #[error(transparent)]
-    Registers(#[from] kedge_firmware::CaptureError),
+    Registers(#[from] CaptureError),
     /// The interrupt controller cannot be read.
     #[error(transparent)]
     Gic(#[from] gic_state::CaptureError),
@@ -196,7 +199,7 @@ impl Captured {
         let spis = describe::spis(&built.layout);
         let gic_state = GicState::capture(gic, &built.mpidrs, spis)?;
         let its = ItsStateV1::capture(gic)?;
-        let registers = registers(built, subject.born, abilities)?;
+        let registers = registers(built, subject)?;
         let mut sections = vec![
             Section::required(Part::of(&describe::machine(subject.spec, &built.roms))),
             Section::required(Part::of(&born(subject.born))),
@@ -255,12 +258,17 @@ fn born(born: &Born) -> BornV1 {
     }
 }
 
-fn registers(built: &Built, born: &Born, abilities: Abilities) -> Result<RegisterState, SaveError> {
-    let source = Source { features: built.features, abilities };
-    let (birth, rows) = (born.birth.clone(), regs::rows());
+fn registers(built: &Built, subject: &Subject<'_>) -> Result<RegisterState, SaveError> {
+    let hypervisor = subject.hypervisor;
+    let source = Source { features: built.features, abilities: hypervisor.abilities() };
+    let (birth, rows) = (subject.born.birth.clone(), regs::rows());
     let mut registers = built.threads.gate().visit(|home| {
         let vcpus: Vec<&dyn Vcpu> = home.iter().map(|vcpu| vcpu.as_ref()).collect();
-        capture_registers(&vcpus, &source, birth, &Rules::new(&rows))
+        let mut registers = capture_registers(&vcpus, &source, birth, &Rules::new(&rows))?;
+        if let Some(first) = vcpus.first() {
+            as_the_guest_reads(&mut registers, *first, hypervisor)?;
+        }
+        Ok::<_, CaptureError>(registers)
     })?;
     // The host's counter has gone on since the guest's stood still.
     built.time.put_into(&mut registers);

@@ -133,7 +133,7 @@ pub(crate) enum PageSize {
     #[default]
     #[value(name = "4k")]
     K4,
-    /// 16 KiB: 6.12 only.
+    /// 16 KiB: 6.12 and later.
     #[value(name = "16k")]
     K16,
 }

@@ -71,8 +71,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     if !selection.hosts.is_empty() {
         stage("guest", &mut tally, |tally| guest::run(&selection.hosts, filter, tally));
     }
-    // Until all of them go where they are to go, guests move only when asked for by name.
-    if !selection.fleets.is_empty() && filter.is_some() {
+    if !selection.fleets.is_empty() {
         stage("moves", &mut tally, |tally| moves::run(&selection.fleets, filter, tally));
     }
     if let Some(filter) = filter

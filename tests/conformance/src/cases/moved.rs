@@ -11,6 +11,7 @@ use kedge_ids::RegId;
 
 use crate::case::cases;
 use crate::ctx::{Ctx, Machine, PLAIN, equal};
+use crate::facts::PAIRS;
 
 cases![
     Kvm registers_move_to_another_machine,
@@ -18,6 +19,7 @@ cases![
     Bitmaps cleared_bitmaps_move_with_the_registers,
     Sve registers_of_sve_move_to_another_machine,
     Ptrauth keys_move_to_another_machine,
+    Pmu the_monitors_counters_move_to_another_machine,
 ];
 
 const TPIDR_EL1: RegId = RegId::system(3, 0, 13, 0, 4);
@@ -122,4 +124,19 @@ fn keys_move_to_another_machine(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     old[0].set_reg64(APIAKEYLO_EL1, 0xdead_beef)?;
     let new = moved(ctx, &old, features)?;
     equal(&new[0].reg64(APIAKEYLO_EL1)?, &0xdead_beef)
+}
+
+fn the_monitors_counters_move_to_another_machine(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    let features = PLAIN | VcpuFeatures::PMU_V3;
+    let old = machine(ctx, features)?;
+    for ([set, clear], value) in PAIRS.into_iter().zip([0x8000_0001, 0x1, 0x0]) {
+        old[1].set_reg64(clear, u64::MAX)?;
+        old[1].set_reg64(set, value)?;
+    }
+    let new = moved(ctx, &old, features)?;
+    for (pair, value) in PAIRS.into_iter().zip([0x8000_0001, 0x1, 0x0]) {
+        let read = [new[1].reg64(pair[0])?, new[1].reg64(pair[1])?];
+        equal(&read, &[value, value])?;
+    }
+    Ok(())
 }

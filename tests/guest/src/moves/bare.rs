@@ -56,6 +56,15 @@ impl Finding {
         Ok(Self { count: count.parse()?, facts: Fingerprint::new(facts) })
     }
 
+    /// Whether its processor says that it has no performance monitors.
+    ///
+    /// # Errors
+    /// The guest could not read it.
+    pub(super) fn has_no_monitors(&self) -> anyhow::Result<bool> {
+        let version = self.facts.id("ID_AA64DFR0_EL1")? >> 8 & 0xf;
+        Ok(version == 0 || version == 0xf)
+    }
+
     /// Fails unless a guest that found this and then ran for `ran` finds in `later` what
     /// it is promised to find, and that no more time has passed. Lines that contain one of
     /// `otherwise` are to be others.

@@ -9,6 +9,7 @@
 //! `MOVE SOURCE CASE restored`, or `MOVE SOURCE CASE refused: WHY`.
 
 mod bare;
+mod expected;
 mod fleet;
 mod load;
 mod save;
@@ -109,6 +110,8 @@ const SOURCES: [Source; 4] = [
 const ID: &str = "mover";
 /// The longest that a host may take to write or to read a guest's memory.
 const COPY: Duration = Duration::from_secs(60);
+/// The longest that a guest may take to find out all that it can.
+const FINDING: Duration = Duration::from_secs(120);
 
 /// Files of a case.
 mod file {
@@ -116,7 +119,7 @@ mod file {
     pub(super) const MEMORY: &str = "memory";
     /// What the guest said before it was saved.
     pub(super) const SAID: &str = "said";
-    /// For how many milliseconds it ran after that, at most.
+    /// For how many milliseconds it ran before it was saved, at most.
     pub(super) const RAN: &str = "ran";
     /// What it is promised, if that is no built-in profile.
     pub(super) const PROFILE: &str = "profile.json";
@@ -134,7 +137,11 @@ pub(crate) fn tests(suite: &mut Suite) {
     for (source, case) in SOURCES.iter().flat_map(|source| CASES.map(|case| (source, case))) {
         if source.release >= case.since {
             let name = format!("load::{}::{}", source.name, case.name);
-            suite.moves(&name, &[], move |host| load::load(host, source, &case));
+            let needs: &[Need] = match case.guest {
+                Guest::Bare => &[],
+                Guest::Working => &[Need::MmuAtFirst],
+            };
+            suite.moves(&name, needs, move |host| load::load(host, source, &case));
         }
     }
 }

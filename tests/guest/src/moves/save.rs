@@ -9,10 +9,10 @@ use kedge_firmware::GuestAbi;
 use tempfile::TempDir;
 
 use super::bare::{self, Expected, Finding};
-use super::{COPY, Case, Guest, ID, Profile, file, fleet, folder, working};
+use super::{COPY, Case, FINDING, Guest, ID, Profile, file, fleet, folder, working};
 use crate::fingerprint::baseline;
 use crate::host::Host;
-use crate::kedge::{Kedge, SOON};
+use crate::kedge::Kedge;
 use crate::suite::Outcome;
 
 /// The profile that any host can give.
@@ -83,18 +83,19 @@ pub(super) fn kept_profile(folder: &Path) -> anyhow::Result<Option<GuestAbi>> {
 }
 
 fn save_bare(host: &Host, case: &Case, files: &Files) -> Outcome {
+    // On a busy host it may be a while until this sees that the guest waits.
+    let begin = Instant::now();
     let mut guest = files.with_flags(bare::guest(host), case).start()?;
-    guest.wait_until(bare::waits, SOON)?;
-    let waits = Instant::now();
+    guest.wait_until(bare::waits, FINDING)?;
     let said = guest.said();
     files.create()?;
-    let ran = waits.elapsed();
+    let ran = begin.elapsed();
     fs::write(files.path(file::SAID), &said)?;
     fs::write(files.path(file::RAN), ran.as_millis().to_string())?;
     guest.type_in(b"w")?;
-    let ended = guest.finish_within(SOON)?.with_status(0)?;
+    let ended = guest.finish_within(FINDING)?.with_status(0)?;
     let before = Finding::before(&said)?;
-    before.goes_on_in(&Finding::after(&ended.stdout)?, waits.elapsed(), &Expected::default())
+    before.goes_on_in(&Finding::after(&ended.stdout)?, begin.elapsed(), &Expected::default())
 }
 
 fn save_working(host: &Host, case: &Case, files: &Files) -> Outcome {
