@@ -101,6 +101,12 @@ fn the_help_says_what_the_number_is() {
                   --log-level <LEVEL>     Log on stderr: off, error, warn, info, debug or trace [default: warn]
               -h, --help                  Print this help
 
+            How its memory comes back:
+                  --working-set <FILE>  Have the pages of this file in place at once. If there is none,
+                                        write it at the first pause: the pages needed until then
+                  --huge-pages <SIZE>   The host's pages behind it: none, transparent, 2M,
+                                        or as they were in the snapshot [default: snapshot]
+
             What it uses here, where that is something else:
                   --serial <PORT>                           Serial port: stdio, file=PATH or none
                   --disk <[id=NAME,]path=FILE>              What a disk uses

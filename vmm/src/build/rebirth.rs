@@ -138,12 +138,13 @@ pub(crate) fn bear_again(
 
 /// Refuses what the plan refuses, and tells of what it adapts.
 fn judge(mut all: Plan, registers: &Plan) -> Result<(), RestoreError> {
+    if all.is_refused() || registers.is_refused() {
+        all.lines.extend(registers.lines.iter().cloned());
+        return Err(RestoreError::Refused(all));
+    }
     // Nearly all of them are kept, and of those nothing is said.
     let changed = registers.lines.iter().filter(|line| line.verdict != Verdict::Keep);
     all.lines.extend(changed.cloned());
-    if all.is_refused() {
-        return Err(RestoreError::Refused(all));
-    }
     all.adaptations().for_each(|line| warn!("{line}"));
     Ok(())
 }

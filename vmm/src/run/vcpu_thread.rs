@@ -165,8 +165,6 @@ enum Next {
 #[derive(PartialEq, Eq)]
 enum Life {
     GoesOn,
-    /// It does, and its guest is between two instructions.
-    Interrupted,
     Ends,
 }
 
@@ -183,19 +181,19 @@ impl Runner {
     /// otherwise.
     fn run(&self) {
         let Some(mut vcpu) = self.shared.gate.leave(self.index) else { return };
-        // What was interrupted, or has never been in its guest, left nothing half done
-        // there: KVM completes an access before it looks whether it is to run on.
-        let mut whole = true;
+        let mut entered = false;
         loop {
             let power = || vcpu.mp_state().unwrap_or(MpState::Runnable);
             match self.shared.gate.pass(self.index, power) {
-                Passed::Run => match self.run_guest(vcpu.as_mut()) {
-                    Life::Ends => return,
-                    Life::GoesOn => whole = false,
-                    Life::Interrupted => whole = true,
-                },
+                Passed::Run => {
+                    entered = true;
+                    if self.run_guest(vcpu.as_mut()) == Life::Ends {
+                        return;
+                    }
+                }
                 Passed::Home => {
-                    if !whole && self.complete(vcpu.as_mut()) == Life::Ends {
+                    // What has never been in its guest left nothing half done there.
+                    if entered && self.complete(vcpu.as_mut()) == Life::Ends {
                         return;
                     }
                     let all_home = || self.tell(Report::AllHome);
@@ -211,7 +209,7 @@ impl Runner {
         loop {
             match self.step(vcpu) {
                 Ok(Next::GoOn) => {}
-                Ok(Next::LookAtGate) => return Life::Interrupted,
+                Ok(Next::LookAtGate) => return Life::GoesOn,
                 Ok(Next::Suspend) => return self.suspend(vcpu),
                 Ok(Next::End(report)) => return self.end(report),
                 Err(source) => return self.end(self.refused(vcpu, source)),
