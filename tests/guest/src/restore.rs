@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::host::{Host, Need};
 use crate::kedge::{Ended, Kedge, Running, SOON};
 use crate::linux::BOOT;
-use crate::suite::{Outcome, Shared, Suite, ensure_contains};
+use crate::suite::{Outcome, Suite, ensure_contains};
 use crate::tap::Tap;
 
 pub(crate) fn tests(suite: &mut Suite) {
@@ -24,13 +24,11 @@ pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel("restore::a_guest_ends_with_its_page_server", &[], server_ends);
     suite.once("restore::what_serves_no_pages_is_refused", &[], no_server);
     suite.every_kernel("restore::a_page_server_fills_huge_pages", &[Need::SmallPages], huge);
-    let web = Shared::new();
-    let (first, second) = (web.clone(), web);
-    suite.every_kernel("restore::a_working_set_halves_the_page_faults", &[], move |host| {
-        working_set(first.get(|| save_web(host))?)
+    suite.every_kernel("restore::a_working_set_halves_the_page_faults", &[], |host| {
+        working_set(&save_web(host)?)
     });
-    suite.every_kernel("restore::devices_without_their_rings_end", &[], move |host| {
-        devices_cut_short(second.get(|| save_web(host))?)
+    suite.every_kernel("restore::devices_without_their_rings_end", &[], |host| {
+        devices_cut_short(&save_web(host)?)
     });
 }
 

@@ -36,8 +36,8 @@ enum InspectError {
     /// Its two files are not a snapshot.
     #[error(transparent)]
     Snapshot(#[from] OpenError),
-    /// Its memory is damaged.
-    #[error("the snapshot's memory is damaged")]
+    /// Its memory is damaged, or nothing says what it was.
+    #[error("the snapshot's memory cannot be verified")]
     Memory(#[from] ImageError),
 }
 
