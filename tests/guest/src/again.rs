@@ -16,10 +16,11 @@ use tempfile::TempDir;
 use crate::host::Host;
 use crate::kedge::{Kedge, Running, SOON};
 use crate::moves::working;
-use crate::suite::{Outcome, Suite, after};
+use crate::suite::{Outcome, Suite, after, times};
 use crate::tap::Tap;
 
-const TIMES: u32 = 100;
+/// A hundred times, or every day a few.
+const TIMES: [u32; 2] = [100, 15];
 /// How often the guest has to come to the end of a round before it is saved: most saves
 /// find it somewhere within one.
 const EVERY: u32 = 10;
@@ -30,11 +31,11 @@ const SOCKET: &str = "/run/kedge/again/api.sock";
 const COPY: Duration = Duration::from_secs(60);
 
 pub(crate) fn tests(suite: &mut Suite) {
-    let name = "again::a_working_guest_is_saved_and_restored_a_hundred_times";
-    suite.once(name, &[], a_hundred_times);
+    let name = "again::a_working_guest_is_saved_and_restored_many_times";
+    suite.once(name, &[], |host| many_times(host, times(TIMES[0], TIMES[1])));
 }
 
-fn a_hundred_times(host: &Host) -> Outcome {
+fn many_times(host: &Host, times: u32) -> Outcome {
     let scratch = TempDir::new()?;
     let disk = scratch.path().join("disk.ext4");
     std::fs::copy(host.disk(), &disk)?;
@@ -45,7 +46,7 @@ fn a_hundred_times(host: &Host) -> Outcome {
     let mut guest = kedge.flags("--cpus 4 --id again").start()?;
     working::works(&guest)?;
     let mut said = String::new();
-    for time in 0..TIMES {
+    for time in 0..times {
         let next = save_and_restore(guest, scratch.path(), time, &mut said);
         guest = next.with_context(|| format!("time {time}"))?;
         if time % EVERY == 0 {

@@ -119,6 +119,16 @@ impl<T> Clone for Shared<T> {
     }
 }
 
+/// How often a test does what takes long: `asked` where tests were asked for by name, and
+/// otherwise so often as there is time for every day.
+pub(crate) fn times(asked: u32, every_day: u32) -> u32 {
+    match std::env::var("KEDGE_FILTER").is_ok_and(|filter| filter.is_empty()) {
+        true => every_day,
+        // Whoever starts the program by hand asks for something, too.
+        false => asked,
+    }
+}
+
 /// Fails unless `text` contains each of `parts`, showing it whole.
 pub(crate) fn ensure_contains(text: &str, parts: &[&str]) -> Outcome {
     for part in parts {

@@ -49,6 +49,7 @@ fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Re
     let mut job = HostJob::new(command(entry.share, filter), files);
     job.env.push(("KEDGE_SUITES".to_owned(), suites));
     job.env.push(("KEDGE_ON_KVM".to_owned(), on_kvm(entry)));
+    job.env.push(("KEDGE_FILTER".to_owned(), filter.unwrap_or_default().to_owned()));
     (job.timeout, job.silence) = (TIMEOUT, SILENCE);
     if entry.share == Share::Everything && wants_debian(filter) {
         job.disks.push(host::debian_disk()?);
