@@ -84,7 +84,7 @@ fn own(host: &Host, count: usize, limit: Duration) -> Outcome {
     let taps = (0..=count).map(|number| Tap::new(format!("kedge-c{number}"))?.up());
     let taps = taps.collect::<anyhow::Result<Vec<_>>>()?;
     let parent = Kedge::run(host.linux()?)
-        .flags("--memory 128M --id parent")
+        .flags("--memory 192M --id parent")
         .with(["--initrd".into(), host.initrd()?])
         .with(["--net", &format!("tap=kedge-c0,mac={MAC}")])
         .cmdline("console=ttyS0 loglevel=1 kedge.run=serve")

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{evidence, host};
 
 /// The longest that anything but a Linux guest may take.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// A guest's output comes byte by byte: to be woken for each would cost a small
 /// host more than the guest does.

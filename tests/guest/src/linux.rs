@@ -17,7 +17,7 @@ use crate::suite::{Outcome, Shared, Suite, ensure_contains};
 use crate::tap::{Tap, run};
 
 /// The longest that a Linux guest may take to say the next thing.
-pub(crate) const BOOT: Duration = Duration::from_secs(90);
+pub(crate) const BOOT: Duration = Duration::from_secs(180);
 
 const MAC: &str = "06:00:0a:57:00:02";
 const SCRATCH: u64 = 1 << 20;

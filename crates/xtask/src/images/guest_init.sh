@@ -37,6 +37,8 @@ if [ -n "$run" ]; then
     fi
 fi
 sync
+# What was written to the console last is still on its way out, and nothing waits for it.
+sleep 0.2
 case $then in
 reboot) reboot -f ;;
 halt) halt -f ;;

@@ -12,7 +12,7 @@
 use super::tally::{Failure, Tally};
 
 /// Hosts with failures that get another try: where more fail, something is wrong with more than the moment.
-pub(super) const MOST: usize = 2;
+pub(super) const MOST: usize = 4;
 /// Tries of a host that dies.
 const TRIES: usize = 4;
 
