@@ -50,6 +50,7 @@ fn set_default() {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
@@ -67,9 +68,15 @@ mod tests {
             return None;
         }
         let program = std::env::current_exe().unwrap();
-        let mut command = Command::new(program);
-        command.args(["--exact", &format!("lost_memory::tests::{test}")]).env(ALONE, "1");
-        let status = command.output().unwrap().status;
+        let run = |words: &[&OsStr]| {
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]).args(["--exact", &format!("lost_memory::tests::{test}")]);
+            command.env(ALONE, "1").output()
+        };
+        let program = program.as_os_str();
+        // Under user-mode emulation the kernel does not know the program's format.
+        let output = run(&[program]).or_else(|_| run(&["qemu-aarch64".as_ref(), program]));
+        let status = output.unwrap().status;
         Some(status.signal().or(status.code()).unwrap())
     }
 
