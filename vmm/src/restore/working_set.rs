@@ -14,7 +14,7 @@
 //! All numbers are little-endian. The contents of the pages are the memory file's.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use kedge_diag::Fix;
@@ -22,6 +22,7 @@ use kedge_guest_memory::{
     Extent, GuestMemory, GuestMemoryBackend as _, GuestMemoryRegion as _, PageSet, Pagemap,
     prefetch,
 };
+use kedge_ids::u64_from;
 use kedge_saved_state::SnapshotId;
 use tracing::{info, warn};
 
@@ -112,7 +113,7 @@ pub(crate) fn begin(
     memory: &GuestMemory,
 ) -> Result<Option<Recorder>, WorkingSetError> {
     let place = |source| WorkingSetError::Place { path: path.to_owned(), source };
-    let bytes = match fs::read(path) {
+    let bytes = match read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let pagemap = Pagemap::open().map_err(place)?;
@@ -127,6 +128,14 @@ pub(crate) fn begin(
     }
     prefetch(memory, &split(&runs, memory)).map_err(place)?;
     Ok(None)
+}
+
+/// The bytes of a file that is no longer than any working set.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let longest = u64_from(HEAD + MOST_RUNS * RUN + TAIL);
+    let mut bytes = Vec::new();
+    File::open(path)?.take(longest).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl Recorder {
