@@ -13,15 +13,23 @@ pub struct Hex(pub u64);
 impl Hex {
     /// The number that `text` is: `0x`, then 1 to 16 digits.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let digits = text.strip_prefix("0x")?.as_bytes();
-        if !(1..=16).contains(&digits.len()) {
-            return None;
+        let (number, length) = Self::parse_front(text.as_bytes())?;
+        (length == text.len()).then_some(number)
+    }
+
+    /// The number at the front of `text`, and how many bytes it has.
+    pub(crate) fn parse_front(text: &[u8]) -> Option<(Self, usize)> {
+        let rest = text.strip_prefix(b"0x")?;
+        let (mut number, mut digits) = (0_u64, 0);
+        for byte in rest {
+            let value = DIGITS[usize::from(*byte)];
+            if value >= 16 {
+                break;
+            }
+            number = number << 4 | u64::from(value);
+            digits += 1;
         }
-        let with = |number: u64, digit: &u8| {
-            let value = DIGITS[usize::from(*digit)];
-            (value < 16).then_some(number << 4 | u64::from(value))
-        };
-        digits.iter().try_fold(0, with).map(Self)
+        (1..=16).contains(&digits).then_some((Self(number), digits + 2))
     }
 }
 
@@ -73,6 +81,12 @@ impl<'de> Deserialize<'de> for Hex {
             fn visit_str<E: Error>(self, text: &str) -> Result<Hex, E> {
                 let wrong = || E::custom(format!("`{text}` is no number like `0x1f`"));
                 Hex::parse(text).ok_or_else(wrong)
+            }
+
+            /// The number, little endian: of a text that has been read already.
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Hex, E> {
+                let wrong = || E::invalid_length(bytes.len(), &"8 bytes");
+                bytes.try_into().map(|bytes| Hex(u64::from_le_bytes(bytes))).map_err(|_| wrong())
             }
         }
 

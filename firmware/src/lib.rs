@@ -32,8 +32,8 @@ pub use abi::{
     builtin_names,
 };
 pub use birth::{
-    BirthError, Born, Newborn, NotHonoured, Outcome, ServiceRecord, VmRegisters, Written, settle,
-    settle_again, settle_parts,
+    BirthError, Born, Newborn, NotHonoured, Notes, NotesOf, Outcome, ServiceRecord, VmRegisters,
+    Written, settle, settle_again, settle_parts,
 };
 pub use fleet::{Baseline, BaselineError, Conflict, Loss, baseline};
 pub use hex::{Hex, RegValue};

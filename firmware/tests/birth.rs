@@ -81,6 +81,7 @@ impl Nursery {
             gic: Some(self.gic.as_ref()),
             vcpus: &vcpus,
             services: &[],
+            notes: None,
         })
     }
 

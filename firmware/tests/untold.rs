@@ -62,7 +62,7 @@ impl Nursery {
     fn settle_on(&self, hypervisor: &dyn Hypervisor, abi: &GuestAbi) -> Result<Born, BirthError> {
         let vcpus: Vec<&dyn Vcpu> = self.vcpus.iter().map(|vcpu| vcpu.as_ref()).collect();
         let (vm, gic) = (self.vm.as_ref(), Some(self.gic.as_ref()));
-        settle(&Newborn { hypervisor, vm, gic, vcpus: &vcpus, services: &[] }, abi)
+        settle(&Newborn { hypervisor, vm, gic, vcpus: &vcpus, services: &[], notes: None }, abi)
     }
 
     /// What the guest of this machine reads.

@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kedge_arch::smccc::{Service, record};
-use kedge_firmware::ServiceRecord;
+use kedge_firmware::{Notes, NotesOf, ServiceRecord};
 use kedge_guest_memory::Lost;
+use kedge_hv::VcpuFeatures;
 
 use crate::machine::RunError;
 
@@ -33,6 +34,7 @@ pub struct Surroundings {
     on_stuck: Arc<Mutex<StuckListener>>,
     pub(crate) entropy: Entropy,
     pub(crate) services: Vec<Arc<dyn Service>>,
+    notes: Option<Arc<dyn Notes>>,
 }
 
 impl Surroundings {
@@ -46,6 +48,7 @@ impl Surroundings {
             on_stuck: Arc::new(Mutex::new(Box::new(|_| {}))),
             entropy: host_entropy,
             services: Vec::new(),
+            notes: None,
         }
     }
 
@@ -101,6 +104,18 @@ impl Surroundings {
     pub fn with_service(mut self, service: impl Service + 'static) -> Self {
         self.services.push(Arc::new(service));
         self
+    }
+
+    /// With `notes` on this host: what one machine has asked it, the next need not ask again.
+    #[must_use]
+    pub fn with_notes(mut self, notes: impl Notes + 'static) -> Self {
+        self.notes = Some(Arc::new(notes));
+        self
+    }
+
+    /// The notes on machines whose vCPUs have these features.
+    pub(crate) fn notes(&self, features: VcpuFeatures) -> Option<NotesOf<'_>> {
+        self.notes.as_deref().map(|notes| NotesOf { notes, features })
     }
 
     /// What is on record of its services.

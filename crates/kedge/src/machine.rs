@@ -23,6 +23,7 @@ use tracing::warn;
 
 use crate::api::{ApiError, Reachable};
 use crate::console::{Console, Ending, Guest, Unconnected};
+use crate::host_notes::HostNotes;
 use crate::report::Report;
 use crate::status::Status;
 use crate::{lost_memory, output};
@@ -311,7 +312,11 @@ pub(crate) fn conclude(ended: Ended, signal: Option<u8>) -> Outcome {
 }
 
 pub(crate) fn surroundings() -> Surroundings {
-    Surroundings::new(io::stdout()).on_panic(repeat).guarding(guard).on_stuck(give_up)
+    Surroundings::new(io::stdout())
+        .on_panic(repeat)
+        .guarding(guard)
+        .on_stuck(give_up)
+        .with_notes(HostNotes::beside_machines())
 }
 
 /// Handles the end of memory that is a file's.

@@ -149,7 +149,7 @@ pub(crate) fn socket_of(id: &str) -> PathBuf {
 }
 
 /// The folder with a folder for each machine.
-fn runtime() -> PathBuf {
+pub(crate) fn runtime() -> PathBuf {
     let given = env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
     given.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("kedge")
 }

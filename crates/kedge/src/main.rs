@@ -13,6 +13,7 @@ mod devices;
 mod firecracker;
 mod flags;
 mod guest_abi;
+mod host_notes;
 mod logging;
 mod lost_memory;
 mod machine;

@@ -250,7 +250,7 @@ fn named(id: RegId, name: &str, path: &dyn Fn() -> Path) -> Found {
     if !identity::is_identification(id) {
         return Err((path().key("id"), Contradiction::NoIdRegister { id }));
     }
-    if name.is_empty() || identity::known(id) == Some(name) || !identity::is_name(name) {
+    if name.is_empty() || !identity::is_name_of_another(name, id) {
         return Ok(());
     }
     let (register, name) = (identity::name(id), name.to_owned());

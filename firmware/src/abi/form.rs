@@ -106,24 +106,24 @@ const CPU: Shape = Shape::Object(&[
 
 #[rustfmt::skip]
 const IMPLEMENTATION_IDS: Shape = Shape::Object(&[
-    needed("midr", Shape::Text(&HEX), "MIDR_EL1"),
-    key("revidr", Shape::Text(&HEX), "REVIDR_EL1; 0 if absent"),
-    key("aidr", Shape::Text(&HEX), "AIDR_EL1; 0 if absent"),
+    needed("midr", Shape::Hex(&HEX), "MIDR_EL1"),
+    key("revidr", Shape::Hex(&HEX), "REVIDR_EL1; 0 if absent"),
+    key("aidr", Shape::Hex(&HEX), "AIDR_EL1; 0 if absent"),
 ]);
 
 #[rustfmt::skip]
-const ID_PROMISE: Shape = Shape::Object(&[
-    needed("id", Shape::Text(&ID), "the register's id in KVM_GET_ONE_REG"),
+const ID_PROMISE: Shape = Shape::Row(&[
+    needed("id", Shape::Hex(&ID), "the register's id in KVM_GET_ONE_REG"),
     key("name", Shape::Text(&SENTENCE), "its name, for readers"),
-    needed("value", Shape::Text(&HEX), "what the bits of mask read"),
-    needed("mask", Shape::Text(&HEX), "the bits that are promised"),
+    needed("value", Shape::Hex(&HEX), "what the bits of mask read"),
+    needed("mask", Shape::Hex(&HEX), "the bits that are promised"),
 ]);
 
 #[rustfmt::skip]
 const VARYING: Shape = Shape::Object(&[
-    needed("id", Shape::Text(&ID), "the register's id in KVM_GET_ONE_REG"),
+    needed("id", Shape::Hex(&ID), "the register's id in KVM_GET_ONE_REG"),
     key("name", Shape::Text(&SENTENCE), "its name, for readers"),
-    needed("mask", Shape::Text(&HEX), "the bits that are not promised"),
+    needed("mask", Shape::Hex(&HEX), "the bits that are not promised"),
     needed("reason", Shape::Text(&REASON), "why a guest can live with it"),
 ]);
 
@@ -165,8 +165,8 @@ const FILTER_RANGE: Shape = Shape::Object(&[
 
 #[rustfmt::skip]
 const PMU_EVENTS: Shape = Shape::Object(&[
-    needed("pmceid0", Shape::Text(&HEX), "PMCEID0_EL0"),
-    needed("pmceid1", Shape::Text(&HEX), "PMCEID1_EL0"),
+    needed("pmceid0", Shape::Hex(&HEX), "PMCEID0_EL0"),
+    needed("pmceid1", Shape::Hex(&HEX), "PMCEID1_EL0"),
 ]);
 
 #[rustfmt::skip]

@@ -3,11 +3,13 @@
 //!
 //! The machine itself is the probe: what it lists is all that is touched, every register
 //! is read before it is written, and what was written is read back. Nothing is written
-//! where the value is right already.
+//! where the value is right already. What a machine before it has found of the same host
+//! need not be read again ([`Notes`]).
 
 mod firmware;
 mod identity;
 mod machine;
+mod notes;
 mod record;
 mod seen;
 mod services;
@@ -19,8 +21,9 @@ use kedge_diag::Fix;
 use kedge_hv::{Gic, HvError, Hypervisor, Vcpu, Vm};
 use kedge_ids::RegId;
 
+use notes::KnownHost;
+pub use notes::{Notes, NotesOf};
 pub use record::Born;
-use seen::ScratchGuest;
 pub use services::ServiceRecord;
 pub use vm_registers::{Outcome, VmRegisters, Written};
 
@@ -46,6 +49,8 @@ pub struct Newborn<'a> {
     pub vcpus: &'a [&'a dyn Vcpu],
     /// The services of the program around it.
     pub services: &'a [ServiceRecord],
+    /// Notes on this host, where there are any.
+    pub notes: Option<NotesOf<'a>>,
 }
 
 impl fmt::Debug for Newborn<'_> {
@@ -133,12 +138,12 @@ pub fn settle(newborn: &Newborn<'_>, abi: &GuestAbi) -> Result<Born, BirthError>
     if newborn.vcpus.iter().any(|vcpu| vcpu.has_run()) {
         return Err(BirthError::HasRun);
     }
-    let guest = ScratchGuest::new(newborn.hypervisor);
-    let mut id_registers = identity::settle(newborn, abi, &guest)?;
+    let host = KnownHost::of(newborn);
+    let mut id_registers = identity::settle(newborn, abi, &host)?;
     // After the ID registers: what is listed depends on them.
     let mut listed = sorted(first.reg_list()?);
     id_registers.retain(|register| listed.binary_search(&register.id).is_ok());
-    let pmu_events = seen::settle_events(newborn, abi, &guest, &listed)?;
+    let pmu_events = seen::settle_events(newborn, abi, &host, &listed)?;
     listed.retain(|id| Firmware::of(*id).is_some());
     let mut settled = firmware::settle(newborn, abi, &listed)?;
     let (limits, abilities) = machine::settle(newborn, abi)?;
@@ -157,6 +162,7 @@ pub fn settle(newborn: &Newborn<'_>, abi: &GuestAbi) -> Result<Born, BirthError>
         let plan = check(abi, &offer);
         return Err(NotHonoured { profile: abi.name.clone(), plan }.into());
     }
+    host.keep();
     settled.warnings.extend(plan.adaptations().map(ToString::to_string));
     Ok(Born {
         birth: Birth { abi: abi.clone(), firmware: settled.values },
@@ -207,12 +213,13 @@ pub fn settle_parts(newborn: &Newborn<'_>, born: &Born) -> Result<Plan, BirthErr
     }
     let abi = born.exact();
     let (limits, abilities) = machine::settle(newborn, &abi)?;
-    let guest = ScratchGuest::new(newborn.hypervisor);
+    let host = KnownHost::of(newborn);
     let listed = match abi.machine.pmu_events {
         Some(_) => sorted(newborn.first()?.reg_list()?),
         None => Vec::new(),
     };
-    let pmu_events = seen::settle_events(newborn, &abi, &guest, &listed)?;
+    let pmu_events = seen::settle_events(newborn, &abi, &host, &listed)?;
+    host.keep();
     let chosen = abi.cpu.implementation == Implementation::Promised;
     let writable_imp_ids = chosen && newborn.hypervisor.abilities().writable_imp_ids;
     let offer = HostAbi {

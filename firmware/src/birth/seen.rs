@@ -1,36 +1,11 @@
 //! What the guest of a machine being born will read that no register tells.
 
-use std::cell::OnceCell;
-
-use kedge_hv::Hypervisor;
 use kedge_ids::RegId;
 
-use super::{BirthError, Newborn};
+use super::{BirthError, KnownHost, Newborn};
 use crate::abi::GuestAbi;
 use crate::pmu::PmuEventSet;
-use crate::probe::{PMCR_EL0, Seen};
-
-/// A guest of a machine of its own that tells what it reads; it costs as much as a
-/// machine, and runs only if it is asked.
-pub(super) struct ScratchGuest<'a> {
-    hypervisor: &'a dyn Hypervisor,
-    seen: OnceCell<Seen>,
-}
-
-impl<'a> ScratchGuest<'a> {
-    pub(super) fn new(hypervisor: &'a dyn Hypervisor) -> Self {
-        Self { hypervisor, seen: OnceCell::new() }
-    }
-
-    /// What it reads.
-    pub(super) fn seen(&self) -> Result<Seen, BirthError> {
-        if let Some(seen) = self.seen.get() {
-            return Ok(*seen);
-        }
-        let seen = Seen::of_a_guest(self.hypervisor)?;
-        Ok(*self.seen.get_or_init(|| seen))
-    }
-}
+use crate::probe::PMCR_EL0;
 
 /// Hides the events that are not promised, and says which the host has; nothing where the
 /// vCPUs have no performance monitors, by the registers `listed`, ascending, or nothing is
@@ -38,7 +13,7 @@ impl<'a> ScratchGuest<'a> {
 pub(super) fn settle_events(
     newborn: &Newborn<'_>,
     abi: &GuestAbi,
-    guest: &ScratchGuest<'_>,
+    host: &KnownHost<'_>,
     listed: &[RegId],
 ) -> Result<Option<PmuEventSet>, BirthError> {
     let Some(promised) = abi.machine.pmu_events else { return Ok(None) };
@@ -47,7 +22,7 @@ pub(super) fn settle_events(
     if listed.binary_search(&PMCR_EL0).is_err() {
         return Ok(None);
     }
-    let Some(has) = guest.seen()?.events else { return Ok(None) };
+    let Some(has) = host.seen()?.events else { return Ok(None) };
     for events in has.without(promised).runs() {
         first.hide_pmu_events(events)?;
     }

@@ -110,9 +110,15 @@ pub(crate) fn register(name: &str) -> Option<RegId> {
     NAMES.iter().find(|row| row.1 == name).map(|row| row.0)
 }
 
-/// Whether this is the name of a register.
-pub(crate) fn is_name(name: &str) -> bool {
-    register(name).is_some()
+/// Whether this is the name of another register than `register`. What has none in the
+/// manual is called by its encoding, and no name in the manual begins so.
+pub(crate) fn is_name_of_another(name: &str, register: RegId) -> bool {
+    if name.starts_with("S3_") {
+        return false;
+    }
+    let row = NAMES.binary_search_by_key(&register, |(named, _)| *named).ok();
+    let own = row.and_then(|row| NAMES.get(row)).is_some_and(|own| own.1 == name);
+    !own && NAMES.iter().any(|row| row.1 == name)
 }
 
 /// What a register is and what its fields take.

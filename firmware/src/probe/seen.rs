@@ -13,7 +13,7 @@ const PMCEID0_EL0: RegId = RegId::system(3, 3, 9, 12, 6);
 const PMCEID1_EL0: RegId = RegId::system(3, 3, 9, 12, 7);
 
 /// What a guest reads.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// `CTR_EL0`: before Linux 6.11 the processor's own, which need not be what KVM's
     /// register has. Where cleaning the data cache is never needed, Linux sets IDC in its

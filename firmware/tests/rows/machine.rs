@@ -140,7 +140,14 @@ impl Machine {
 
     pub(crate) fn newborn<'a>(&'a self, vcpus: &'a [&'a dyn Vcpu]) -> Newborn<'a> {
         let gic = self.gic.as_deref();
-        Newborn { hypervisor: &self.hypervisor, vm: self.vm.as_ref(), gic, vcpus, services: &[] }
+        Newborn {
+            hypervisor: &self.hypervisor,
+            vm: self.vm.as_ref(),
+            gic,
+            vcpus,
+            services: &[],
+            notes: None,
+        }
     }
 
     /// Its registers.

@@ -78,7 +78,8 @@ pub(crate) fn bear(
     let vcpus: Vec<&dyn Vcpu> = cpus.all().collect();
     let services = surroundings.services_on_record();
     let (vcpus, services) = (vcpus.as_slice(), services.as_slice());
-    let newborn = Newborn { hypervisor, vm: vm.as_ref(), gic: Some(gic.as_ref()), vcpus, services };
+    let (gic_of, notes) = (Some(gic.as_ref()), surroundings.notes(features));
+    let newborn = Newborn { hypervisor, vm: vm.as_ref(), gic: gic_of, vcpus, services, notes };
     let born = match born {
         Some(born) => settle_again(&newborn, born)?,
         None => settle(&newborn, &abi)?,

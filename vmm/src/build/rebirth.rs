@@ -101,7 +101,8 @@ pub(crate) fn examine(
     let vcpus: Vec<&dyn Vcpu> = cpus.all().collect();
     let services = surroundings.services_on_record();
     let (vcpus, services) = (vcpus.as_slice(), services.as_slice());
-    let newborn = Newborn { hypervisor, vm: vm.as_ref(), gic: Some(gic.as_ref()), vcpus, services };
+    let (gic_of, notes) = (Some(gic.as_ref()), surroundings.notes(features));
+    let newborn = Newborn { hypervisor, vm: vm.as_ref(), gic: gic_of, vcpus, services, notes };
     let mut all = settle_parts(&newborn, &saved.born).map_err(BuildError::from)?;
     saved.gic.check(&cpus.mpidrs, describe::spis(&layout)).map_err(FileError::from)?;
     all.lines.extend(misfits(saved, gic.as_ref())?);

@@ -6,8 +6,10 @@
 use std::fmt;
 
 use kedge_ids::usize_from;
-use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::value::{BorrowedStrDeserializer, BytesDeserializer};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 use serde::forward_to_deserialize_any;
 
 use super::shape::{Key, Presence, Shape, Which, register};
@@ -48,20 +50,27 @@ struct Cursor<'de> {
 impl<'de> Cursor<'de> {
     /// The next byte that is not blank.
     fn peek(&mut self) -> Option<u8> {
-        let mut rest = self.text.as_bytes().get(self.at..)?;
-        // Lines are indented by eight, most of them.
-        while let Some((blanks, behind)) = rest.split_first_chunk()
-            && u64::from_le_bytes(*blanks) == every(b' ')
-        {
-            rest = behind;
+        match self.text.as_bytes().get(self.at) {
+            Some(byte) if *byte > b' ' => Some(*byte),
+            _ => self.peek_behind_blanks(),
         }
-        let blank = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
-        let mut bytes = rest.iter();
-        while bytes.as_slice().first().is_some_and(|byte| blank(&byte)) {
-            bytes.next();
+    }
+
+    fn peek_behind_blanks(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        let mut at = self.at;
+        if bytes.get(at) == Some(&b'\n') {
+            at += 1;
+            // Lines are indented by eight, most of them.
+            while bytes.get(at..at + 8) == Some(b"        ") {
+                at += 8;
+            }
         }
-        self.at = self.text.len() - bytes.as_slice().len();
-        bytes.next().copied()
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(at) {
+            at += 1;
+        }
+        self.at = at;
+        bytes.get(at).copied()
     }
 
     fn take(&mut self, byte: u8) -> Result<(), Not> {
@@ -80,6 +89,45 @@ impl<'de> Cursor<'de> {
         let text = self.text.get(start..self.at).ok_or(Not)?;
         self.take(b'"')?;
         Ok(text)
+    }
+
+    /// Passes over `expected` as a text, and tells whether it was next.
+    fn is_text(&mut self, expected: &str) -> bool {
+        if self.peek() != Some(b'"') {
+            return false;
+        }
+        let rest = self.text.as_bytes().get(self.at + 1..).unwrap_or_default();
+        let (found, behind) = rest.split_at_checked(expected.len()).unwrap_or_default();
+        let is_next = found == expected.as_bytes() && behind.first() == Some(&b'"');
+        if is_next {
+            self.at += expected.len() + 2;
+        }
+        is_next
+    }
+
+    /// Passes over `name` as a key, and tells whether it was next.
+    fn is_key(&mut self, name: &str) -> bool {
+        // As a row of a list of an object of the document is written.
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let behind = rest.strip_prefix(b"\n        \"").and_then(|rest| {
+            let (found, behind) = rest.split_at_checked(name.len())?;
+            behind.strip_prefix(b"\": ").filter(|_| found == name.as_bytes())
+        });
+        match behind {
+            Some(behind) => self.at = self.text.len() - behind.len(),
+            None => return self.is_text(name) && self.take(b':').is_ok(),
+        }
+        true
+    }
+
+    /// A text that is a number in hexadecimal, as [`Hex::parse`] reads it.
+    fn hex(&mut self) -> Result<u64, Not> {
+        self.take(b'"')?;
+        let rest = self.text.as_bytes().get(self.at..).ok_or(Not)?;
+        let (number, length) = Hex::parse_front(rest).ok_or(Not)?;
+        self.at += length;
+        self.take(b'"')?;
+        Ok(number.0)
     }
 
     /// A whole number that is not negative. What may follow one, a fraction say, is no
@@ -168,9 +216,9 @@ impl<'de> Deserializer<'de> for Part<'_, 'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Not> {
         let Self { cursor, shape } = self;
         match shape {
-            Shape::Object(keys) => {
+            Shape::Object(keys) | Shape::Row(keys) => {
                 cursor.take(b'{')?;
-                visitor.visit_map(Members { cursor, keys, next: 0, seen: 0, any: false })
+                visitor.visit_map(Members::new(cursor, keys))
             }
             Shape::Promises(which) => {
                 cursor.take(b'{')?;
@@ -187,6 +235,7 @@ impl<'de> Deserializer<'de> for Part<'_, 'de> {
                 _ => Err(Not),
             },
             Shape::Flag => visitor.visit_bool(cursor.flag()?),
+            Shape::Hex(_) => visitor.visit_bytes(&cursor.hex()?.to_le_bytes()),
             Shape::Text(_) | Shape::Choice(_) => {
                 visitor.visit_borrowed_str(Part { cursor, shape }.text()?)
             }
@@ -214,9 +263,30 @@ impl<'de> Deserializer<'de> for Part<'_, 'de> {
         visitor.visit_newtype_struct(self)
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Not> {
+        let Self { cursor, shape } = self;
+        let start = cursor.at;
+        if let Shape::Row(keys) = shape
+            && let Some(values) = in_order(cursor, keys)
+        {
+            return visitor.visit_seq(values);
+        }
+        cursor.at = start;
+        let (Shape::Object(keys) | Shape::Row(keys)) = shape else {
+            return Part { cursor, shape }.deserialize_any(visitor);
+        };
+        cursor.take(b'{')?;
+        visitor.visit_map(Members { fields, ..Members::new(cursor, keys) })
+    }
+
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        unit unit_struct seq tuple tuple_struct map identifier ignored_any
     }
 }
 
@@ -241,33 +311,92 @@ impl<'de> SeqAccess<'de> for Entries<'_, 'de> {
     }
 }
 
+/// The values of a row with all its keys in order: a profile consists of them.
+fn in_order<'de>(cursor: &mut Cursor<'de>, keys: &[Key]) -> Option<Values<'de>> {
+    let mut values = Values { values: [Value::None; MANY], next: 0 };
+    cursor.take(b'{').ok()?;
+    for (nth, (key, value)) in keys.iter().zip(&mut values.values).enumerate() {
+        if nth > 0 {
+            cursor.take(b',').ok()?;
+        }
+        cursor.is_key(key.name).then_some(())?;
+        *value = match key.shape {
+            Shape::Hex(_) => Value::Number(cursor.hex().ok()?.to_le_bytes()),
+            Shape::Text(kind) => {
+                Value::Text(Some(cursor.text().ok()?).filter(|text| (kind.legal)(text))?)
+            }
+            _ => return None,
+        };
+    }
+    cursor.take(b'}').ok()?;
+    (keys.len() <= MANY).then_some(values)
+}
+
+/// The most that [`in_order`] takes.
+const MANY: usize = 4;
+
+/// Values that have been read.
+struct Values<'de> {
+    values: [Value<'de>; MANY],
+    next: usize,
+}
+
+/// One of them.
+#[derive(Clone, Copy)]
+enum Value<'de> {
+    Number([u8; 8]),
+    Text(&'de str),
+    None,
+}
+
+impl<'de> SeqAccess<'de> for Values<'de> {
+    type Error = Not;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Not> {
+        let value = self.values.get(self.next).copied().unwrap_or(Value::None);
+        self.next += 1;
+        match value {
+            Value::Number(bytes) => seed.deserialize(BytesDeserializer::new(&bytes)).map(Some),
+            Value::Text(text) => seed.deserialize(BorrowedStrDeserializer::new(text)).map(Some),
+            Value::None => Ok(None),
+        }
+    }
+}
+
 /// The members of an object with these keys, each of which a bit of `seen` stands for.
 struct Members<'c, 'de> {
     cursor: &'c mut Cursor<'de>,
     keys: &'c [Key],
+    /// The same by the order of what is made of them, where that is known.
+    fields: &'static [&'static str],
     /// The key that is probably next: documents have them in order.
     next: usize,
     seen: u64,
     any: bool,
 }
 
-impl<'c> Members<'c, '_> {
+impl<'c, 'de> Members<'c, 'de> {
+    fn new(cursor: &'c mut Cursor<'de>, keys: &'c [Key]) -> Self {
+        Self { cursor, keys, fields: &[], next: 0, seen: 0, any: false }
+    }
+
     /// Whether all are there that have to be.
     fn is_complete(&self) -> bool {
         let mut keys = self.keys.iter().enumerate();
         keys.all(|(nth, key)| key.presence != Presence::Needed || self.seen >> nth & 1 == 1)
     }
 
-    /// Finds the key `name`, if it is one and was not there before.
-    fn find(&mut self, name: &str) -> Option<&'c Key> {
-        let (before, behind) = self.keys.split_at(self.next);
-        let mut numbered = (self.next..).zip(behind).chain((0..).zip(before));
-        let (nth, key) = numbered.find(|(_, key)| key.name == name)?;
-        let bit = 1_u64.checked_shl(u32::try_from(nth).ok()?)?;
-        let first = self.seen & bit == 0;
-        self.seen |= bit;
-        self.next = nth + 1;
-        first.then_some(key)
+    /// The next key, by its number.
+    fn key(&mut self) -> Result<usize, Not> {
+        let probable = self.keys.get(self.next);
+        if probable.is_some_and(|key| self.cursor.is_text(key.name)) {
+            return Ok(self.next);
+        }
+        let name = self.cursor.text()?;
+        self.keys.iter().position(|key| key.name == name).ok_or(Not)
     }
 }
 
@@ -278,10 +407,23 @@ impl<'de> MapAccess<'de> for Members<'_, 'de> {
         if !self.cursor.more(&mut self.any, b'}')? {
             return if self.is_complete() { Ok(None) } else { Err(Not) };
         }
-        let name = self.cursor.text()?;
-        self.find(name).ok_or(Not)?;
+        let nth = self.key()?;
+        let bit = 1_u64.checked_shl(u32::try_from(nth).map_err(|_| Not)?).ok_or(Not)?;
+        if self.seen & bit != 0 {
+            return Err(Not);
+        }
+        self.seen |= bit;
+        self.next = nth + 1;
         self.cursor.take(b':')?;
-        seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some)
+        let name = self.keys.get(nth).ok_or(Not)?.name;
+        // To go by the number of a field is cheaper than to compare names.
+        match (u64::try_from(nth), self.fields.get(nth)) {
+            (Ok(number), Some(field)) if *field == name => {
+                seed.deserialize(number.into_deserializer())
+            }
+            _ => seed.deserialize(BorrowedStrDeserializer::new(name)),
+        }
+        .map(Some)
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Not> {

@@ -18,10 +18,12 @@ pub(crate) fn schema(id: &str, title: &str, shape: &Shape) -> Value {
 
 fn of(shape: &Shape) -> Map<String, Value> {
     let schema = match shape {
-        Shape::Object(keys) => return object(keys),
+        Shape::Object(keys) | Shape::Row(keys) => return object(keys),
         Shape::Promises(which) => return promises(*which),
         Shape::List(of_entries) => json!({ "type": "array", "items": of(of_entries) }),
-        Shape::Text(Text { pattern, .. }) => json!({ "type": "string", "pattern": pattern }),
+        Shape::Text(Text { pattern, .. }) | Shape::Hex(Text { pattern, .. }) => {
+            json!({ "type": "string", "pattern": pattern })
+        }
         Shape::Choice(words) => json!({ "enum": words }),
         Shape::Number { from, to, .. } if from == to => json!({ "const": from }),
         Shape::Number { from, to, step: 1 } => {

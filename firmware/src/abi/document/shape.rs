@@ -17,10 +17,15 @@ use crate::register::{Domain, Firmware, FwReg};
 pub(crate) enum Shape {
     /// An object with these keys, no others.
     Object(&'static [Key]),
+    /// The same of texts and numbers, up to four, in the order of the fields of what is made
+    /// of it: one of many.
+    Row(&'static [Key]),
     /// A list whose entries have this form.
     List(&'static Self),
     /// A text.
     Text(&'static Text),
+    /// A text that is a number of up to 64 bits in hexadecimal.
+    Hex(&'static Text),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A whole number: a multiple of `step` between `from` and `to`.
@@ -116,13 +121,17 @@ impl Shape {
     /// It has not: the first part that deviates.
     pub(crate) fn check(&self, node: &Node, path: &Trail<'_>) -> Result<(), At> {
         match (self, &node.json) {
-            (Self::Object(keys), Json::Object(members)) => object(keys, members, node, path),
+            (Self::Object(keys) | Self::Row(keys), Json::Object(members)) => {
+                object(keys, members, node, path)
+            }
             (Self::List(of), Json::List(entries)) => {
                 let mut numbered = entries.iter().enumerate();
                 numbered.try_for_each(|(nth, entry)| of.check(entry, &Trail::Entry(path, nth)))
             }
             (Self::Promises(which), Json::Object(members)) => promises(*which, members, path),
-            (Self::Text(text), Json::Text(found)) if (text.legal)(found) => Ok(()),
+            (Self::Text(text) | Self::Hex(text), Json::Text(found)) if (text.legal)(found) => {
+                Ok(())
+            }
             (Self::Choice(words), Json::Text(found)) if words.contains(&found.as_str()) => Ok(()),
             (Self::Number { from, to, step }, Json::Number(found))
                 if is_within(found, *from, *to, *step) =>
@@ -150,13 +159,13 @@ impl Shape {
     /// What is wanted, as an object of "write".
     fn wanted(&self) -> String {
         match self {
-            Self::Object(_) => "an object, `{ ... }`".to_owned(),
+            Self::Object(_) | Self::Row(_) => "an object, `{ ... }`".to_owned(),
             Self::Promises(_) => {
                 "an object of registers and values, such as `{ \"psci_version\": \"1.1\" }`"
                     .to_owned()
             }
             Self::List(_) => "a list, `[ ... ]`".to_owned(),
-            Self::Text(text) => text.wanted.to_owned(),
+            Self::Text(text) | Self::Hex(text) => text.wanted.to_owned(),
             Self::Choice(words) => format!("one of: {}", words.join(", ")),
             Self::Number { from, to, .. } if from == to => from.to_string(),
             Self::Number { from, to, step: 1 } => format!("a whole number from {from} to {to}"),
