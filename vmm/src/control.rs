@@ -2,7 +2,7 @@
 //! Its own thread does what is asked, one thing after another, and answers.
 
 use std::fmt;
-use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kedge_bus::{PauseError, ResumeError};
@@ -88,13 +88,36 @@ impl Fix for ControlError {
 }
 
 /// Where an answer goes. Dropped without one, it says that the machine has ended.
-#[derive(Debug)]
-pub(crate) struct Reply<T>(SyncSender<Result<T, ControlError>>);
+pub(crate) struct Reply<T>(Option<Answer<T>>);
+
+/// What takes an answer, on the machine's own thread.
+type Answer<T> = Box<dyn FnOnce(Result<T, ControlError>) + Send>;
 
 impl<T> Reply<T> {
-    pub(crate) fn answer(self, answer: Result<T, ControlError>) {
-        // Who no longer waits has nothing to learn.
-        let _ = self.0.send(answer);
+    fn new(answer: impl FnOnce(Result<T, ControlError>) + Send + 'static) -> Self {
+        Self(Some(Box::new(answer)))
+    }
+
+    pub(crate) fn answer(mut self, answer: Result<T, ControlError>) {
+        self.tell(answer);
+    }
+
+    fn tell(&mut self, answer: Result<T, ControlError>) {
+        if let Some(tell) = self.0.take() {
+            tell(answer);
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        self.tell(Err(ControlError::Ended));
+    }
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
     }
 }
 
@@ -186,14 +209,38 @@ impl Handle {
     /// [`crate::Machine::run`] returns [`crate::Ended::Stopped`] soon, paused or not.
     /// Nothing where the machine is gone.
     pub fn stop(&self) {
-        let _ = self.events.send(Event::Control(Control::Stop));
+        self.give(Control::Stop);
     }
 
-    fn ask<T>(&self, control: impl FnOnce(Reply<T>) -> Control) -> Result<T, ControlError> {
+    /// As [`Self::pause`] without waiting: `then` hears of it, on the machine's own thread,
+    /// which it must not keep.
+    pub fn pause_then(&self, then: impl FnOnce(Result<(), ControlError>) + Send + 'static) {
+        self.give(Control::Pause(Reply::new(then)));
+    }
+
+    /// As [`Self::resume`] without waiting: `then` hears of it, on the machine's own thread,
+    /// which it must not keep.
+    pub fn resume_then(
+        &self,
+        clock: Clock,
+        then: impl FnOnce(Result<(), ControlError>) + Send + 'static,
+    ) {
+        self.give(Control::Resume(clock, Reply::new(then)));
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        control: impl FnOnce(Reply<T>) -> Control,
+    ) -> Result<T, ControlError> {
         let (reply, answer) = sync_channel(1);
-        let control = Event::Control(control(Reply(reply)));
-        self.events.send(control).map_err(|_| ControlError::Ended)?;
+        // Who no longer waits has nothing to learn.
+        self.give(control(Reply::new(move |told| drop(reply.send(told)))));
         answer.recv().map_err(|_| ControlError::Ended)?
+    }
+
+    fn give(&self, control: Control) {
+        // Sent back with nobody there, it is dropped, and says that the machine has ended.
+        let _ = self.events.send(Event::Control(control));
     }
 }
 

@@ -40,7 +40,9 @@ pub enum Exit<'a> {
     },
     /// The guest asked its firmware for something that concerns the machine.
     System(SystemEvent),
-    /// Somebody kicked the vCPU, or a signal arrived.
+    /// Somebody kicked the vCPU, or a signal arrived. The access of the exit before it is
+    /// complete: that is done first (Linux, Documentation/virt/kvm/api.rst, section 5, at
+    /// `KVM_EXIT_MMIO`).
     Interrupted,
     /// The hypervisor cannot run this vCPU any further.
     Failed {

@@ -44,6 +44,8 @@ struct State<V> {
     held: Vec<Option<MpState>>,
     /// Each vCPU that is at home.
     home: Vec<Option<V>>,
+    /// How many threads wait for a change: to wake nobody is a system call, too.
+    waiting: usize,
 }
 
 impl<V> State<V> {
@@ -79,7 +81,7 @@ impl<V> Gate<V> {
     /// A gate that sends `vcpus` vCPUs home until it is opened.
     pub(crate) fn new(vcpus: usize) -> Self {
         let home = (0..vcpus).map(|_| None).collect();
-        let state = State { wanted: Wanted::Home, held: vec![None; vcpus], home };
+        let state = State { wanted: Wanted::Home, held: vec![None; vcpus], home, waiting: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -92,7 +94,7 @@ impl<V> Gate<V> {
             // A thread that has yet to notice is as good as gone.
             state.held.fill(None);
         }
-        self.changed.notify_all();
+        self.wake(&state);
         before
     }
 
@@ -111,7 +113,7 @@ impl<V> Gate<V> {
                     let power = power();
                     state = self.lock();
                     if state.wanted == Wanted::Hold && state.show(index, power) {
-                        self.changed.notify_all();
+                        self.wake(&state);
                     }
                 }
             }
@@ -183,7 +185,7 @@ impl<V> Gate<V> {
         let answer = loop {
             // Two vCPUs may ask at once: each sees the other here, and on.
             if state.show(except, MpState::Runnable) {
-                self.changed.notify_all();
+                self.wake(&state);
             }
             if state.wanted == Wanted::Stop {
                 break None;
@@ -194,7 +196,7 @@ impl<V> Gate<V> {
             if state.all_are_held() {
                 asked_again = true;
                 state.others(except).for_each(|held| *held = None);
-                self.changed.notify_all();
+                self.wake(&state);
                 continue;
             }
             state = self.wait(state);
@@ -203,8 +205,18 @@ impl<V> Gate<V> {
         answer
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State<V>>) -> MutexGuard<'a, State<V>> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    fn wait<'a>(&self, mut state: MutexGuard<'a, State<V>>) -> MutexGuard<'a, State<V>> {
+        state.waiting += 1;
+        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
+    }
+
+    /// Makes who waits look at what has changed.
+    fn wake(&self, state: &State<V>) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<V>> {

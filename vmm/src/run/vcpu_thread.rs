@@ -165,6 +165,8 @@ enum Next {
 #[derive(PartialEq, Eq)]
 enum Life {
     GoesOn,
+    /// It does, and no access of its guest is half done.
+    Interrupted,
     Ends,
 }
 
@@ -181,19 +183,17 @@ impl Runner {
     /// otherwise.
     fn run(&self) {
         let Some(mut vcpu) = self.shared.gate.leave(self.index) else { return };
-        let mut entered = false;
+        let mut half_done = false;
         loop {
             let power = || vcpu.mp_state().unwrap_or(MpState::Runnable);
             match self.shared.gate.pass(self.index, power) {
-                Passed::Run => {
-                    entered = true;
-                    if self.run_guest(vcpu.as_mut()) == Life::Ends {
-                        return;
-                    }
-                }
+                Passed::Run => match self.run_guest(vcpu.as_mut()) {
+                    Life::GoesOn => half_done = true,
+                    Life::Interrupted => half_done = false,
+                    Life::Ends => return,
+                },
                 Passed::Home => {
-                    // What has never been in its guest left nothing half done there.
-                    if entered && self.complete(vcpu.as_mut()) == Life::Ends {
+                    if half_done && self.complete(vcpu.as_mut()) == Life::Ends {
                         return;
                     }
                     let all_home = || self.tell(Report::AllHome);
@@ -209,7 +209,9 @@ impl Runner {
         loop {
             match self.step(vcpu) {
                 Ok(Next::GoOn) => {}
-                Ok(Next::LookAtGate) => return Life::GoesOn,
+                // Whatever was half done is finished before the kernel looks for signals
+                // (Linux, Documentation/virt/kvm/api.rst, section 5, at `KVM_EXIT_MMIO`).
+                Ok(Next::LookAtGate) => return Life::Interrupted,
                 Ok(Next::Suspend) => return self.suspend(vcpu),
                 Ok(Next::End(report)) => return self.end(report),
                 Err(source) => return self.end(self.refused(vcpu, source)),

@@ -369,6 +369,8 @@ impl Vcpu for FaultyVcpu {
 
     fn run(&mut self) -> Result<Exit<'_>, HvError> {
         if self.kicked.swap(false, Ordering::SeqCst) {
+            // It is interrupted as KVM is: with nothing half done.
+            self.complete_access()?;
             return Ok(Exit::Interrupted);
         }
         self.close();

@@ -42,6 +42,9 @@ pub(super) struct Connection {
     received: Vec<u8>,
     to_send: Vec<u8>,
     told_to_go_on: bool,
+    /// Whether it has sent something that has to wait. Until then it is listened to while
+    /// it waits for its answer: to stop and begin again would be two system calls a request.
+    sends_ahead: bool,
     /// Whether it has closed its own end: it may still read.
     sends_no_more: bool,
     /// Shared with whoever works on its request.
@@ -64,6 +67,7 @@ impl Connection {
             received: Vec::new(),
             to_send: Vec::new(),
             told_to_go_on: false,
+            sends_ahead: false,
             sends_no_more: false,
             gone: Arc::default(),
         })
@@ -83,7 +87,12 @@ impl Connection {
             true => EventSet::empty(),
             false => EventSet::READ_HANG_UP,
         };
-        if self.state == State::Reading {
+        let listens = match self.state {
+            State::Reading => true,
+            State::Answer(_) => !self.sends_ahead,
+            State::Ending => false,
+        };
+        if listens {
             events |= EventSet::IN;
         }
         if !self.to_send.is_empty() {
@@ -103,7 +112,10 @@ impl Connection {
                 self.receive(limits)
             }
             _ if events.intersects(EventSet::HANG_UP | EventSet::ERROR) => Next::Close,
-            _ => Next::Wait,
+            _ => {
+                self.sends_ahead |= events.contains(EventSet::IN);
+                Next::Wait
+            }
         };
         self.unless_over(next)
     }
@@ -116,6 +128,7 @@ impl Connection {
             Closing::Yes => State::Ending,
             Closing::No => State::Reading,
         };
+        self.sends_ahead = false;
         if self.send().is_err() {
             return Next::Close;
         }

@@ -1,6 +1,7 @@
 //! Asking the machine for what takes time: one thing after another, in the order in which
 //! it was asked for.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
@@ -26,6 +27,18 @@ pub(crate) struct Order {
     /// Whether it was asked for in a way that will go away.
     deprecated: bool,
     reply: Reply,
+    /// Counts it while it is underway.
+    underway: Option<Counted>,
+}
+
+/// One more that is underway.
+#[derive(Debug)]
+struct Counted(Underway);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// The machine once there is one.
@@ -35,7 +48,11 @@ type Place = Arc<OnceLock<Handle>>;
 pub(super) struct Way {
     messages: Sender<Message>,
     machine: Place,
+    underway: Underway,
 }
+
+/// How many orders are underway: those after them must not overtake them.
+type Underway = Arc<AtomicUsize>;
 
 /// What clients ask for before there is a machine. Who takes it is to make one.
 #[derive(Debug)]
@@ -61,7 +78,8 @@ pub(super) struct Work(Receiver<(Handle, Receiver<Message>)>);
 pub(super) fn orders() -> (Way, Orders, Work) {
     let ((to, messages), (work, begin)) = (channel(), channel());
     let machine = Place::default();
-    let way = Way { messages: to.clone(), machine: Arc::clone(&machine) };
+    let way =
+        Way { messages: to.clone(), machine: Arc::clone(&machine), underway: Underway::default() };
     let ender = Ender { messages: to, machine: Arc::clone(&machine) };
     (way, Orders { messages, machine, work, ender }, Work(begin))
 }
@@ -69,11 +87,13 @@ pub(super) fn orders() -> (Way, Orders, Work) {
 impl Order {
     /// Something that a client asks for.
     pub(super) fn new(call: Call, deprecated: bool, reply: Reply) -> Self {
-        Self { call, deprecated, reply }
+        Self { call, deprecated, reply, underway: None }
     }
 
     /// Tells the client that it is done, or why it is not.
-    pub(crate) fn answer(self, outcome: Result<(), String>) {
+    pub(crate) fn answer(mut self, outcome: Result<(), String>) {
+        // The client may ask for more as soon as it hears.
+        drop(self.underway.take());
         let response = match outcome {
             Ok(()) => Response::done(),
             Err(message) => Response::fault(&message),
@@ -94,8 +114,16 @@ impl Way {
         self.machine.get().map_or(Lifecycle::Configured, Handle::status)
     }
 
-    /// Sends `order` on its way.
-    pub(super) fn give(&self, order: Order) {
+    /// Sends `order` on its way: straight to the machine, where that neither takes long nor
+    /// overtakes others.
+    pub(super) fn give(&self, mut order: Order) {
+        let before = self.underway.fetch_add(1, Ordering::AcqRel);
+        order.underway = Some(Counted(Arc::clone(&self.underway)));
+        if let (0, Some(machine), Call::SetState(wanted)) =
+            (before, self.machine.get(), &order.call)
+        {
+            return set_state(machine, *wanted, order);
+        }
         // Dropped with nobody there, the reply says that the machine has ended.
         let _ = self.messages.send(Message::Order(order));
     }
@@ -144,6 +172,18 @@ impl Work {
                 Message::Stop => handle.stop(),
             }
         }
+    }
+}
+
+/// Asks for it without waiting.
+fn set_state(machine: &Handle, wanted: WantedState, order: Order) {
+    let then = move |outcome: Result<(), ControlError>| {
+        let outcome = outcome.map_err(|error| message(&order.call, &error.into()));
+        order.answer(outcome);
+    };
+    match wanted {
+        WantedState::Paused => machine.pause_then(then),
+        WantedState::Resumed => machine.resume_then(Clock::default(), then),
     }
 }
 

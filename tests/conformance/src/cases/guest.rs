@@ -25,6 +25,7 @@ cases![
     Kvm a_store_to_read_only_memory_can_be_answered_with_an_abort,
     Kvm a_load_can_be_answered_with_an_abort,
     Kvm a_kick_before_a_run_is_not_lost,
+    Kvm an_access_is_complete_when_the_run_after_it_is_interrupted,
     Kvm a_kick_reaches_a_waiting_guest,
     Kvm a_kick_reaches_a_busy_guest,
     Kvm a_kick_is_over_once_it_was_noticed,
@@ -181,6 +182,21 @@ fn is_kicked(ctx: &Ctx<'_>, program: &[Step]) -> anyhow::Result<()> {
         });
         equal(&run_once(&mut machine[0], 0)?, &Seen::Interrupted)
     })
+}
+
+/// Of a vCPU that was kicked, the registers are all there is, whatever it was at before.
+fn an_access_is_complete_when_the_run_after_it_is_interrupted(
+    ctx: &Ctx<'_>,
+) -> anyhow::Result<()> {
+    let mut machine = ctx.guest(&[Program::new(echo(Width::Double))])?;
+    let kick = machine[0].kicker()?;
+    run(&mut machine[0], VALUE)?;
+    let pc = machine[0].reg64(RegId::PC)?;
+    kick.kick();
+    expect(&mut machine[0], &Seen::Interrupted)?;
+    equal(&machine[0].reg64(RegId::x(5))?, &VALUE)?;
+    equal(&machine[0].reg64(RegId::PC)?, &(pc + 4))?;
+    expect(&mut machine[0], &Seen::Store(DEVICE + 8, VALUE.to_le_bytes().to_vec()))
 }
 
 fn a_kick_reaches_a_waiting_guest(ctx: &Ctx<'_>) -> anyhow::Result<()> {
