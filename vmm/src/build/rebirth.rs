@@ -7,7 +7,6 @@
 //! interrupts once the controller knows them.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use kedge_arch::gic_state::{Devices, ItsStateV1, Misfit, Tables};
@@ -294,14 +293,10 @@ fn translated(its: &ItsStateV1, memory: &MemorySource<'_>, layout: &Layout) -> D
     let base = layout.ram().first().map_or(0, |first| first.start.0);
     // Where it cannot be read, or is in no memory, that is for the hypervisor to say.
     let Some(offset) = table.checked_sub(base) else { return Devices::Unknown };
-    let mut piece = [0; 4096];
-    for at in (offset..offset.saturating_add(size)).step_by(piece.len()) {
-        let read = image.file().read_exact_at(&mut piece, at);
-        if read.is_err() || piece.iter().any(|byte| *byte != 0) {
-            return Devices::Unknown;
-        }
+    match image.is_zero(offset..offset.saturating_add(size)) {
+        Ok(true) => Devices::None,
+        Ok(false) | Err(_) => Devices::Unknown,
     }
-    Devices::None
 }
 
 /// Whether the guest reads the same where it cannot write.
