@@ -30,14 +30,14 @@ use crate::hex::{Hex, RegValue, id};
 
 pub use capture::{CaptureError, Source, as_the_guest_reads, capture};
 pub use class::{PHYSICAL_COUNTER, VIRTUAL_COUNTER};
-pub use destination::{Destination, Live};
+pub use destination::{Destination, Live, RegList};
 pub use packed::{pack, unpack};
 pub use plan::{PlanError, Planned, plan};
 pub use recorded::{MissingFeatures, Recorded};
 pub use restore::{Deviation, Manner, RestoreError, Restored, Writes};
 #[cfg(test)]
 pub(crate) use rules::name as name_of;
-pub use rules::{Quirk, RegRow, Rules, When};
+pub use rules::{Lines, Quirk, RegRow, Rules, When};
 
 /// A register and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -183,16 +183,19 @@ impl Planned {
             return Err(RestoreError::HasRun);
         }
         self.leave_idle(vcpus)?;
-        let before = |saved: &&SavedRegister| Class::of(saved.id) < Class::Counters;
+        // They are in the order of their classes.
+        let before = |saved: &SavedRegister| Class::of(saved.id) < Class::Counters;
         if manner.writes == Writes::EveryVcpu {
             self.repeat(vcpus)?;
         }
         for (vcpu, pending) in self.pending.iter().enumerate() {
-            self.write_all(vcpus, vcpu, pending.iter().filter(before))?;
+            let timers = pending.partition_point(before);
+            self.write_all(vcpus, vcpu, &pending[..timers])?;
         }
         self.counters(vcpus, manner)?;
         for (vcpu, pending) in self.pending.iter().enumerate() {
-            self.write_all(vcpus, vcpu, pending.iter().filter(|saved| !before(saved)))?;
+            let timers = pending.partition_point(before);
+            self.write_all(vcpus, vcpu, &pending[timers..])?;
         }
         let beside = self.beside.clone();
         let restored = self.restored();
@@ -229,7 +232,7 @@ impl Planned {
             let mut due = Vec::with_capacity(pending.len());
             for saved in pending.drain(..) {
                 let may_be = is_zero(&saved.value) && Class::of(saved.id) == Class::State;
-                if !may_be || read(vcpus, vcpu, saved.id)? != saved.value {
+                if !may_be || !reads(vcpus, vcpu, &saved)? {
                     due.push(saved);
                 }
             }
@@ -239,14 +242,14 @@ impl Planned {
     }
 
     /// Gives a vCPU these values, by way of the register that clears where there is one.
-    fn write_all<'a>(
+    fn write_all(
         &self,
         vcpus: &[&dyn Vcpu],
         vcpu: usize,
-        registers: impl Iterator<Item = &'a SavedRegister>,
+        registers: &[SavedRegister],
     ) -> Result<(), RestoreError> {
         let clears = |id: RegId| self.cleared_by.values().any(|other| *other == id);
-        for saved in registers.filter(|saved| !clears(saved.id)) {
+        for saved in registers.iter().filter(|saved| !clears(saved.id)) {
             if let Some(other) = self.cleared_by.get(&saved.id) {
                 write(vcpus, vcpu, *other, &RegValue::sized(*other, u64::MAX))?;
             }
@@ -274,8 +277,7 @@ impl Planned {
             // What has nothing to show gets nothing by what is written elsewhere.
             let settled = settled.into_iter().filter(|(_, value)| !is_zero(value));
             let settled = settled.map(|(id, value)| SavedRegister { id, value });
-            let pending =
-                pending.into_iter().filter(|saved| Class::of(saved.id) != Class::Counters);
+            // Counters, which move on, are not among them.
             settled.chain(pending).collect()
         });
         Restored { expected: expected.collect(), normalised: self.normalised }
@@ -293,14 +295,17 @@ impl Restored {
         same_number(self.expected.len(), vcpus.len())?;
         let mut differences = Vec::new();
         for (vcpu, expected) in self.expected.iter().enumerate() {
-            for SavedRegister { id, value } in expected {
-                let name = || super::rules::name(*id);
+            for saved in expected {
+                if reads(vcpus, vcpu, saved)? {
+                    continue;
+                }
+                let SavedRegister { id, value } = saved;
                 let found = read(vcpus, vcpu, *id)?;
                 let mask = self.normalised.get(vcpu).and_then(|masks| masks.get(id));
                 let mask = mask.copied().unwrap_or(0);
                 if without(&found, mask) != without(value, mask) {
-                    let wanted = value.clone();
-                    differences.push(Deviation { vcpu, id: *id, name: name(), wanted, found });
+                    let (name, wanted) = (super::rules::name(*id), value.clone());
+                    differences.push(Deviation { vcpu, id: *id, name, wanted, found });
                 }
             }
         }
@@ -342,10 +347,17 @@ fn is_zero(value: &RegValue) -> bool {
     value.0.iter().all(|byte| *byte == 0)
 }
 
+/// Whether a vCPU reads what was saved.
+fn reads(vcpus: &[&dyn Vcpu], vcpu: usize, saved: &SavedRegister) -> Result<bool, RestoreError> {
+    let reads = super::destination::reads(vcpus[vcpu], saved.id, &saved.value);
+    reads.map_err(|source| unread(vcpu, saved.id, source))
+}
+
 fn read(vcpus: &[&dyn Vcpu], vcpu: usize, id: RegId) -> Result<RegValue, RestoreError> {
-    let unread = |source| {
-        let register = super::rules::name(id);
-        RestoreError::Read { vcpu, register, source }
-    };
-    vcpus[vcpu].reg(id).map(RegValue).map_err(unread)
+    vcpus[vcpu].reg(id).map(RegValue).map_err(|source| unread(vcpu, id, source))
+}
+
+fn unread(vcpu: usize, id: RegId, source: HvError) -> RestoreError {
+    let register = super::rules::name(id);
+    RestoreError::Read { vcpu, register, source }
 }

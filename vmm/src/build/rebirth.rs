@@ -15,8 +15,8 @@ use kedge_arch::{GicChoice, Layout, features, gic, regs};
 use kedge_devices::virtio::device::VirtioDevice;
 use kedge_diag::Trouble;
 use kedge_firmware::{
-    Firmware, FwReg, Live, Manner, Newborn, Plan, PlanLine, Planned, Rules, Subject, Verdict, plan,
-    settle_parts,
+    Firmware, FwReg, Lines, Live, Manner, Newborn, Plan, PlanLine, Planned, Rules, Subject,
+    Verdict, plan, settle_parts,
 };
 use kedge_guest_memory::{GuestAddress, GuestMemory};
 use kedge_hv::{Gic, GicVersion, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm};
@@ -58,6 +58,11 @@ pub(crate) struct Examined {
 }
 
 impl Examined {
+    /// Whether it cannot be what its guest knows.
+    fn is_refused(&self) -> bool {
+        self.others.is_refused() || self.planned.plan.is_refused()
+    }
+
     /// All of the plan.
     pub(crate) fn plan(self) -> Plan {
         let mut all = self.others;
@@ -67,13 +72,14 @@ impl Examined {
 }
 
 /// Makes what is needed to plan what becomes of a saved machine here, which `spec`
-/// describes: without memory, files or devices. Registers of `allow` may be otherwise.
+/// describes: without memory, files or devices. Registers of `allow` may be otherwise; the
+/// plan of registers has `lines`.
 ///
 /// # Errors
 /// There can be no such machine here. What it cannot be given is no error, but in the plan.
 pub(crate) fn examine(
     (spec, saved): (&MachineSpec, &SavedParts),
-    allow: &BTreeSet<RegId>,
+    (allow, lines): (&BTreeSet<RegId>, Lines),
     hypervisor: &dyn Hypervisor,
     surroundings: &Surroundings,
 ) -> Result<Examined, RestoreError> {
@@ -106,7 +112,7 @@ pub(crate) fn examine(
     all.lines.extend(misfits(saved, gic.as_ref())?);
     all.lines.extend(frequency(saved.clock.counter_hz, abilities.counter_hz));
     let rows = regs::rows();
-    let rules = Rules { allow: allow.clone(), ..Rules::new(&rows) };
+    let rules = Rules { allow: allow.clone(), lines, ..Rules::new(&rows) };
     let mut live = Live::new(vcpus, abilities).on(hypervisor);
     let planned = plan(&saved.registers, &mut live, &rules)?;
     Ok(Examined { limits, vm, layout, cpus, gic, time, planned, others: all })
@@ -122,9 +128,15 @@ pub(crate) fn bear_again(
     surroundings: &Surroundings,
 ) -> Result<Reborn, RestoreError> {
     let machine = (&restoration.spec, &restoration.saved.parts);
-    let examined = examine(machine, &restoration.allow, hypervisor, surroundings)?;
-    let Examined { limits, vm, layout, mut cpus, gic, time, planned, others } = examined;
-    judge(others, &planned.plan)?;
+    let examine = |lines| examine(machine, (&restoration.allow, lines), hypervisor, surroundings);
+    let examined = examine(Lines::Changed)?;
+    if examined.is_refused() {
+        // Its user is to see all of it.
+        drop(examined);
+        return Err(RestoreError::Refused(examine(Lines::All)?.plan()));
+    }
+    let Examined { limits, vm, layout, mut cpus, gic, time, mut planned, others } = examined;
+    tell(others, &mut planned.plan);
 
     let born = &restoration.saved.parts.born;
     let around = surroundings.with_only(&born.services);
@@ -135,17 +147,10 @@ pub(crate) fn bear_again(
     Ok(Reborn { infant, planned })
 }
 
-/// Refuses what the plan refuses, and tells of what it adapts.
-fn judge(mut all: Plan, registers: &Plan) -> Result<(), RestoreError> {
-    if all.is_refused() || registers.is_refused() {
-        all.lines.extend(registers.lines.iter().cloned());
-        return Err(RestoreError::Refused(all));
-    }
-    // Nearly all of them are kept, and of those nothing is said.
-    let changed = registers.lines.iter().filter(|line| line.verdict != Verdict::Keep);
-    all.lines.extend(changed.cloned());
+/// Tells of what a plan adapts.
+fn tell(mut all: Plan, registers: &mut Plan) {
+    all.lines.append(&mut registers.lines);
     all.adaptations().for_each(|line| warn!("{line}"));
-    Ok(())
 }
 
 /// What the guest would see of another interrupt controller.
