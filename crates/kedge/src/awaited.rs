@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::api::{Ender, Message, Order, Orders, Reachable};
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::machine::{self, Connection, LoadRequest, MachineError, MemoryFrom, Outcome};
+use crate::ready::{make_ready, tidy};
 
 /// Why a client's snapshot is not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,7 @@ pub(crate) fn enter(reachable: Reachable) -> Result<Outcome, MachineError> {
     let ended_by = ending.connect(orders.ender()).map_err(MachineError::Input)?;
     // Where there is none, whoever asks for a machine is told.
     let hypervisor = Kvm::open().ok().map(Arc::new);
+    hypervisor.iter().for_each(|hypervisor| make_ready(hypervisor));
     let mut site = Site { hypervisor, input: Some(input), console: None };
     let ended = site.serve(orders);
     drop(api);
@@ -137,6 +139,7 @@ impl Site {
             let Some((order, orders)) = waiting.take() else { return };
             orders.hand_over(handle);
             order.answer(Ok(()));
+            self.hypervisor.iter().for_each(|hypervisor| tidy(hypervisor));
             self.connect(guest);
         });
         match (ended, waiting) {

@@ -18,6 +18,7 @@ mod lost_memory;
 mod machine;
 mod machines;
 mod output;
+mod ready;
 mod remote;
 mod report;
 mod run;

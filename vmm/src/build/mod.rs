@@ -33,8 +33,8 @@ use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
 use kedge_hv::{Access, Gic, VcpuFeatures, Vm};
 use kedge_ids::Mpidr;
 
-pub use self::birth::ProfileConflict;
 pub(crate) use self::birth::{Infant, bear};
+pub use self::birth::{ProfileConflict, usual_machine};
 pub(crate) use self::devices::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
 pub use self::error::BuildError;
 pub(crate) use self::memory::Backing;

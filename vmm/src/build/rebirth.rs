@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use kedge_arch::gic_state::{Devices, ItsStateV1, Misfit, Tables};
 use kedge_arch::psci::PsciVersion;
+use kedge_arch::vcpu::init_features;
 use kedge_arch::{GicChoice, Layout, features, gic, regs};
 use kedge_devices::virtio::device::VirtioDevice;
 use kedge_diag::Trouble;
@@ -20,7 +21,7 @@ use kedge_firmware::{
 };
 use kedge_guest_memory::{GuestAddress, GuestMemory};
 use kedge_hv::{Gic, GicVersion, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm};
-use kedge_ids::RegId;
+use kedge_ids::{RegId, VcpuId};
 use kedge_saved_state::FileError;
 use tracing::warn;
 
@@ -88,14 +89,15 @@ pub(crate) fn examine(
     features::check(features, &limits)?;
     let abi = saved.born.exact();
 
-    let vm = hypervisor.create_vm(&vm_config(&abi, hypervisor, &limits))?;
+    let psci = abi.firmware.get(Firmware::Known(FwReg::PsciVersion)).map(PsciVersion::reported);
+    let config = vm_config(&abi, hypervisor, &limits);
+    let vm = hypervisor.create_vm_for(&config, init_features(VcpuId(0), features, psci))?;
     let choice = match gic::choose(vm.as_ref(), Some(saved.gic.version())) {
         Ok(GicChoice::V3 { its }) => GicChoice::V3 { its: its && saved.its.is_some() },
         chosen => chosen.map_err(BuildError::from)?,
     };
     let layout = Layout::new(spec.memory, spec.cpus, choice, &limits).map_err(BuildError::from)?;
     check_layout(&saved.layout, &describe::layout(&layout, spec))?;
-    let psci = abi.firmware.get(Firmware::Known(FwReg::PsciVersion)).map(PsciVersion::reported);
     let vector_lengths = saved.registers.vector_lengths(0).map(|lengths| lengths.0.clone());
     let vcpus = Choice { features, psci, vector_lengths };
     let cpus = cpus::create(vm.as_ref(), spec.cpus, &vcpus)?;
