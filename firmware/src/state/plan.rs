@@ -82,6 +82,8 @@ pub struct Planned {
     /// Registers that are given a value when the bits of another were cleared by all ones:
     /// the other, which is given nothing else.
     pub(super) cleared_by: BTreeMap<RegId, RegId>,
+    /// Which registers were offered something: all others read what they did.
+    pub(super) touched: Touched,
     /// Of each vCPU whether it is on, and the SError that waits for it.
     pub(super) beside: Vec<(Power, Option<PendingSError>)>,
 }
@@ -113,6 +115,7 @@ pub fn plan(
         found: BTreeMap::new(),
         untold: Vec::new(),
         settled: vec![BTreeMap::new(); here],
+        touched: Touched::default(),
         machine: Vec::new(),
         lists: Vec::new(),
         news: vec![None; here],
@@ -123,6 +126,34 @@ pub fn plan(
     planner.firmware()?;
     planner.vcpus()?;
     Ok(planner.finish(contradictions))
+}
+
+/// Which of the registers that a plan settles were offered something.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Touched {
+    /// Firmware registers.
+    pub(super) firmware: bool,
+    /// Those that say what the vCPU is, which depend on each other.
+    pub(super) vcpu: bool,
+}
+
+impl Touched {
+    fn touch(&mut self, id: RegId) {
+        match Class::of(id) {
+            Class::Firmware => self.firmware = true,
+            _ => self.vcpu = true,
+        }
+    }
+
+    /// Whether registers of a class may read otherwise than they did when they were
+    /// settled.
+    pub(super) fn may_change(self, class: Class) -> bool {
+        match class {
+            Class::Firmware => self.firmware,
+            class if class.is_settled_by_the_plan() => self.vcpu,
+            _ => true,
+        }
+    }
 }
 
 /// A saved register, and what kind of register it is.
@@ -159,6 +190,7 @@ pub(super) struct Planner<'a> {
     /// Those of which a vCPU keeps what was saved, and nothing is said of it.
     pub(super) untold: Vec<RegId>,
     pub(super) settled: Vec<BTreeMap<RegId, RegValue>>,
+    pub(super) touched: Touched,
     pub(super) machine: Vec<RegId>,
     /// What each vCPU lists once its ID registers are settled.
     pub(super) lists: Vec<RegList>,
@@ -195,7 +227,15 @@ impl<'a> Planner<'a> {
         how: How<'_>,
     ) -> Result<Settled, PlanError> {
         let settled = settle(self.destination, (vcpu, id), wanted, how);
-        settled.map_err(|source| PlanError::Read { vcpu, register: self.rules.name(id), source })
+        let settled = settled.map_err(|source| PlanError::Read {
+            vcpu,
+            register: self.rules.name(id),
+            source,
+        })?;
+        if settled.born != *wanted {
+            self.touched.touch(id);
+        }
+        Ok(settled)
     }
 
     /// What a register reads, for a reader.

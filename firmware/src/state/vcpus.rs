@@ -163,7 +163,7 @@ impl Planner<'_> {
         });
         let cleared_by = cleared_by.collect();
         let beside = self.state.vcpus.iter().map(|vcpu| (vcpu.power, vcpu.serror)).collect();
-        let Self { found, untold, settled, machine, pending, .. } = self;
+        let Self { found, untold, settled, touched, machine, pending, .. } = self;
         let (mut firmware, mut others) = (contradictions, Vec::new());
         let lines = found.into_iter().flat_map(|(id, lines)| merged(lines, untold.contains(&id)));
         for line in lines {
@@ -174,7 +174,17 @@ impl Planner<'_> {
         }
         firmware.append(&mut others);
         let plan = Plan { lines: firmware };
-        Planned { plan, settled, machine, pending, counters, normalised, cleared_by, beside }
+        Planned {
+            plan,
+            settled,
+            machine,
+            pending,
+            counters,
+            normalised,
+            cleared_by,
+            touched,
+            beside,
+        }
     }
 
     /// The bits of a vCPU's registers that hosts make others of.
