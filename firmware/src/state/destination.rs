@@ -123,12 +123,20 @@ pub struct Live<'a> {
     /// What each vCPU listed since something was written last: what is listed depends on
     /// what registers hold.
     lists: RefCell<BTreeMap<usize, RegList>>,
+    /// Whether anything was written.
+    is_touched: bool,
 }
+
+/// The ID registers with a field for the interrupt controller, which comes after the vCPUs:
+/// `ID_AA64PFR0_EL1` and `ID_PFR1_EL1` (Arm ARM DDI 0487, D24.2). Until something is
+/// written, all others read what they did when their vCPU was initialised.
+const SHOWS_CONTROLLER: [RegId; 2] = [RegId::system(3, 0, 0, 4, 0), RegId::system(3, 0, 0, 1, 1)];
 
 impl<'a> Live<'a> {
     /// These vCPUs, of a host that can do so much.
     pub const fn new(vcpus: &'a [&'a dyn Vcpu], abilities: Abilities) -> Self {
-        Self { vcpus, abilities, hypervisor: None, lists: RefCell::new(BTreeMap::new()) }
+        let lists = RefCell::new(BTreeMap::new());
+        Self { vcpus, abilities, hypervisor: None, lists, is_touched: false }
     }
 
     /// The same, of which it can be found out what its guest will read where the kernel
@@ -171,7 +179,13 @@ impl Destination for Live<'_> {
     }
 
     fn reads(&self, vcpu: usize, id: RegId, value: &RegValue) -> Result<bool, HvError> {
-        reads(self.vcpus[vcpu], id, value)
+        let vcpu = self.vcpus[vcpu];
+        let was_zero = || vcpu.born_zero().binary_search(&id).is_ok();
+        let lasts = !self.is_touched && !SHOWS_CONTROLLER.contains(&id);
+        if lasts && value.is_zero() && was_zero() {
+            return Ok(true);
+        }
+        reads(vcpu, id, value)
     }
 
     fn shown(&self, vcpu: usize, id: RegId) -> Option<RegValue> {
@@ -183,6 +197,7 @@ impl Destination for Live<'_> {
 
     fn offer(&mut self, vcpu: usize, id: RegId, value: &RegValue) -> Result<(), HvError> {
         self.lists.get_mut().clear();
+        self.is_touched = true;
         self.vcpus[vcpu].set_reg(id, &value.0)
     }
 }

@@ -119,7 +119,7 @@ impl FirmwareRules<'_> {
                     cure(self.rules, id),
                 ),
             },
-            _ if self.is_unknown_bitmap(id) && is_zero(wanted) => {
+            _ if self.is_unknown_bitmap(id) && wanted.is_zero() => {
                 Verdict::adapt("it is empty: it offers nothing, and neither does its absence")
             }
             _ => Verdict::refuse(
@@ -251,10 +251,6 @@ fn is_bitmap(rules: &Rules<'_>, firmware: Firmware) -> bool {
         Some(spec) => matches!(spec.domain, Domain::Bits(_)),
         None => firmware.id().coprocessor() == Firmware::FEAT_BMAP,
     }
-}
-
-fn is_zero(value: &RegValue) -> bool {
-    value.0.iter().all(|byte| *byte == 0)
 }
 
 const BETTER: &str = "this host is mitigated at least as well, which no register can hide; the \

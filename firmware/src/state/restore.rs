@@ -235,7 +235,7 @@ impl Planned {
             let mut due = Vec::with_capacity(pending.len());
             let zero = vcpus[vcpu].born_zero();
             for saved in pending.drain(..) {
-                let may_be = is_zero(&saved.value) && Class::of(saved.id) == Class::State;
+                let may_be = saved.value.is_zero() && Class::of(saved.id) == Class::State;
                 let is = may_be
                     && (zero.binary_search(&saved.id).is_ok() || reads(vcpus, vcpu, &saved)?);
                 if !is {
@@ -281,7 +281,7 @@ impl Planned {
     fn restored(self) -> Restored {
         let expected = self.settled.into_iter().zip(self.pending).map(|(settled, pending)| {
             // What has nothing to show gets nothing by what is written elsewhere.
-            let settled = settled.into_iter().filter(|(_, value)| !is_zero(value));
+            let settled = settled.into_iter().filter(|(_, value)| !value.is_zero());
             let settled = settled.map(|(id, value)| SavedRegister { id, value });
             // Counters, which move on, are not among them.
             settled.chain(pending).collect()
@@ -356,10 +356,6 @@ fn write(
         register: super::rules::name(id),
         source,
     })
-}
-
-fn is_zero(value: &RegValue) -> bool {
-    value.0.iter().all(|byte| *byte == 0)
 }
 
 /// Whether a vCPU reads what was saved.

@@ -119,14 +119,13 @@ impl Planner<'_> {
 
     pub(super) fn only_source(&mut self, vcpu: Option<usize>, saved: &SavedRegister) {
         let SavedRegister { id, value } = saved;
-        let is_zero = value.0.iter().all(|byte| *byte == 0);
         let row = self.quirk(vcpu.unwrap_or(0), *id, Quirk::OnlySource);
         let verdict = match row {
             Some(why) => Verdict::adapt(why),
             None if self.rules.allow.contains(id) => {
                 Verdict::adapt("the operator allows it to be dropped")
             }
-            None if Class::of(*id) == Class::Identity && is_zero => {
+            None if Class::of(*id) == Class::Identity && value.is_zero() => {
                 Verdict::adapt("it reads zero, as every ID register does that there is not")
             }
             None => Verdict::refuse(
