@@ -90,6 +90,11 @@ pub trait Destination {
         Ok(self.read(vcpu, id)? == *value)
     }
 
+    /// Whether a register is known to have read zero when its vCPU was initialised.
+    fn was_zero(&self, _vcpu: usize, _id: RegId) -> bool {
+        false
+    }
+
     /// What the guest will read in a register that nobody has written to, where that is
     /// not what the register reads: the kernel leaves it to the processor.
     fn shown(&self, _vcpu: usize, _id: RegId) -> Option<RegValue> {
@@ -179,13 +184,15 @@ impl Destination for Live<'_> {
     }
 
     fn reads(&self, vcpu: usize, id: RegId, value: &RegValue) -> Result<bool, HvError> {
-        let vcpu = self.vcpus[vcpu];
-        let was_zero = || vcpu.born_zero().binary_search(&id).is_ok();
         let lasts = !self.is_touched && !SHOWS_CONTROLLER.contains(&id);
-        if lasts && value.is_zero() && was_zero() {
+        if lasts && value.is_zero() && self.was_zero(vcpu, id) {
             return Ok(true);
         }
-        reads(vcpu, id, value)
+        reads(self.vcpus[vcpu], id, value)
+    }
+
+    fn was_zero(&self, vcpu: usize, id: RegId) -> bool {
+        self.vcpus[vcpu].born_zero().binary_search(&id).is_ok()
     }
 
     fn shown(&self, vcpu: usize, id: RegId) -> Option<RegValue> {

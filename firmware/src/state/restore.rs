@@ -227,18 +227,13 @@ impl Planned {
 
     /// Leaves alone what is to be zero and is: most of a vCPU's state is registers for
     /// debugging and the like that its guest never used. To look is one call of the
-    /// kernel, to write and to look whether it holds are two. Who has looked before the
-    /// plan was made need not look again: the plan gives values to registers that say what
-    /// the vCPU and its firmware are, and to no other.
+    /// kernel, to write and to look whether it holds are two.
     fn leave_idle(&mut self, vcpus: &[&dyn Vcpu]) -> Result<(), RestoreError> {
         for (vcpu, pending) in self.pending.iter_mut().enumerate() {
             let mut due = Vec::with_capacity(pending.len());
-            let zero = vcpus[vcpu].born_zero();
             for saved in pending.drain(..) {
                 let may_be = saved.value.is_zero() && Class::of(saved.id) == Class::State;
-                let is = may_be
-                    && (zero.binary_search(&saved.id).is_ok() || reads(vcpus, vcpu, &saved)?);
-                if !is {
+                if !may_be || !reads(vcpus, vcpu, &saved)? {
                     due.push(saved);
                 }
             }

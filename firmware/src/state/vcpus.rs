@@ -106,7 +106,7 @@ impl Planner<'_> {
                 let done = self.settle_on(vcpu, id, &saved.value, &|| how(rules, vcpu, id))?;
                 self.settled[vcpu].insert(id, done.now.clone());
                 self.note_settled(Some(vcpu), saved, &done);
-            } else {
+            } else if !self.is_idle(vcpu, *class, saved) {
                 self.pending[vcpu].push((*saved).clone());
             }
         }
@@ -115,6 +115,17 @@ impl Planner<'_> {
             self.only_destination(vcpu, id)?;
         }
         Ok(())
+    }
+
+    /// Whether a register is zero as it is to be: it was at its birth, and a plan gives
+    /// values to registers that say what the vCPU and its firmware are, and to no other.
+    fn is_idle(
+        &self,
+        vcpu: usize,
+        class: Class,
+        SavedRegister { id, value }: &SavedRegister,
+    ) -> bool {
+        class == Class::State && value.is_zero() && self.destination.was_zero(vcpu, *id)
     }
 
     pub(super) fn only_source(&mut self, vcpu: Option<usize>, saved: &SavedRegister) {
