@@ -101,7 +101,7 @@ impl Versioned for BornV1 {
     const VERSION: u16 = 1;
 }
 
-/// All registers of all vCPUs, as releases before 0.1 ended saved them: a text for each id
+/// All registers of all vCPUs as they were saved at first, and are still read: a text for each id
 /// and each value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
