@@ -113,6 +113,11 @@ impl RegValue {
         self.0.iter().take(8).rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
+    /// Whether no bit of it is set.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.0.iter().all(|byte| *byte == 0)
+    }
+
     /// As much of `number` as `register` has bits, up to 64.
     pub(crate) fn sized(register: RegId, number: u64) -> Self {
         let mut bytes = number.to_le_bytes().to_vec();

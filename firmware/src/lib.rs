@@ -50,10 +50,10 @@ pub use register::{
     Absent, ByPtp, Domain, Firmware, Freeze, FwReg, FwSpec, NoFirmwareRegister, Scope, Symbol,
 };
 pub use state::{
-    Birth, CaptureError, Destination, Deviation, Live, Manner, MissingFeatures, PHYSICAL_COUNTER,
-    PendingSError, PlanError, Planned, Power, Quirk, Recorded, RegRow, RegisterState, RestoreError,
-    Restored, Rules, SavedRegister, Source, VIRTUAL_COUNTER, VcpuRegisters, When, Writes,
-    as_the_guest_reads, capture, plan,
+    Birth, CaptureError, Destination, Deviation, Lines, Live, Manner, MissingFeatures,
+    PHYSICAL_COUNTER, PendingSError, PlanError, Planned, Power, Quirk, Recorded, RegList, RegRow,
+    RegisterState, RestoreError, Restored, Rules, SavedRegister, Source, VIRTUAL_COUNTER,
+    VcpuRegisters, When, Writes, as_the_guest_reads, born_profile, capture, pack, plan, unpack,
 };
 pub use symbols::BadFwValue;
 pub use table::TABLE;

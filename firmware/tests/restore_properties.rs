@@ -80,7 +80,7 @@ fn guest(host: &HostAbi, abi: &GuestAbi, features: VcpuFeatures) -> Option<Regis
     let mut machine = Recorded::new(host, abi, features, VCPUS).ok()?;
     let list = machine.list(0).unwrap();
     let names: Vec<_> = features.names().map(str::to_owned).collect();
-    for promise in abi.cpu.id_registers.iter().filter(|promise| list.contains(&promise.id)) {
+    for promise in abi.cpu.id_registers.iter().filter(|promise| list.contains(promise.id)) {
         let born = machine.read(0, promise.id).unwrap();
         let goal = promise.value.0 & promise.mask.0 | number(&born) & !promise.mask.0;
         let goal = RegValue(goal.to_le_bytes()[..born.0.len()].to_vec());
@@ -90,7 +90,7 @@ fn guest(host: &HostAbi, abi: &GuestAbi, features: VcpuFeatures) -> Option<Regis
             give(&mut machine, promise.id, &goal);
         }
     }
-    for firmware in list.iter().copied().filter_map(Firmware::of) {
+    for firmware in list.iter().filter_map(Firmware::of) {
         let born = machine.read(0, firmware.id()).unwrap();
         give(&mut machine, firmware.id(), &at_birth(abi, firmware, &born));
     }
@@ -113,7 +113,7 @@ fn saved(machine: &Recorded<'_>, abi: &GuestAbi, features: VcpuFeatures) -> Regi
         false => RegValue(vec![0; id.size().bytes()]),
     };
     let list = machine.list(0).unwrap();
-    let all: Vec<_> = list.iter().map(|id| SavedRegister { id: *id, value: value(*id) }).collect();
+    let all: Vec<_> = list.iter().map(|id| SavedRegister { id, value: value(id) }).collect();
     let is_firmware = |saved: &SavedRegister| Firmware::of(saved.id).is_some();
     let (whole, own): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|saved| is_firmware(saved) || is_identity(saved.id));
@@ -193,7 +193,7 @@ impl<'a> Moved<'a> {
     }
 
     fn now(&self, vcpu: usize, id: RegId) -> Option<u64> {
-        let listed = self.here.list(vcpu).unwrap().contains(&id);
+        let listed = self.here.list(vcpu).unwrap().contains(id);
         listed.then(|| self.here.read(vcpu, id).unwrap().as_u64().unwrap())
     }
 
@@ -205,7 +205,7 @@ impl<'a> Moved<'a> {
     fn ids(&self) -> BTreeSet<RegId> {
         let saved = self.state.machine.iter().map(|saved| saved.id);
         let known = kedge_firmware::TABLE.iter().map(|spec| spec.id);
-        saved.chain(self.here.list(0).unwrap()).chain(known).collect()
+        saved.chain(self.here.list(0).unwrap().iter()).chain(known).collect()
     }
 
     /// What the guest can tell from before, and nobody has told.

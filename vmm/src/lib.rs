@@ -17,7 +17,7 @@ mod save;
 pub mod spec;
 mod surroundings;
 
-pub use build::{BuildError, ProfileConflict, ServicesError};
+pub use build::{BuildError, ProfileConflict, ServicesError, usual_machine};
 pub use console::{ConsoleError, SerialInput};
 pub use control::{Clock, ControlError, Handle, Lifecycle};
 pub use kedge_arch::smccc;

@@ -161,6 +161,7 @@ impl Machine {
         let born = saved.parts.born.clone();
         let mut machine = Self::around(spec, hypervisor, surroundings, born)?;
         let mut built = reassemble(&machine.parts(), (&saved, &wanted), reborn)?;
+        built.saved = Some(saved.parts);
         built.start = resume.map_or(Start::Paused, Start::GoOn);
         machine.take(built);
         machine.requests.iter().for_each(|requests| requests.show(Lifecycle::Paused));

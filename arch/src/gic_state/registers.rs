@@ -57,24 +57,17 @@ impl Saved<'_> {
     }
 
     /// What to write to which register of a controller that was just made ready.
-    pub(super) fn writes(&self) -> Vec<(GicReg, u64)> {
+    pub(super) fn writes(&self) -> impl Iterator<Item = (GicReg, u64)> + use<> {
         let (value, upper) = match &self.place {
             Place::Word(place) => (u64::from(**place), None),
             Place::Double(place) => (**place, None),
-            Place::Halves(place, upper) => (**place, Some(*upper)),
+            Place::Halves(place, upper) => (**place & LOWER, Some((*upper, **place >> 32))),
         };
-        if self.birth == Birth::Zero && value == 0 {
-            return Vec::new();
-        }
-        let mut writes = Vec::new();
-        if self.birth == Birth::Set {
-            writes.push((clearing(self.reg), !value & LOWER));
-        }
-        match upper {
-            Some(upper) => writes.extend([(self.reg, value & LOWER), (upper, value >> 32)]),
-            None => writes.push((self.reg, value)),
-        }
-        writes
+        let due =
+            self.birth != Birth::Zero || value != 0 || upper.is_some_and(|(_, half)| half != 0);
+        let first = (self.birth == Birth::Set).then(|| (clearing(self.reg), !value & LOWER));
+        let all = [first, Some((self.reg, value)), upper];
+        all.into_iter().filter(move |_| due).flatten()
     }
 }
 

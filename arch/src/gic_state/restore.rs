@@ -138,9 +138,7 @@ impl ItsStateV1 {
             }
             Err(source) => return Err(RestoreError::Tables { source }),
         };
-        if looked_through != *self {
-            self.write(gic)?;
-        }
+        self.write_beyond(&looked_through, gic)?;
         write(gic, (GITS_CTLR, self.gits_ctlr))?;
         Ok(tables)
     }
@@ -164,15 +162,30 @@ impl ItsStateV1 {
 
     /// Writes the registers, and sees that they hold: parts of some cannot be changed.
     fn write(&self, gic: &dyn Gic) -> Result<(), RestoreError> {
-        let mut state = self.clone();
-        let list = registers::its(&mut state);
-        write_all(gic, &list)?;
-        for (reg, value) in list.iter().flat_map(Saved::writes) {
-            let found = gic.reg(reg).map_err(|error| (reg, error))?;
-            if found != value {
-                return Err(RestoreError::Dropped { register: name(reg), value, found });
-            }
-        }
-        Ok(())
+        let writes: Vec<_> =
+            registers::its(&mut self.clone()).iter().flat_map(Saved::writes).collect();
+        write_and_look(gic, &writes)
     }
+
+    /// The same of those that are otherwise than those written of `before`.
+    fn write_beyond(&self, before: &Self, gic: &dyn Gic) -> Result<(), RestoreError> {
+        let writes = |state: &Self| -> Vec<_> {
+            registers::its(&mut state.clone()).iter().flat_map(Saved::writes).collect()
+        };
+        let before = writes(before);
+        let mut due = writes(self);
+        due.retain(|write| !before.contains(write));
+        write_and_look(gic, &due)
+    }
+}
+
+fn write_and_look(gic: &dyn Gic, writes: &[(GicReg, u64)]) -> Result<(), RestoreError> {
+    writes.iter().try_for_each(|due| write(gic, *due))?;
+    for (reg, value) in writes.iter().copied() {
+        let found = gic.reg(reg).map_err(|error| (reg, error))?;
+        if found != value {
+            return Err(RestoreError::Dropped { register: name(reg), value, found });
+        }
+    }
+    Ok(())
 }

@@ -76,6 +76,12 @@ pub trait Vcpu: Send {
     /// `ENOEXEC` before `init`, `EPERM` before `finalize_sve`.
     fn reg_list(&self) -> Result<Vec<RegId>, HvError>;
 
+    /// Registers that read zero when the vCPU was initialised, ascending; none where nobody
+    /// has looked.
+    fn born_zero(&self) -> &[RegId] {
+        &[]
+    }
+
     /// Reads a register, as long as its id says.
     ///
     /// # Errors

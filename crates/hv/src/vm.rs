@@ -92,6 +92,19 @@ pub trait Hypervisor: Send + Sync {
     /// `EINVAL`: fewer than 32 address bits, more than the host has, or
     /// implementation ID registers that the host cannot let anybody write.
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError>;
+
+    /// The same, whose vCPUs will be initialised with `features`: who has such a machine
+    /// ready gives that one.
+    ///
+    /// # Errors
+    /// As [`Hypervisor::create_vm`].
+    fn create_vm_for(
+        &self,
+        config: &VmConfig,
+        _features: VcpuFeatures,
+    ) -> Result<Arc<dyn Vm>, HvError> {
+        self.create_vm(config)
+    }
 }
 
 /// A virtual machine. Guest code cannot run once the last vCPU is gone.

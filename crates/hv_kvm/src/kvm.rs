@@ -1,10 +1,11 @@
 //! `/dev/kvm`: opening it, what it can do, and the machines it makes.
 
 use std::ffi::CString;
+use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kedge_hv::{Abilities, HvError, Hypervisor, Limits, OpenError, VcpuFeatures, Vm, VmConfig};
 use kedge_ids::u64_from;
@@ -26,6 +27,21 @@ pub struct Kvm {
     /// Asked for once: each answer is a call of the kernel.
     limits: OnceLock<Limits>,
     abilities: OnceLock<Abilities>,
+    ready: Mutex<Option<Ready>>,
+}
+
+/// A machine with a vCPU, there before it is asked for.
+pub struct Ready {
+    config: VmConfig,
+    features: VcpuFeatures,
+    vm: KvmVm,
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, features, vm: _ } = self;
+        f.debug_tuple("Ready").field(config).field(features).finish()
+    }
 }
 
 impl Kvm {
@@ -65,7 +81,36 @@ impl Kvm {
         if let Some(&(_, capability)) = REQUIRED.iter().find(|(cap, _)| !has(&fd, *cap)) {
             return Err(OpenError::Lacks { capability });
         }
-        Ok(Self { fd, limits: OnceLock::new(), abilities: OnceLock::new() })
+        Ok(Self {
+            fd,
+            limits: OnceLock::new(),
+            abilities: OnceLock::new(),
+            ready: Mutex::default(),
+        })
+    }
+
+    /// Makes a machine ready before it is asked for, while there is time: with its first
+    /// vCPU, initialised with `features`, of which it is noted which registers are zero.
+    /// Whoever asks for such a machine next ([`Hypervisor::create_vm_for`]) gets it.
+    ///
+    /// # Errors
+    /// What making and initialising them says.
+    pub fn make_ready(&self, config: &VmConfig, features: VcpuFeatures) -> Result<(), HvError> {
+        let vm = KvmVm::create(&self.fd, config)?;
+        vm.make_vcpu_ready(features)?;
+        *self.ready() = Some(Ready { config: *config, features, vm });
+        Ok(())
+    }
+
+    /// Takes away what was made ready and not asked for. It takes the kernel a while to
+    /// drop it.
+    pub fn take_ready(&self) -> Option<Ready> {
+        self.ready().take()
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Option<Ready>> {
+        // It changes in one step.
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number that the kernel gives as a capability's value; 0 without it.
@@ -104,6 +149,18 @@ impl Hypervisor for Kvm {
 
     fn create_vm(&self, config: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
         Ok(Arc::new(KvmVm::create(&self.fd, config)?))
+    }
+
+    fn create_vm_for(
+        &self,
+        config: &VmConfig,
+        features: VcpuFeatures,
+    ) -> Result<Arc<dyn Vm>, HvError> {
+        let is_it = |ready: &mut Ready| ready.config == *config && ready.features == features;
+        match self.ready().take_if(is_it) {
+            Some(ready) => Ok(Arc::new(ready.vm)),
+            None => self.create_vm(config),
+        }
     }
 }
 

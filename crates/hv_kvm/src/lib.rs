@@ -41,6 +41,6 @@ mod vcpu;
 mod vm;
 
 #[cfg(target_arch = "aarch64")]
-pub use kvm::Kvm;
+pub use kvm::{Kvm, Ready};
 #[cfg(not(target_arch = "aarch64"))]
-pub use not_arm64::Kvm;
+pub use not_arm64::{Kvm, Ready};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kedge_hv::{Abilities, HvError, Hypervisor, Limits, OpenError, Vm, VmConfig};
+use kedge_hv::{Abilities, HvError, Hypervisor, Limits, OpenError, VcpuFeatures, Vm, VmConfig};
 
 /// KVM for arm64, of which there is none here: the type has no values.
 #[derive(Debug)]
@@ -25,7 +25,24 @@ impl Kvm {
     pub fn open_at(_path: &Path) -> Result<Self, OpenError> {
         Err(OpenError::NotArm64)
     }
+
+    /// Makes a machine ready, where there are any.
+    ///
+    /// # Errors
+    /// None: there is nothing to call it with.
+    pub fn make_ready(&self, _config: &VmConfig, _features: VcpuFeatures) -> Result<(), HvError> {
+        match *self {}
+    }
+
+    /// Takes it away.
+    pub fn take_ready(&self) -> Option<Ready> {
+        match *self {}
+    }
 }
+
+/// A machine that was made ready, of which there is none here.
+#[derive(Debug)]
+pub enum Ready {}
 
 impl Hypervisor for Kvm {
     fn limits(&self) -> Limits {

@@ -39,6 +39,10 @@ pub(crate) struct KvmVcpu {
     id: VcpuId,
     fd: VcpuFd,
     binding: Binding,
+    /// What it was initialised with before it was asked for, if it was.
+    ready: Option<VcpuFeatures>,
+    /// The registers that read zero then, ascending.
+    born_zero: Vec<RegId>,
     /// Behind `fd`: no guest code runs once the memory goes (see [`Machine`]).
     machine: Arc<Machine>,
 }
@@ -47,7 +51,22 @@ impl KvmVcpu {
     /// Creates vCPU `id`.
     pub(crate) fn create(id: VcpuId, machine: Arc<Machine>) -> Result<Self, HvError> {
         let fd = machine.fd.create_vcpu(id.0.into()).map_err(refused("create a vCPU"))?;
-        Ok(Self { id, fd, binding: Binding::default(), machine })
+        let (binding, ready, born_zero) = (Binding::default(), None, Vec::new());
+        Ok(Self { id, fd, binding, ready, born_zero, machine })
+    }
+
+    /// Initialises it before it is asked for, and notes which of its registers are zero.
+    pub(crate) fn make_ready(&mut self, features: VcpuFeatures) -> Result<(), HvError> {
+        self.init(features)?;
+        let mut zero = Vec::new();
+        for id in self.reg_list()? {
+            if self.reg(id)?.iter().all(|byte| *byte == 0) {
+                zero.push(id);
+            }
+        }
+        zero.sort_unstable();
+        (self.ready, self.born_zero) = (Some(features), zero);
+        Ok(())
     }
 
     fn read(&self, id: RegId, value: &mut [u8]) -> Result<(), HvError> {
@@ -80,6 +99,10 @@ impl Vcpu for KvmVcpu {
     }
 
     fn init(&mut self, features: VcpuFeatures) -> Result<(), HvError> {
+        if self.ready.take() == Some(features) {
+            return Ok(());
+        }
+        self.born_zero.clear();
         let mut init = kvm_vcpu_init::default();
         // Asked for each time: kernels before 6.6 know the host CPU's own only.
         self.machine
@@ -98,6 +121,10 @@ impl Vcpu for KvmVcpu {
     fn reg_list(&self) -> Result<Vec<RegId>, HvError> {
         let ids = ioctl::reg_list(&self.fd).map_err(refused("list the registers"))?;
         Ok(ids.into_iter().map(RegId).collect())
+    }
+
+    fn born_zero(&self) -> &[RegId] {
+        &self.born_zero
     }
 
     fn reg(&self, id: RegId) -> Result<VcpuReg, HvError> {

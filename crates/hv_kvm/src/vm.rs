@@ -1,11 +1,11 @@
 //! A machine: its memory, vCPUs, interrupt lines and doorbells.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, DirtyLog, Gic, GicConfig, GicVersion, HvError, SmcccAction, SmcccRange, Vcpu, Vm,
-    VmConfig, WritableMasks,
+    Access, DirtyLog, Gic, GicConfig, GicVersion, HvError, SmcccAction, SmcccRange, Vcpu,
+    VcpuFeatures, Vm, VmConfig, WritableMasks,
 };
 use kedge_ids::{Spi, VcpuId};
 use kvm_bindings::{
@@ -31,6 +31,8 @@ const SMCCC_FILTER: Attribute = attribute(KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCC
 /// A machine on KVM.
 pub(crate) struct KvmVm {
     machine: Arc<Machine>,
+    /// Its first vCPU, where that was made before it is asked for.
+    ready: Mutex<Option<KvmVcpu>>,
 }
 
 impl KvmVm {
@@ -54,7 +56,20 @@ impl KvmVm {
         if config.writable_imp_ids {
             enable(&fd, KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, "make the main ID registers writable")?;
         }
-        Ok(Self { machine: Arc::new(Machine::new(fd)) })
+        Ok(Self { machine: Arc::new(Machine::new(fd)), ready: Mutex::default() })
+    }
+
+    /// Makes its first vCPU before it is asked for.
+    pub(crate) fn make_vcpu_ready(&self, features: VcpuFeatures) -> Result<(), HvError> {
+        let mut vcpu = KvmVcpu::create(VcpuId(0), Arc::clone(&self.machine))?;
+        vcpu.make_ready(features)?;
+        *self.ready() = Some(vcpu);
+        Ok(())
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Option<KvmVcpu>> {
+        // It changes in one step.
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,7 +95,11 @@ impl Vm for KvmVm {
     }
 
     fn create_vcpu(&self, id: VcpuId) -> Result<Box<dyn Vcpu>, HvError> {
-        Ok(Box::new(KvmVcpu::create(id, Arc::clone(&self.machine))?))
+        let ready = self.ready().take_if(|ready| ready.id() == id);
+        match ready {
+            Some(ready) => Ok(Box::new(ready)),
+            None => Ok(Box::new(KvmVcpu::create(id, Arc::clone(&self.machine))?)),
+        }
     }
 
     fn create_gic(&self, config: &GicConfig) -> Result<Box<dyn Gic>, HvError> {

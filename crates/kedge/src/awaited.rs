@@ -18,7 +18,8 @@ use tracing::warn;
 
 use crate::api::{Ender, Message, Order, Orders, Reachable};
 use crate::console::{Console, Ending, Guest, Unconnected};
-use crate::machine::{self, Connection, LoadRequest, MachineError, MemoryFrom, Outcome};
+use crate::machine::{self, Connection, LoadRequest, MachineError, MemoryFrom, Opened, Outcome};
+use crate::ready::{make_ready, tidy};
 
 /// Why a client's snapshot is not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,7 @@ pub(crate) fn enter(reachable: Reachable) -> Result<Outcome, MachineError> {
     let ended_by = ending.connect(orders.ender()).map_err(MachineError::Input)?;
     // Where there is none, whoever asks for a machine is told.
     let hypervisor = Kvm::open().ok().map(Arc::new);
+    hypervisor.iter().for_each(|hypervisor| make_ready(hypervisor));
     let mut site = Site { hypervisor, input: Some(input), console: None };
     let ended = site.serve(orders);
     drop(api);
@@ -119,7 +121,7 @@ impl Site {
             None => Arc::new(Kvm::open().map_err(MachineError::from)?),
         };
         let machine = loading.restore(hypervisor, machine::surroundings())?;
-        Ok(Made { machine, stdio })
+        Ok(Made { machine, stdio, opened })
     }
 
     /// Runs a machine, and tells who asked for it once it does.
@@ -128,19 +130,21 @@ impl Site {
     /// It cannot; who asked for it was not told, and others may ask for another.
     fn run(
         &mut self,
-        Made { mut machine, stdio }: Made,
+        Made { mut machine, stdio, opened }: Made,
         clients: (Order, Orders),
     ) -> Result<Result<Ended, RunError>, NotBegun> {
         let (handle, guest) = (machine.handle(), stdio.then(|| Connection::to(&machine)));
-        let mut waiting = Some(clients);
+        let mut waiting = Some((clients, opened));
         let ended = machine.run_telling(|| {
-            let Some((order, orders)) = waiting.take() else { return };
+            let Some(((order, orders), opened)) = waiting.take() else { return };
             orders.hand_over(handle);
             order.answer(Ok(()));
+            self.hypervisor.iter().for_each(|hypervisor| tidy(hypervisor));
             self.connect(guest);
+            drop(opened);
         });
         match (ended, waiting) {
-            (Err(error), Some((order, orders))) => Err(Box::new((order, orders, error))),
+            (Err(error), Some(((order, orders), _))) => Err(Box::new((order, orders, error))),
             (ended, _) => Ok(ended),
         }
     }
@@ -163,6 +167,8 @@ struct Made {
     machine: Machine,
     /// Whether its serial port is on standard input and output.
     stdio: bool,
+    /// What it was made of: it takes a while to drop, and nobody is to wait for that.
+    opened: Opened,
 }
 
 impl Guest for Ender {

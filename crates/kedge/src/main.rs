@@ -19,6 +19,7 @@ mod lost_memory;
 mod machine;
 mod machines;
 mod output;
+mod ready;
 mod remote;
 mod report;
 mod run;

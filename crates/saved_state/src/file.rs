@@ -179,9 +179,15 @@ impl StateFile {
     /// It is damaged, of another format, or cannot be read.
     pub fn read(from: &mut (impl Read + Seek)) -> Result<Self, FileError> {
         let header = Header::read(from)?;
+        // They are all that follows: that was checked.
+        let length = header.sections.iter().map(|entry| entry.length).sum();
+        let bodies = read_exact(from, length)?;
+        let mut rest = bodies.as_slice();
         let mut sections = Vec::with_capacity(header.sections.len());
         for entry in &header.sections {
-            sections.push(read_section(from, entry)?);
+            let (body, behind) = rest.split_at(usize_from(entry.length));
+            sections.push(section(body, entry)?);
+            rest = behind;
         }
         Ok(Self { header, sections })
     }
@@ -313,13 +319,12 @@ fn release(encoded: &[u8]) -> String {
     }
 }
 
-fn read_section(from: &mut impl Read, entry: &Entry) -> Result<Section, FileError> {
-    let body = read_exact(from, entry.length)?;
-    if crc32fast::hash(&body) != entry.checksum {
+fn section(body: &[u8], entry: &Entry) -> Result<Section, FileError> {
+    if crc32fast::hash(body) != entry.checksum {
         return Err(FileError::Damaged { what: format!("section {}", entry.name()) });
     }
     let Entry { kind, instance, version, need, .. } = entry.clone();
-    Ok(Section { instance, need, part: Part { kind, version, body } })
+    Ok(Section { instance, need, part: Part { kind, version, body: body.to_vec() } })
 }
 
 /// `length` bytes, which the file has: that was checked.

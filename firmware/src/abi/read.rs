@@ -22,6 +22,12 @@ impl GuestAbi {
         Some(abi)
     }
 
+    /// The profile that a guest was born with, as it was saved: whether it contradicts
+    /// itself was asked at its birth.
+    pub(crate) fn read_born(bytes: &[u8]) -> Option<Self> {
+        quick(std::str::from_utf8(bytes).ok()?, &form::PROFILE)
+    }
+
     /// The same for a document of which it is not known that it is right.
     pub(super) fn read_with_places(bytes: &[u8]) -> Result<Self, BadDocument> {
         let (text, tree) = tree(bytes)?;

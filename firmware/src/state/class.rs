@@ -54,6 +54,7 @@ pub(super) enum Holder {
 
 const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
 const DEMUX: u64 = 0x11;
+const SYSTEM: u64 = 0x13;
 
 /// `CNTVCT_EL0`, the virtual counter of the whole machine: it moves on, and writing it
 /// moves it. Under the encoding of `CNTV_CVAL_EL0`, which has its: KVM swapped the two,
@@ -79,17 +80,24 @@ const LAST_ID: RegId = RegId::system(3, 0, 0, 7, 7);
 impl Class {
     /// The class of a register.
     pub(super) fn of(id: RegId) -> Self {
+        match id.coprocessor() {
+            Firmware::FW | Firmware::FEAT_BMAP => Self::Firmware,
+            DEMUX => Self::CacheSizes,
+            SYSTEM => Self::of_system(id),
+            _ if id == RegId::SVE_VLS => Self::VectorLengths,
+            _ => Self::State,
+        }
+    }
+
+    fn of_system(id: RegId) -> Self {
         match id {
-            RegId::SVE_VLS => Self::VectorLengths,
             RegId::MPIDR_EL1 => Self::Affinity,
             CLIDR_EL1 => Self::CacheLevels,
             PMCR_EL0 => Self::MonitorControl,
             _ if (FIRST_ID..=LAST_ID).contains(&id) || IDENTITY.contains(&id) => Self::Identity,
-            _ if Firmware::of(id).is_some() => Self::Firmware,
             _ if COUNTERS.contains(&id) => Self::Counters,
             _ if COMPARE.contains(&id) => Self::TimerCompare,
             _ if CONTROL.contains(&id) => Self::TimerControl,
-            _ if id.coprocessor() == DEMUX => Self::CacheSizes,
             _ => Self::State,
         }
     }

@@ -1,13 +1,58 @@
 //! Where registers are to be restored: the vCPUs of a machine that has not run.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
 
 use kedge_hv::{Abilities, HvError, Hypervisor, Vcpu};
 use kedge_ids::RegId;
 
 use crate::hex::RegValue;
 use crate::probe::{CTR_EL0, Seen};
+
+/// The ids of the registers that a vCPU has, ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegList(Rc<[RegId]>);
+
+impl RegList {
+    /// Whether the vCPU has this one.
+    pub fn contains(&self, id: RegId) -> bool {
+        self.position(id).is_some()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = RegId> {
+        self.0.iter().copied()
+    }
+
+    /// Whether it is the same list, not one like it.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Those from the first to the last of `ids`.
+    pub(super) fn within(&self, ids: &RangeInclusive<RegId>) -> &[RegId] {
+        let from = self.0.partition_point(|id| id < ids.start());
+        let to = self.0.partition_point(|id| id <= ids.end());
+        self.0.get(from..to).unwrap_or_default()
+    }
+
+    /// Where it is in the list.
+    pub(super) fn position(&self, id: RegId) -> Option<usize> {
+        self.0.binary_search(&id).ok()
+    }
+}
+
+impl FromIterator<RegId> for RegList {
+    fn from_iter<I: IntoIterator<Item = RegId>>(ids: I) -> Self {
+        let mut ids: Vec<_> = ids.into_iter().collect();
+        // A kernel has an order of its own.
+        ids.sort_unstable();
+        ids.dedup();
+        Self(ids.into())
+    }
+}
 
 /// Something that a plan can offer values to.
 pub trait Destination {
@@ -24,7 +69,7 @@ pub trait Destination {
     ///
     /// # Errors
     /// There is no telling.
-    fn list(&self, vcpu: usize) -> Result<BTreeSet<RegId>, HvError>;
+    fn list(&self, vcpu: usize) -> Result<RegList, HvError>;
 
     /// Whether it is known what a listed register reads. It is not, as long as nothing was
     /// offered, of most registers of a host that is only a recording; such a register
@@ -36,6 +81,19 @@ pub trait Destination {
     /// # Errors
     /// It cannot be read.
     fn read(&self, vcpu: usize, id: RegId) -> Result<RegValue, HvError>;
+
+    /// Whether a listed register reads `value`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn reads(&self, vcpu: usize, id: RegId, value: &RegValue) -> Result<bool, HvError> {
+        Ok(self.read(vcpu, id)? == *value)
+    }
+
+    /// Whether a register is known to have read zero when its vCPU was initialised.
+    fn was_zero(&self, _vcpu: usize, _id: RegId) -> bool {
+        false
+    }
 
     /// What the guest will read in a register that nobody has written to, where that is
     /// not what the register reads: the kernel leaves it to the processor.
@@ -50,6 +108,15 @@ pub trait Destination {
     fn offer(&mut self, vcpu: usize, id: RegId, value: &RegValue) -> Result<(), HvError>;
 }
 
+/// Whether a register of `vcpu` reads `value`. Nearly all have 64 bits, which need no
+/// memory.
+pub(super) fn reads(vcpu: &dyn Vcpu, id: RegId, value: &RegValue) -> Result<bool, HvError> {
+    match value.as_u64() {
+        Some(number) if id.size().bytes() == size_of::<u64>() => Ok(vcpu.reg64(id)? == number),
+        _ => Ok(vcpu.reg(id)? == value.0),
+    }
+}
+
 /// The vCPUs, all of them and in order, of a machine that is being built: initialised,
 /// with their vector lengths chosen, with their interrupt controller created (it shows
 /// in ID registers), and never run.
@@ -60,13 +127,21 @@ pub struct Live<'a> {
     hypervisor: Option<&'a dyn Hypervisor>,
     /// What each vCPU listed since something was written last: what is listed depends on
     /// what registers hold.
-    lists: RefCell<BTreeMap<usize, BTreeSet<RegId>>>,
+    lists: RefCell<BTreeMap<usize, RegList>>,
+    /// Whether anything was written.
+    is_touched: bool,
 }
+
+/// The ID registers with a field for the interrupt controller, which comes after the vCPUs:
+/// `ID_AA64PFR0_EL1` and `ID_PFR1_EL1` (Arm ARM DDI 0487, D24.2). Until something is
+/// written, all others read what they did when their vCPU was initialised.
+const SHOWS_CONTROLLER: [RegId; 2] = [RegId::system(3, 0, 0, 4, 0), RegId::system(3, 0, 0, 1, 1)];
 
 impl<'a> Live<'a> {
     /// These vCPUs, of a host that can do so much.
     pub const fn new(vcpus: &'a [&'a dyn Vcpu], abilities: Abilities) -> Self {
-        Self { vcpus, abilities, hypervisor: None, lists: RefCell::new(BTreeMap::new()) }
+        let lists = RefCell::new(BTreeMap::new());
+        Self { vcpus, abilities, hypervisor: None, lists, is_touched: false }
     }
 
     /// The same, of which it can be found out what its guest will read where the kernel
@@ -91,11 +166,11 @@ impl Destination for Live<'_> {
         self.abilities.ptp
     }
 
-    fn list(&self, vcpu: usize) -> Result<BTreeSet<RegId>, HvError> {
+    fn list(&self, vcpu: usize) -> Result<RegList, HvError> {
         if let Some(listed) = self.lists.borrow().get(&vcpu) {
             return Ok(listed.clone());
         }
-        let listed: BTreeSet<_> = self.vcpus[vcpu].reg_list()?.into_iter().collect();
+        let listed: RegList = self.vcpus[vcpu].reg_list()?.into_iter().collect();
         self.lists.borrow_mut().insert(vcpu, listed.clone());
         Ok(listed)
     }
@@ -108,6 +183,18 @@ impl Destination for Live<'_> {
         self.vcpus[vcpu].reg(id).map(RegValue)
     }
 
+    fn reads(&self, vcpu: usize, id: RegId, value: &RegValue) -> Result<bool, HvError> {
+        let lasts = !self.is_touched && !SHOWS_CONTROLLER.contains(&id);
+        if lasts && value.is_zero() && self.was_zero(vcpu, id) {
+            return Ok(true);
+        }
+        reads(self.vcpus[vcpu], id, value)
+    }
+
+    fn was_zero(&self, vcpu: usize, id: RegId) -> bool {
+        self.vcpus[vcpu].born_zero().binary_search(&id).is_ok()
+    }
+
     fn shown(&self, vcpu: usize, id: RegId) -> Option<RegValue> {
         let hypervisor = self.hypervisor.filter(|_| id == CTR_EL0)?;
         let told = self.read(vcpu, id).ok()?.number();
@@ -117,6 +204,7 @@ impl Destination for Live<'_> {
 
     fn offer(&mut self, vcpu: usize, id: RegId, value: &RegValue) -> Result<(), HvError> {
         self.lists.get_mut().clear();
+        self.is_touched = true;
         self.vcpus[vcpu].set_reg(id, &value.0)
     }
 }

@@ -1,10 +1,9 @@
 //! What becomes of firmware registers: those both sides have, those only one has, and
 //! those that contradict the profile.
 
-use std::collections::BTreeSet;
-
 use kedge_ids::RegId;
 
+use super::destination::RegList;
 use super::plan::Planner;
 use super::rules::{Rules, number};
 use super::settle::{Fate, Parts, Refusal, Settled, Tolerance};
@@ -24,6 +23,7 @@ fn shown_without(spec: &FwSpec, ptp: bool) -> Option<u64> {
 }
 
 /// The firmware's part of a planner's work.
+#[derive(Clone, Copy)]
 pub(super) struct FirmwareRules<'a> {
     pub(super) state: &'a RegisterState,
     pub(super) rules: &'a Rules<'a>,
@@ -119,7 +119,7 @@ impl FirmwareRules<'_> {
                     cure(self.rules, id),
                 ),
             },
-            _ if self.is_unknown_bitmap(id) && is_zero(wanted) => {
+            _ if self.is_unknown_bitmap(id) && wanted.is_zero() => {
                 Verdict::adapt("it is empty: it offers nothing, and neither does its absence")
             }
             _ => Verdict::refuse(
@@ -163,7 +163,7 @@ impl Planner<'_> {
     /// Settles a firmware register that only the destination has: the guest must not
     /// gain what it was not born with.
     pub(super) fn firmware_only_here(&mut self, id: RegId) -> Result<PlanLine, PlanError> {
-        let rules = FirmwareRules { state: self.state, rules: self.rules };
+        let rules = self.firmware_rules();
         let born = self.read(0, id)?;
         let absent = "nothing".to_owned();
         let target = match rules.target(id, &born) {
@@ -175,8 +175,8 @@ impl Planner<'_> {
             }
         };
         let offered = rules.format(id, &born);
-        let tolerance = rules.tolerance(id);
-        let settled = self.settle_on_all(id, &target, (rules.parts(id), &tolerance))?;
+        let how = || (rules.parts(id), rules.tolerance(id));
+        let settled = self.settle_on_all(id, &target, &how)?;
         let wanted = rules.format(id, &target);
         let verdict = match (&settled.fate, born == target) {
             (Fate::Kept, true) => Verdict::Keep,
@@ -195,9 +195,9 @@ impl Planner<'_> {
 
     /// Notes the registers that neither side has, where the kernels do not mean the same
     /// by that.
-    pub(super) fn firmware_nowhere(&mut self, list: &BTreeSet<RegId>) {
+    pub(super) fn firmware_nowhere(&mut self, list: &RegList) {
         let ptp = self.destination.ptp();
-        let nowhere = |spec: &&FwSpec| !list.contains(&spec.id) && !self.state.has(spec.id);
+        let nowhere = |spec: &&FwSpec| !list.contains(spec.id) && !self.state.has(spec.id);
         let both = |spec: &FwSpec| {
             let before = shown_without(spec, self.state.ptp)?;
             let now = shown_without(spec, ptp)?;
@@ -205,7 +205,7 @@ impl Planner<'_> {
         };
         let differ: Vec<_> = self.rules.table.iter().filter(nowhere).filter_map(both).collect();
         for (id, before, now) in differ {
-            let rules = FirmwareRules { state: self.state, rules: self.rules };
+            let rules = self.firmware_rules();
             let verdict = if self.rules.allow.contains(&id) {
                 Verdict::adapt("the operator allows it")
             } else {
@@ -223,7 +223,7 @@ impl Planner<'_> {
 
     /// The lines of promises that the saved registers do not keep.
     pub(super) fn contradictions(&self) -> Vec<PlanLine> {
-        let rules = FirmwareRules { state: self.state, rules: self.rules };
+        let rules = self.firmware_rules();
         let mut lines = Vec::new();
         for (firmware, promised) in &self.state.birth.abi.firmware {
             let id = firmware.id();
@@ -251,10 +251,6 @@ fn is_bitmap(rules: &Rules<'_>, firmware: Firmware) -> bool {
         Some(spec) => matches!(spec.domain, Domain::Bits(_)),
         None => firmware.id().coprocessor() == Firmware::FEAT_BMAP,
     }
-}
-
-fn is_zero(value: &RegValue) -> bool {
-    value.0.iter().all(|byte| *byte == 0)
 }
 
 const BETTER: &str = "this host is mitigated at least as well, which no register can hide; the \

@@ -12,6 +12,7 @@ mod capture;
 mod class;
 mod destination;
 mod firmware;
+mod packed;
 mod plan;
 mod recorded;
 mod restore;
@@ -29,13 +30,14 @@ use crate::hex::{Hex, RegValue, id};
 
 pub use capture::{CaptureError, Source, as_the_guest_reads, capture};
 pub use class::{PHYSICAL_COUNTER, VIRTUAL_COUNTER};
-pub use destination::{Destination, Live};
+pub use destination::{Destination, Live, RegList};
+pub use packed::{pack, unpack};
 pub use plan::{PlanError, Planned, plan};
 pub use recorded::{MissingFeatures, Recorded};
 pub use restore::{Deviation, Manner, RestoreError, Restored, Writes};
 #[cfg(test)]
 pub(crate) use rules::name as name_of;
-pub use rules::{Quirk, RegRow, Rules, When};
+pub use rules::{Lines, Quirk, RegRow, Rules, When};
 
 /// A register and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,13 +64,27 @@ pub struct Birth {
 /// Names the profile that cannot be read: it is what fleets are upgraded by.
 fn profile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GuestAbi, D::Error> {
     let value = serde_json::Value::deserialize(deserializer)?;
-    GuestAbi::deserialize(&value).map_err(|error| {
-        let name = value.get("name").and_then(serde_json::Value::as_str).unwrap_or("without name");
-        D::Error::custom(format!(
-            "the guest was born with the profile `{name}`, which this release cannot honour: \
-             {error}"
-        ))
-    })
+    GuestAbi::deserialize(&value).map_err(|error| D::Error::custom(not_honoured(&value, &error)))
+}
+
+fn not_honoured(profile: &serde_json::Value, error: &serde_json::Error) -> String {
+    let name = profile.get("name").and_then(serde_json::Value::as_str).unwrap_or("without name");
+    format!(
+        "the guest was born with the profile `{name}`, which this release cannot honour: {error}"
+    )
+}
+
+/// The profile that a guest was born with, of its JSON document.
+///
+/// # Errors
+/// It is none that this release can honour; the text says which one it is.
+pub fn born_profile(json: &[u8]) -> Result<GuestAbi, String> {
+    if let Some(abi) = GuestAbi::read_born(json) {
+        return Ok(abi);
+    }
+    let value: serde_json::Value =
+        serde_json::from_slice(json).map_err(|error| format!("it is no document: {error}"))?;
+    GuestAbi::deserialize(&value).map_err(|error| not_honoured(&value, &error))
 }
 
 /// All registers of a machine, and what the hypervisor holds of its vCPUs beside them.

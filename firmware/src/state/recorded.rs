@@ -1,7 +1,7 @@
 //! A machine that a host would make, foretold from what was recorded of the host: where
 //! a plan can be made without the host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kedge_diag::Fix;
 use kedge_hv::{HvError, VcpuFeatures};
@@ -9,7 +9,7 @@ use kedge_ids::RegId;
 
 use super::RegisterState;
 use super::class::Holder;
-use super::destination::Destination;
+use super::destination::{Destination, RegList};
 use super::rules::number;
 use crate::abi::{GuestAbi, Implementation};
 use crate::hex::{Hex, RegValue};
@@ -54,7 +54,7 @@ pub struct Recorded<'a> {
     /// Whether the registers that say who made the CPU can be chosen.
     chosen: bool,
     has_psci_0_2: bool,
-    list: BTreeSet<RegId>,
+    list: RegList,
     machine: BTreeMap<RegId, RegValue>,
     vcpus: Vec<BTreeMap<RegId, RegValue>>,
 }
@@ -235,7 +235,7 @@ impl Destination for Recorded<'_> {
         self.host.abilities.ptp
     }
 
-    fn list(&self, _: usize) -> Result<BTreeSet<RegId>, HvError> {
+    fn list(&self, _: usize) -> Result<RegList, HvError> {
         Ok(self.list.clone())
     }
 

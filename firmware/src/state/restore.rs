@@ -162,8 +162,9 @@ pub struct Restored {
 
 impl Planned {
     /// Writes what is left, in order: all other state, then the counters, each once, then
-    /// what timers wait for, and last their switches. Then reads everything back, and last gives vCPUs their pending
-    /// SErrors and turns them on or off.
+    /// what timers wait for, and last their switches. Then reads everything back, but for
+    /// what the plan found to be right among registers of which it had to change none; and
+    /// last gives vCPUs their pending SErrors and turns them on or off.
     ///
     /// Monitors take their registers only once they are ready
     /// ([`Vcpu::init_pmu`]).
@@ -183,20 +184,23 @@ impl Planned {
             return Err(RestoreError::HasRun);
         }
         self.leave_idle(vcpus)?;
-        let before = |saved: &&SavedRegister| Class::of(saved.id) < Class::Counters;
+        // They are in the order of their classes.
+        let before = |saved: &SavedRegister| Class::of(saved.id) < Class::Counters;
         if manner.writes == Writes::EveryVcpu {
             self.repeat(vcpus)?;
         }
         for (vcpu, pending) in self.pending.iter().enumerate() {
-            self.write_all(vcpus, vcpu, pending.iter().filter(before))?;
+            let timers = pending.partition_point(before);
+            self.write_all(vcpus, vcpu, &pending[..timers])?;
         }
         self.counters(vcpus, manner)?;
         for (vcpu, pending) in self.pending.iter().enumerate() {
-            self.write_all(vcpus, vcpu, pending.iter().filter(|saved| !before(saved)))?;
+            let timers = pending.partition_point(before);
+            self.write_all(vcpus, vcpu, &pending[timers..])?;
         }
-        let beside = self.beside.clone();
+        let (beside, touched) = (self.beside.clone(), self.touched);
         let restored = self.restored();
-        restored.compare(vcpus)?;
+        restored.compare_those(vcpus, |class| touched.may_change(class))?;
         for (index, (vcpu, (power, serror))) in vcpus.iter().zip(beside).enumerate() {
             if let Some(serror) = serror {
                 let set = vcpu.set_serror(serror.into());
@@ -228,8 +232,8 @@ impl Planned {
         for (vcpu, pending) in self.pending.iter_mut().enumerate() {
             let mut due = Vec::with_capacity(pending.len());
             for saved in pending.drain(..) {
-                let may_be = is_zero(&saved.value) && Class::of(saved.id) == Class::State;
-                if !may_be || read(vcpus, vcpu, saved.id)? != saved.value {
+                let may_be = saved.value.is_zero() && Class::of(saved.id) == Class::State;
+                if !may_be || !reads(vcpus, vcpu, &saved)? {
                     due.push(saved);
                 }
             }
@@ -239,14 +243,14 @@ impl Planned {
     }
 
     /// Gives a vCPU these values, by way of the register that clears where there is one.
-    fn write_all<'a>(
+    fn write_all(
         &self,
         vcpus: &[&dyn Vcpu],
         vcpu: usize,
-        registers: impl Iterator<Item = &'a SavedRegister>,
+        registers: &[SavedRegister],
     ) -> Result<(), RestoreError> {
         let clears = |id: RegId| self.cleared_by.values().any(|other| *other == id);
-        for saved in registers.filter(|saved| !clears(saved.id)) {
+        for saved in registers.iter().filter(|saved| !clears(saved.id)) {
             if let Some(other) = self.cleared_by.get(&saved.id) {
                 write(vcpus, vcpu, *other, &RegValue::sized(*other, u64::MAX))?;
             }
@@ -272,10 +276,9 @@ impl Planned {
     fn restored(self) -> Restored {
         let expected = self.settled.into_iter().zip(self.pending).map(|(settled, pending)| {
             // What has nothing to show gets nothing by what is written elsewhere.
-            let settled = settled.into_iter().filter(|(_, value)| !is_zero(value));
+            let settled = settled.into_iter().filter(|(_, value)| !value.is_zero());
             let settled = settled.map(|(id, value)| SavedRegister { id, value });
-            let pending =
-                pending.into_iter().filter(|saved| Class::of(saved.id) != Class::Counters);
+            // Counters, which move on, are not among them.
             settled.chain(pending).collect()
         });
         Restored { expected: expected.collect(), normalised: self.normalised }
@@ -290,17 +293,29 @@ impl Restored {
     /// # Errors
     /// Registers read otherwise: all of them are named.
     pub fn compare(&self, vcpus: &[&dyn Vcpu]) -> Result<(), RestoreError> {
+        self.compare_those(vcpus, |_| true)
+    }
+
+    /// The same, of the registers of some classes.
+    fn compare_those(
+        &self,
+        vcpus: &[&dyn Vcpu],
+        wanted: impl Fn(Class) -> bool,
+    ) -> Result<(), RestoreError> {
         same_number(self.expected.len(), vcpus.len())?;
         let mut differences = Vec::new();
         for (vcpu, expected) in self.expected.iter().enumerate() {
-            for SavedRegister { id, value } in expected {
-                let name = || super::rules::name(*id);
+            for saved in expected {
+                if !wanted(Class::of(saved.id)) || reads(vcpus, vcpu, saved)? {
+                    continue;
+                }
+                let SavedRegister { id, value } = saved;
                 let found = read(vcpus, vcpu, *id)?;
                 let mask = self.normalised.get(vcpu).and_then(|masks| masks.get(id));
                 let mask = mask.copied().unwrap_or(0);
                 if without(&found, mask) != without(value, mask) {
-                    let wanted = value.clone();
-                    differences.push(Deviation { vcpu, id: *id, name: name(), wanted, found });
+                    let (name, wanted) = (super::rules::name(*id), value.clone());
+                    differences.push(Deviation { vcpu, id: *id, name, wanted, found });
                 }
             }
         }
@@ -338,14 +353,17 @@ fn write(
     })
 }
 
-fn is_zero(value: &RegValue) -> bool {
-    value.0.iter().all(|byte| *byte == 0)
+/// Whether a vCPU reads what was saved.
+fn reads(vcpus: &[&dyn Vcpu], vcpu: usize, saved: &SavedRegister) -> Result<bool, RestoreError> {
+    let reads = super::destination::reads(vcpus[vcpu], saved.id, &saved.value);
+    reads.map_err(|source| unread(vcpu, saved.id, source))
 }
 
 fn read(vcpus: &[&dyn Vcpu], vcpu: usize, id: RegId) -> Result<RegValue, RestoreError> {
-    let unread = |source| {
-        let register = super::rules::name(id);
-        RestoreError::Read { vcpu, register, source }
-    };
-    vcpus[vcpu].reg(id).map(RegValue).map_err(unread)
+    vcpus[vcpu].reg(id).map(RegValue).map_err(|source| unread(vcpu, id, source))
+}
+
+fn unread(vcpu: usize, id: RegId, source: HvError) -> RestoreError {
+    let register = super::rules::name(id);
+    RestoreError::Read { vcpu, register, source }
 }

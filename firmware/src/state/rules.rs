@@ -26,12 +26,24 @@ pub struct Rules<'a> {
     /// Registers that the operator allows to be otherwise than saved, by name. A
     /// mitigation that the destination lacks is never tolerated but by this.
     pub allow: BTreeSet<RegId>,
+    /// What a plan has lines of.
+    pub lines: Lines,
+}
+
+/// What a plan has lines of. It is made of every register in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lines {
+    /// Everything: for who shows all of it.
+    #[default]
+    All,
+    /// What is not kept. Nothing else is put into words, of which a plan is mostly made.
+    Changed,
 }
 
 impl<'a> Rules<'a> {
     /// All firmware registers that this release knows, and these rows.
     pub fn new(rows: &'a [RegRow]) -> Self {
-        Self { table: TABLE, rows, allow: BTreeSet::new() }
+        Self { table: TABLE, rows, allow: BTreeSet::new(), lines: Lines::All }
     }
 
     /// The row of a firmware register, if it is known.
@@ -139,6 +151,11 @@ pub enum Quirk {
 }
 
 impl Quirk {
+    /// Whether a destination may make other bits of a value.
+    pub(super) const fn normalises(self) -> bool {
+        matches!(self, Self::Normalised(_) | Self::NormalisedFrom { .. })
+    }
+
     /// The bits that a destination may make others of, of a saved vCPU.
     pub(super) fn normalised(self, state: &RegisterState, vcpu: usize) -> u64 {
         match self {

@@ -72,13 +72,23 @@ pub(super) enum Fate {
     Refused(u64),
 }
 
+impl Settled {
+    /// Of a register that reads `value`, as it is to.
+    pub(super) fn kept(value: &RegValue) -> Self {
+        Self { born: value.clone(), now: value.clone(), fate: Fate::Kept }
+    }
+}
+
+/// What may become of a register, for those that do not read right already.
+pub(super) type How<'h> = &'h dyn Fn() -> (Parts, Tolerance);
+
 /// Gives `id` of a vCPU the value `wanted`, or what it takes of it. Nothing is written
 /// where it reads so already.
 pub(super) fn settle(
     destination: &mut dyn Destination,
     (vcpu, id): (usize, RegId),
     wanted: &RegValue,
-    (parts, tolerance): (Parts, &Tolerance),
+    how: How<'_>,
 ) -> Result<Settled, HvError> {
     if !destination.knows(vcpu, id) {
         destination.offer(vcpu, id, wanted)?;
@@ -89,6 +99,7 @@ pub(super) fn settle(
     if born == *wanted {
         return Ok(Settled { now: born.clone(), born, fate: Fate::Kept });
     }
+    let (parts, tolerance) = how();
     if born.0.len() != wanted.0.len() {
         return Ok(Settled { now: born.clone(), born, fate: Fate::Refused(u64::MAX) });
     }

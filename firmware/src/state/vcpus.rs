@@ -1,15 +1,15 @@
 //! What becomes of what each vCPU holds by itself, and of registers that only one side
 //! has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kedge_ids::RegId;
 
 use super::PlanError;
 use super::SavedRegister;
 use super::class::{Class, Holder};
-use super::firmware::{FirmwareRules, cure};
-use super::plan::{Planned, Planner};
+use super::firmware::cure;
+use super::plan::{Held, Planned, Planner, how};
 use super::rules::Quirk;
 use super::settle::Settled;
 use crate::hex::RegValue;
@@ -24,24 +24,29 @@ impl Planner<'_> {
     pub(super) fn held_by_vcpus(&mut self, class: Class) -> Result<(), PlanError> {
         let mut settled = Vec::new();
         for vcpu in 0..self.state.vcpus.len() {
+            let own = self.held_by(vcpu, class, true);
+            if own.is_empty() {
+                continue;
+            }
             let list = self.list(vcpu)?;
-            for saved in own(&self.state.vcpus[vcpu].registers, class) {
-                if list.contains(&saved.id) {
-                    let (parts, tolerance) = self.how(vcpu, saved.id);
-                    let done = self.settle_on(vcpu, saved.id, &saved.value, (parts, &tolerance))?;
-                    self.settled[vcpu].insert(saved.id, done.now.clone());
+            for saved in own {
+                if list.contains(saved.id) {
+                    let (id, rules) = (saved.id, self.firmware_rules());
+                    let how = || how(rules, vcpu, id);
+                    let done = self.settle_on(vcpu, id, &saved.value, &how)?;
+                    self.settled[vcpu].insert(id, done.now.clone());
                     settled.push((vcpu, saved, done));
                 } else if class == Class::Firmware {
-                    let rules = FirmwareRules { state: self.state, rules: self.rules };
+                    let rules = self.firmware_rules();
                     let line = rules.only_source(saved.id, &saved.value, self.destination.ptp());
                     self.note(Some(vcpu), saved.id, line);
                 } else {
-                    self.only_source(Some(vcpu), &saved);
+                    self.only_source(Some(vcpu), saved);
                 }
             }
         }
         for (vcpu, saved, done) in settled {
-            let line = self.own_line(vcpu, &saved, &done)?;
+            let line = self.own_line(vcpu, saved, &done)?;
             self.note(Some(vcpu), saved.id, line);
         }
         Ok(())
@@ -77,8 +82,8 @@ impl Planner<'_> {
     /// Everything else, vCPU by vCPU.
     pub(super) fn vcpus(&mut self) -> Result<(), PlanError> {
         for saved in self.of_class(Class::Counters) {
-            if !self.lists[0].contains(&saved.id) {
-                self.only_source(None, &saved);
+            if !self.lists[0].contains(saved.id) {
+                self.only_source(None, saved);
             }
         }
         for vcpu in 0..self.state.vcpus.len() {
@@ -87,46 +92,51 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// What a vCPU holds and no earlier step has settled, by class. A later release may
+    /// hold more registers once than this one: they are each vCPU's here.
     fn vcpu(&mut self, vcpu: usize) -> Result<(), PlanError> {
-        for saved in &self.left(vcpu) {
-            if !self.lists[vcpu].contains(&saved.id) {
+        let list = self.lists[vcpu].clone();
+        let new = self.new_in(vcpu, &list);
+        let held = std::mem::take(&mut self.held[vcpu]);
+        for Held { class, saved, .. } in held.iter().filter(|held| !is_done(held.class)) {
+            if !list.contains(saved.id) {
                 self.only_source(Some(vcpu), saved);
-            } else if Class::of(saved.id).is_settled_by_the_plan() {
-                let (parts, tolerance) = self.how(vcpu, saved.id);
-                let done = self.settle_on(vcpu, saved.id, &saved.value, (parts, &tolerance))?;
-                self.settled[vcpu].insert(saved.id, done.now.clone());
-                let line = self.settled_line(saved.id, &saved.value, &done);
-                self.note(Some(vcpu), saved.id, line);
+            } else if class.is_settled_by_the_plan() {
+                let (id, rules) = (saved.id, self.firmware_rules());
+                let done = self.settle_on(vcpu, id, &saved.value, &|| how(rules, vcpu, id))?;
+                self.settled[vcpu].insert(id, done.now.clone());
+                self.note_settled(Some(vcpu), saved, &done);
+            } else if !self.is_idle(vcpu, *class, saved) {
+                self.pending[vcpu].push((*saved).clone());
             }
         }
-        let own = self.state.vcpus[vcpu].registers.iter().chain(&self.state.machine);
-        let saved: BTreeSet<RegId> = own.map(|saved| saved.id).collect();
-        let new = self.lists[vcpu].difference(&saved).copied();
-        for id in new.filter(|id| !is_done(*id)).collect::<Vec<_>>() {
+        self.held[vcpu] = held;
+        for id in new.iter().copied().filter(|id| !is_done(Class::of(*id))) {
             self.only_destination(vcpu, id)?;
         }
         Ok(())
     }
 
-    /// What a vCPU holds and no earlier step has settled, by class. A later release may
-    /// hold more registers once than this one: they are each vCPU's here.
-    fn left(&self, vcpu: usize) -> Vec<SavedRegister> {
-        let own = self.state.vcpus[vcpu].registers.iter().chain(&self.state.machine);
-        let mut left: Vec<_> = own.filter(|saved| !is_done(saved.id)).cloned().collect();
-        left.sort_by_cached_key(|saved| Class::of(saved.id));
-        left
+    /// Whether a register is zero as it is to be: it was at its birth, and a plan gives
+    /// values to registers that say what the vCPU and its firmware are, and to no other.
+    fn is_idle(
+        &self,
+        vcpu: usize,
+        class: Class,
+        SavedRegister { id, value }: &SavedRegister,
+    ) -> bool {
+        class == Class::State && value.is_zero() && self.destination.was_zero(vcpu, *id)
     }
 
     pub(super) fn only_source(&mut self, vcpu: Option<usize>, saved: &SavedRegister) {
         let SavedRegister { id, value } = saved;
-        let is_zero = value.0.iter().all(|byte| *byte == 0);
         let row = self.quirk(vcpu.unwrap_or(0), *id, Quirk::OnlySource);
         let verdict = match row {
             Some(why) => Verdict::adapt(why),
             None if self.rules.allow.contains(id) => {
                 Verdict::adapt("the operator allows it to be dropped")
             }
-            None if Class::of(*id) == Class::Identity && is_zero => {
+            None if Class::of(*id) == Class::Identity && value.is_zero() => {
                 Verdict::adapt("it reads zero, as every ID register does that there is not")
             }
             None => Verdict::refuse(
@@ -154,16 +164,8 @@ impl Planner<'_> {
 
     /// The plan, and what is left to do.
     pub(super) fn finish(self, contradictions: Vec<PlanLine>) -> Planned {
-        let pending = self.lists.iter().enumerate().map(|(vcpu, list)| {
-            let mut left = self.left(vcpu);
-            left.retain(|saved| {
-                list.contains(&saved.id) && !Class::of(saved.id).is_settled_by_the_plan()
-            });
-            left
-        });
-        let pending = pending.collect();
-        let mut counters = self.of_class(Class::Counters);
-        counters.retain(|saved| self.lists[0].contains(&saved.id));
+        let counters = self.of_class(Class::Counters).into_iter();
+        let counters = counters.filter(|saved| self.lists[0].contains(saved.id)).cloned().collect();
         let normalised = (0..self.state.vcpus.len()).map(|vcpu| self.normalised(vcpu)).collect();
         let cleared_by = self.rules.rows.iter().filter_map(|row| match row.quirk {
             Quirk::ClearedBy(other) => Some((*row.ids.start(), other)),
@@ -171,9 +173,10 @@ impl Planner<'_> {
         });
         let cleared_by = cleared_by.collect();
         let beside = self.state.vcpus.iter().map(|vcpu| (vcpu.power, vcpu.serror)).collect();
-        let Self { found, settled, machine, .. } = self;
+        let Self { found, untold, settled, touched, machine, pending, .. } = self;
         let (mut firmware, mut others) = (contradictions, Vec::new());
-        for line in found.into_values().flat_map(merged) {
+        let lines = found.into_iter().flat_map(|(id, lines)| merged(lines, untold.contains(&id)));
+        for line in lines {
             match line.subject {
                 Subject::Firmware(_) => firmware.push(line),
                 Subject::Register { .. } | Subject::Part(_) => others.push(line),
@@ -181,32 +184,44 @@ impl Planner<'_> {
         }
         firmware.append(&mut others);
         let plan = Plan { lines: firmware };
-        Planned { plan, settled, machine, pending, counters, normalised, cleared_by, beside }
+        Planned {
+            plan,
+            settled,
+            machine,
+            pending,
+            counters,
+            normalised,
+            cleared_by,
+            touched,
+            beside,
+        }
     }
 
     /// The bits of a vCPU's registers that hosts make others of.
     fn normalised(&self, vcpu: usize) -> BTreeMap<RegId, u64> {
-        let of = |id: RegId| {
-            let rows = self.rules.holding(id, self.state, vcpu);
-            rows.fold(0, |all, row| all | row.quirk.normalised(self.state, vcpu))
-        };
-        let all = self.state.vcpus[vcpu].registers.iter().chain(&self.state.machine);
-        all.map(|saved| (saved.id, of(saved.id))).filter(|(_, mask)| *mask != 0).collect()
+        let mut masks = BTreeMap::new();
+        for row in self.rules.rows.iter().filter(|row| row.quirk.normalises()) {
+            let named = self.lists[vcpu].within(&row.ids).iter();
+            for id in named.filter(|id| row.when.holds(**id, self.state, vcpu)) {
+                let mask = row.quirk.normalised(self.state, vcpu);
+                if mask != 0 {
+                    *masks.entry(*id).or_default() |= mask;
+                }
+            }
+        }
+        masks
     }
 }
 
 /// Whether a register is settled before those of vCPUs, or is a counter.
-fn is_done(id: RegId) -> bool {
-    matches!(Class::of(id), Class::Identity | Class::Firmware | Class::Counters)
+fn is_done(class: Class) -> bool {
+    matches!(class, Class::Identity | Class::Firmware | Class::Counters)
 }
 
-fn own(registers: &[SavedRegister], class: Class) -> Vec<SavedRegister> {
-    registers.iter().filter(|saved| Class::of(saved.id) == class).cloned().collect()
-}
-
-/// The lines of one register: one, where all vCPUs have the same.
-fn merged(mut lines: Vec<(Option<usize>, PlanLine)>) -> Vec<PlanLine> {
-    let same = lines.iter().all(|(_, line)| *line == lines[0].1);
+/// The lines of one register: one, where all vCPUs have the same. They do not, where
+/// there are some of which nothing is said.
+fn merged(mut lines: Vec<(Option<usize>, PlanLine)>, others: bool) -> Vec<PlanLine> {
+    let same = !others && lines.iter().all(|(_, line)| *line == lines[0].1);
     if same {
         lines.truncate(1);
         return lines.into_iter().map(|(_, line)| line).collect();

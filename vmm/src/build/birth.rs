@@ -8,10 +8,12 @@ use kedge_arch::features::{self, named};
 use kedge_arch::gic::{self, GicChoice};
 use kedge_arch::layout::ipa_bits;
 use kedge_arch::smccc::Dispatcher;
+use kedge_arch::vcpu::init_features;
 use kedge_arch::{Layout, cmdline};
 use kedge_diag::Fix;
 use kedge_firmware::{Born, GuestAbi, Implementation, Newborn, settle, settle_again};
 use kedge_hv::{Gic, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm, VmConfig};
+use kedge_ids::VcpuId;
 use tracing::warn;
 
 use super::cpus::{self, Choice, Cpus};
@@ -91,6 +93,13 @@ pub(crate) fn bear(
     let dispatcher = services::prepare(vm.as_ref(), cpus.first(), &born.birth.abi, &around)?;
     cpus.finish(&born)?;
     Ok((Infant { limits, vm, layout, cpus, gic, dispatcher, time }, born))
+}
+
+/// The machine that most guests of a host are given, and the features of their vCPUs: for
+/// who makes one ready before it is known which guest is to come.
+pub fn usual_machine(limits: &Limits) -> (VmConfig, VcpuFeatures) {
+    let features = init_features(VcpuId(0), VcpuFeatures::NONE, None);
+    (VmConfig::new(ipa_bits(limits)), features)
 }
 
 pub(super) fn vm_config(abi: &GuestAbi, hypervisor: &dyn Hypervisor, limits: &Limits) -> VmConfig {

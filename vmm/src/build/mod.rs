@@ -33,14 +33,15 @@ use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
 use kedge_hv::{Access, Gic, VcpuFeatures, Vm};
 use kedge_ids::Mpidr;
 
-pub use self::birth::ProfileConflict;
 pub(crate) use self::birth::{Infant, bear};
+pub use self::birth::{ProfileConflict, usual_machine};
 pub(crate) use self::devices::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
 pub use self::error::BuildError;
 pub(crate) use self::memory::Backing;
 pub(crate) use self::rebirth::{bear_again, examine, frequency, reassemble};
 pub use self::services::ServicesError;
 use crate::console::Console;
+use crate::restore::Parts as SavedParts;
 use crate::restore::working_set::Recorder;
 use crate::run::event_loop::LoopThread;
 use crate::run::{
@@ -83,6 +84,8 @@ pub(crate) struct Built {
     pub(crate) roms: Vec<GuestMemory>,
     pub(crate) device_tree: Vec<u8>,
     pub(crate) start: Start,
+    /// What it was restored from, until it runs: it takes a while to drop.
+    pub(crate) saved: Option<SavedParts>,
 }
 
 impl Built {
@@ -181,6 +184,7 @@ impl Frame {
             roms,
             device_tree,
             start: Start::Run,
+            saved: None,
         })
     }
 }

@@ -7,21 +7,21 @@
 //! interrupts once the controller knows them.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use kedge_arch::gic_state::{Devices, ItsStateV1, Misfit, Tables};
 use kedge_arch::psci::PsciVersion;
+use kedge_arch::vcpu::init_features;
 use kedge_arch::{GicChoice, Layout, features, gic, regs};
 use kedge_devices::virtio::device::VirtioDevice;
 use kedge_diag::Trouble;
 use kedge_firmware::{
-    Firmware, FwReg, Live, Manner, Newborn, Plan, PlanLine, Planned, Rules, Subject, Verdict, plan,
-    settle_parts,
+    Firmware, FwReg, Lines, Live, Manner, Newborn, Plan, PlanLine, Planned, Rules, Subject,
+    Verdict, plan, settle_parts,
 };
 use kedge_guest_memory::{GuestAddress, GuestMemory};
 use kedge_hv::{Gic, GicVersion, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm};
-use kedge_ids::RegId;
+use kedge_ids::{RegId, VcpuId};
 use kedge_saved_state::FileError;
 use tracing::warn;
 
@@ -59,6 +59,11 @@ pub(crate) struct Examined {
 }
 
 impl Examined {
+    /// Whether it cannot be what its guest knows.
+    fn is_refused(&self) -> bool {
+        self.others.is_refused() || self.planned.plan.is_refused()
+    }
+
     /// All of the plan.
     pub(crate) fn plan(self) -> Plan {
         let mut all = self.others;
@@ -68,13 +73,14 @@ impl Examined {
 }
 
 /// Makes what is needed to plan what becomes of a saved machine here, which `spec`
-/// describes: without memory, files or devices. Registers of `allow` may be otherwise.
+/// describes: without memory, files or devices. Registers of `allow` may be otherwise; the
+/// plan of registers has `lines`.
 ///
 /// # Errors
 /// There can be no such machine here. What it cannot be given is no error, but in the plan.
 pub(crate) fn examine(
     (spec, saved): (&MachineSpec, &SavedParts),
-    allow: &BTreeSet<RegId>,
+    (allow, lines): (&BTreeSet<RegId>, Lines),
     hypervisor: &dyn Hypervisor,
     surroundings: &Surroundings,
 ) -> Result<Examined, RestoreError> {
@@ -83,14 +89,15 @@ pub(crate) fn examine(
     features::check(features, &limits)?;
     let abi = saved.born.exact();
 
-    let vm = hypervisor.create_vm(&vm_config(&abi, hypervisor, &limits))?;
+    let psci = abi.firmware.get(Firmware::Known(FwReg::PsciVersion)).map(PsciVersion::reported);
+    let config = vm_config(&abi, hypervisor, &limits);
+    let vm = hypervisor.create_vm_for(&config, init_features(VcpuId(0), features, psci))?;
     let choice = match gic::choose(vm.as_ref(), Some(saved.gic.version())) {
         Ok(GicChoice::V3 { its }) => GicChoice::V3 { its: its && saved.its.is_some() },
         chosen => chosen.map_err(BuildError::from)?,
     };
     let layout = Layout::new(spec.memory, spec.cpus, choice, &limits).map_err(BuildError::from)?;
     check_layout(&saved.layout, &describe::layout(&layout, spec))?;
-    let psci = abi.firmware.get(Firmware::Known(FwReg::PsciVersion)).map(PsciVersion::reported);
     let vector_lengths = saved.registers.vector_lengths(0).map(|lengths| lengths.0.clone());
     let vcpus = Choice { features, psci, vector_lengths };
     let cpus = cpus::create(vm.as_ref(), spec.cpus, &vcpus)?;
@@ -108,7 +115,7 @@ pub(crate) fn examine(
     all.lines.extend(misfits(saved, gic.as_ref())?);
     all.lines.extend(frequency(saved.clock.counter_hz, abilities.counter_hz));
     let rows = regs::rows();
-    let rules = Rules { allow: allow.clone(), ..Rules::new(&rows) };
+    let rules = Rules { allow: allow.clone(), lines, ..Rules::new(&rows) };
     let mut live = Live::new(vcpus, abilities).on(hypervisor);
     let planned = plan(&saved.registers, &mut live, &rules)?;
     Ok(Examined { limits, vm, layout, cpus, gic, time, planned, others: all })
@@ -124,9 +131,15 @@ pub(crate) fn bear_again(
     surroundings: &Surroundings,
 ) -> Result<Reborn, RestoreError> {
     let machine = (&restoration.spec, &restoration.saved.parts);
-    let examined = examine(machine, &restoration.allow, hypervisor, surroundings)?;
-    let Examined { limits, vm, layout, mut cpus, gic, time, planned, others } = examined;
-    judge(others, &planned.plan)?;
+    let examine = |lines| examine(machine, (&restoration.allow, lines), hypervisor, surroundings);
+    let examined = examine(Lines::Changed)?;
+    if examined.is_refused() {
+        // Its user is to see all of it.
+        drop(examined);
+        return Err(RestoreError::Refused(examine(Lines::All)?.plan()));
+    }
+    let Examined { limits, vm, layout, mut cpus, gic, time, mut planned, others } = examined;
+    tell(others, &mut planned.plan);
 
     let born = &restoration.saved.parts.born;
     let around = surroundings.with_only(&born.services);
@@ -137,17 +150,10 @@ pub(crate) fn bear_again(
     Ok(Reborn { infant, planned })
 }
 
-/// Refuses what the plan refuses, and tells of what it adapts.
-fn judge(mut all: Plan, registers: &Plan) -> Result<(), RestoreError> {
-    if all.is_refused() || registers.is_refused() {
-        all.lines.extend(registers.lines.iter().cloned());
-        return Err(RestoreError::Refused(all));
-    }
-    // Nearly all of them are kept, and of those nothing is said.
-    let changed = registers.lines.iter().filter(|line| line.verdict != Verdict::Keep);
-    all.lines.extend(changed.cloned());
+/// Tells of what a plan adapts.
+fn tell(mut all: Plan, registers: &mut Plan) {
+    all.lines.append(&mut registers.lines);
     all.adaptations().for_each(|line| warn!("{line}"));
-    Ok(())
 }
 
 /// What the guest would see of another interrupt controller.
@@ -295,14 +301,10 @@ fn translated(its: &ItsStateV1, memory: &MemorySource<'_>, layout: &Layout) -> D
     let base = layout.ram().first().map_or(0, |first| first.start.0);
     // Where it cannot be read, or is in no memory, that is for the hypervisor to say.
     let Some(offset) = table.checked_sub(base) else { return Devices::Unknown };
-    let mut piece = [0; 4096];
-    for at in (offset..offset.saturating_add(size)).step_by(piece.len()) {
-        let read = image.file().read_exact_at(&mut piece, at);
-        if read.is_err() || piece.iter().any(|byte| *byte != 0) {
-            return Devices::Unknown;
-        }
+    match image.is_zero(offset..offset.saturating_add(size)) {
+        Ok(true) => Devices::None,
+        Ok(false) | Err(_) => Devices::Unknown,
     }
-    Devices::None
 }
 
 /// Whether the guest reads the same where it cannot write.

@@ -7,7 +7,7 @@ use kedge_saved_state::{Entry, FileError, Header, Part, StateError, StateFile, V
 use super::RestoreError;
 use crate::build::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
 use crate::save::describe::{ARCHITECTURE, page_size};
-use crate::save::saved::{BornV1, ClockV1, LayoutV1, MachineV1, RegistersV1};
+use crate::save::saved::{self, BornV1, ClockV1, LayoutV1, MachineV1, RegistersV1, RegistersV2};
 
 /// What a snapshot holds of a machine beside its devices and its memory.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Parts {
         let machine: MachineV1 = state.read_part()?;
         check_sections(state.header(), machine.devices.len())?;
         let BornV1 { gic, gicd_revision, system_suspend, pv_time, services } = state.read_part()?;
-        let RegistersV1 { state: registers } = state.read_part()?;
+        let registers = saved::registers(state)?;
         let born = Born {
             birth: registers.birth.clone(),
             gic,
@@ -87,6 +87,7 @@ fn check_sections(header: &Header, devices: usize) -> Result<(), FileError> {
         (MachineV1::KIND, MachineV1::VERSION),
         (BornV1::KIND, BornV1::VERSION),
         (RegistersV1::KIND, RegistersV1::VERSION),
+        (RegistersV2::KIND, RegistersV2::VERSION),
         (ClockV1::KIND, ClockV1::VERSION),
         (LayoutV1::KIND, LayoutV1::VERSION),
         (GicV2StateV1::KIND, GicV2StateV1::VERSION),

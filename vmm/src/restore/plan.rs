@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use kedge_arch::regs;
-use kedge_firmware::{HostAbi, Plan, PlanLine, Recorded, Rules, Subject, Verdict, check, plan};
+use kedge_firmware::{
+    HostAbi, Lines, Plan, PlanLine, Recorded, Rules, Subject, Verdict, check, plan,
+};
 use kedge_hv::{GicVersion, Hypervisor};
 use kedge_ids::RegId;
 use kedge_saved_state::StateFile;
@@ -45,7 +47,7 @@ impl Forecast {
         surroundings: &Surroundings,
     ) -> Result<Plan, RestoreError> {
         let Self { spec, parts, allow } = self;
-        Ok(examine((spec, parts), allow, hypervisor, surroundings)?.plan())
+        Ok(examine((spec, parts), (allow, Lines::All), hypervisor, surroundings)?.plan())
     }
 
     /// What becomes of it on the host of which `host` was recorded. A recording says less

@@ -108,6 +108,7 @@ impl<'a> Life<'a> {
                 self.state = State::Paused { since: Instant::now() };
                 self.requests.show(Lifecycle::Paused);
                 begun();
+                self.built.saved = None;
                 return Ok(());
             }
             Start::GoOn(clock) => self.go_on(clock)?,
@@ -117,6 +118,7 @@ impl<'a> Life<'a> {
         // First, as in `resume`: who waits for it would else wait for the guest's share.
         begun();
         self.direct_vcpus();
+        self.built.saved = None;
         Ok(())
     }
 

@@ -33,7 +33,7 @@ use crate::build::Built;
 use crate::control::{ControlError, Reply};
 use crate::run::Event;
 use crate::spec::MachineSpec;
-use saved::{BornV1, RegistersV1};
+use saved::{BornV1, RegistersV2};
 
 /// How a machine is to be saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,8 +210,7 @@ impl Captured {
         sections.extend(its.map(|its| Section::required(Part::of(&its))));
         sections.extend(built.devices.save()?);
         let about = describe::about(subject.spec, &registers);
-        let registers = RegistersV1 { state: registers };
-        sections.push(Section::required(Part::of(&registers)));
+        sections.push(Section::required(Part::of(&RegistersV2::of(&registers))));
         // Last: all that was done until here may have written to memory.
         let changed = built.changes.take(built.vm.as_ref()).map_err(SaveError::Changes)?;
         Ok(Self { about, sections, memory: built.memory.clone(), changed, contents })

@@ -4,9 +4,12 @@
 
 use std::path::PathBuf;
 
-use kedge_firmware::{RegisterState, ServiceRecord};
-use kedge_hv::GicVersion;
-use kedge_saved_state::Versioned;
+use kedge_firmware::{
+    Birth, PendingSError, Power, RegisterState, SavedRegister, ServiceRecord, VcpuRegisters,
+    born_profile, pack, unpack,
+};
+use kedge_hv::{GicVersion, VcpuFeatures};
+use kedge_saved_state::{Bytes, FileError, Part, StateError, StateFile, Versioned};
 use serde::{Deserialize, Serialize};
 
 /// What the machine is made of: its specification, but for what its guest was born with.
@@ -98,7 +101,8 @@ impl Versioned for BornV1 {
     const VERSION: u16 = 1;
 }
 
-/// All registers of all vCPUs.
+/// All registers of all vCPUs as they were saved at first, and are still read: a text for each id
+/// and each value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegistersV1 {
@@ -109,6 +113,161 @@ pub(crate) struct RegistersV1 {
 impl Versioned for RegistersV1 {
     const KIND: &'static str = "registers";
     const VERSION: u16 = 1;
+}
+
+/// All registers of all vCPUs, packed ([`pack`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegistersV2 {
+    /// The features of all vCPUs, as [`RegisterState::features`] has them.
+    features: VcpuFeatures,
+    /// Whether the kernel that it was saved on offers precise time.
+    ptp: bool,
+    /// The profile that the guest was born with: its JSON document.
+    profile: Bytes,
+    /// The firmware registers that were listed at its birth.
+    firmware: Bytes,
+    /// What the whole machine holds, by id.
+    machine: Bytes,
+    /// Each vCPU, by index.
+    vcpus: Vec<VcpuRegistersV2>,
+}
+
+impl Versioned for RegistersV2 {
+    const KIND: &'static str = RegistersV1::KIND;
+    const VERSION: u16 = 2;
+}
+
+/// What one vCPU holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VcpuRegistersV2 {
+    /// Its registers in the order of its kernel's list.
+    registers: Bytes,
+    /// Whether it is on.
+    power: Power,
+    /// The SError that waits for the guest.
+    serror: Option<PendingSError>,
+}
+
+impl RegistersV2 {
+    /// Packs `state`.
+    pub(crate) fn of(state: &RegisterState) -> Self {
+        let RegisterState { features, ptp, birth, machine, vcpus } = state;
+        let Birth { abi, firmware } = birth;
+        let packed = |registers: &[SavedRegister]| Bytes(pack(registers));
+        let vcpu = |VcpuRegisters { registers, power, serror }: &VcpuRegisters| VcpuRegistersV2 {
+            registers: packed(registers),
+            power: *power,
+            serror: *serror,
+        };
+        Self {
+            features: *features,
+            ptp: *ptp,
+            profile: Bytes(abi.to_json().into_bytes()),
+            firmware: packed(firmware),
+            machine: packed(machine),
+            vcpus: vcpus.iter().map(vcpu).collect(),
+        }
+    }
+
+    /// What was packed.
+    ///
+    /// # Errors
+    /// Registers end too early, or the profile is none that this release can honour.
+    fn unpack(self) -> Result<RegisterState, StateError> {
+        let Self { features, ptp, profile, firmware, machine, vcpus } = self;
+        let registers = |name: &str, Bytes(packed): Bytes| {
+            unpack(&packed)
+                .ok_or_else(|| StateError::field::<Self>(name, "ends in the middle of a register"))
+        };
+        let abi = born_profile(&profile.0);
+        let abi = abi.map_err(|problem| {
+            StateError::field::<Self>("profile", format!("cannot be read: {problem}"))
+        })?;
+        let birth = Birth { abi, firmware: registers("firmware", firmware)? };
+        let machine = registers("machine", machine)?;
+        let vcpu = |(index, vcpu): (usize, VcpuRegistersV2)| {
+            let VcpuRegistersV2 { registers: packed, power, serror } = vcpu;
+            let registers = registers(&format!("vcpus[{index}].registers"), packed)?;
+            Ok(VcpuRegisters { registers, power, serror })
+        };
+        let vcpus = vcpus.into_iter().enumerate().map(vcpu).collect::<Result<_, _>>()?;
+        Ok(RegisterState { features, ptp, birth, machine, vcpus })
+    }
+}
+
+/// The registers in a state file of any release.
+///
+/// # Errors
+/// They are missing or damaged.
+pub(crate) fn registers(state: &StateFile) -> Result<RegisterState, FileError> {
+    let missing = || FileError::Missing { kind: RegistersV2::KIND, instance: String::new() };
+    Ok(registers_of(state.find(RegistersV2::KIND, "").ok_or_else(missing)?)?)
+}
+
+fn registers_of(part: &Part) -> Result<RegisterState, StateError> {
+    match part.version {
+        RegistersV1::VERSION => Ok(part.read::<RegistersV1>()?.state),
+        _ => part.read::<RegistersV2>()?.unpack(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use kedge_firmware::{ARM64_V1, RegValue, builtin};
+    use kedge_ids::RegId;
+
+    use super::*;
+
+    fn state() -> RegisterState {
+        let of = |id, value: u64| SavedRegister { id, value: RegValue::from(value) };
+        let vcpu = |pc, power, serror| VcpuRegisters {
+            registers: vec![of(RegId::PC, pc), of(RegId::PSTATE, 0x3c5)],
+            power,
+            serror,
+        };
+        let firmware = vec![of(RegId::PSCI_VERSION, 0x1_0001)];
+        RegisterState {
+            features: VcpuFeatures::PSCI_0_2,
+            ptp: true,
+            birth: Birth { abi: builtin(ARM64_V1).unwrap(), firmware: firmware.clone() },
+            machine: firmware,
+            vcpus: vec![
+                vcpu(0x8000_0000, Power::Runnable, Some(PendingSError { esr: None })),
+                vcpu(u64::MAX, Power::Stopped, None),
+            ],
+        }
+    }
+
+    #[test]
+    fn registers_of_every_version_are_read() {
+        let state = state();
+        let old = Part::of(&RegistersV1 { state: state.clone() });
+        assert_eq!(registers_of(&old).unwrap(), state);
+        assert_eq!(registers_of(&Part::of(&RegistersV2::of(&state))).unwrap(), state);
+    }
+
+    #[test]
+    fn registers_that_end_too_early_are_refused_by_name() {
+        let mut cut = RegistersV2::of(&state());
+        cut.vcpus[1].registers.0.pop();
+        expect![
+            "the saved `registers` is not plausible: `vcpus[1].registers` ends in the middle of a \
+             register"
+        ]
+        .assert_eq(&registers_of(&Part::of(&cut)).unwrap_err().to_string());
+    }
+
+    #[test]
+    fn a_profile_that_cannot_be_honoured_is_named() {
+        let mut odd = RegistersV2::of(&state());
+        let text = String::from_utf8(odd.profile.0).unwrap();
+        odd.profile.0 = text.replace("\"std_bmap\": \"", "\"std_bmap\": \"x").into_bytes();
+        let error = registers_of(&Part::of(&odd)).unwrap_err().to_string();
+        assert!(error.contains("born with the profile `arm64-v1`"), "{error}");
+    }
 }
 
 /// The guest's time when it was saved.

@@ -247,3 +247,44 @@ fn a_vcpu_initialized_again_starts_over() {
     let mut bench = bench.started();
     assert_eq!(bench.runs(), "store [41] at 0x9000000");
 }
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_machine_that_was_made_ready_is_given_once_and_to_whom_it_fits() {
+    let kvm = Kvm::open().unwrap();
+    let config = VmConfig::new(kvm.limits().ipa_bits.min(40));
+    let features = VcpuFeatures::PSCI_0_2;
+    let first = |features| {
+        let vm = kvm.create_vm_for(&config, features).unwrap();
+        let mut vcpu = vm.create_vcpu(VcpuId(0)).unwrap();
+        vcpu.init(features).unwrap();
+        vcpu
+    };
+    kvm.make_ready(&config, features).unwrap();
+    assert!(first(features | VcpuFeatures::POWER_OFF).born_zero().is_empty());
+    let ready = first(features);
+    let other = first(features);
+    assert!(kvm.take_ready().is_none() && other.born_zero().is_empty());
+    assert_eq!(ready.reg_list().unwrap(), other.reg_list().unwrap());
+    let zero = ready.born_zero();
+    assert!(zero.len() > 50 && zero.is_sorted());
+    for id in zero {
+        assert!(ready.reg(*id).unwrap().iter().all(|byte| *byte == 0), "{id}");
+        assert!(other.reg(*id).unwrap().iter().all(|byte| *byte == 0), "{id}");
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn a_vcpu_that_was_made_ready_starts_over_when_it_is_initialized_again() {
+    let kvm = Kvm::open().unwrap();
+    let config = VmConfig::new(kvm.limits().ipa_bits.min(40));
+    let features = VcpuFeatures::PSCI_0_2;
+    kvm.make_ready(&config, features).unwrap();
+    let vm = kvm.create_vm_for(&config, features).unwrap();
+    let mut vcpu = vm.create_vcpu(VcpuId(0)).unwrap();
+    vcpu.init(features).unwrap();
+    vcpu.set_reg64(RegId::x(1), 7).unwrap();
+    vcpu.init(features).unwrap();
+    assert_eq!((vcpu.reg64(RegId::x(1)).unwrap(), vcpu.born_zero()), (0, [].as_slice()));
+}

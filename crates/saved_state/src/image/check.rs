@@ -129,6 +129,26 @@ impl Image {
         Ok(map.map_err(FileError::from)?)
     }
 
+    /// Whether there is nothing but zeroes in `range` of it. Holes are not read.
+    ///
+    /// # Errors
+    /// It ends before, or cannot be read.
+    pub fn is_zero(&self, range: Range<u64>) -> Result<bool, ImageError> {
+        if range.end > self.identity.length {
+            return Err(ImageError::Read(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let (mut at, mut buffer) = (range.start, [0; 4096]);
+        while let Some(data) = data_from(&self.file, at, range.end).map_err(ImageError::Read)? {
+            at = data.end;
+            let mut all = true;
+            self.each_piece(data, &mut buffer, |_, bytes| all &= is_zero(bytes))?;
+            if !all {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Reads all of its data and holds it against the checksums.
     ///
     /// # Errors
