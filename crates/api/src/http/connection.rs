@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmm_sys_util::epoll::EventSet;
 
+use super::reply::WayBack;
 use super::request::{self, Progress};
 use super::response::{CONTINUE, Closing};
 use super::{Limits, Request, Response};
@@ -37,7 +38,7 @@ pub(super) enum Next {
 /// one of bounded size.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
     state: State,
     received: Vec<u8>,
     to_send: Vec<u8>,
@@ -62,7 +63,7 @@ impl Connection {
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
-            stream,
+            stream: Arc::new(stream),
             state: State::Reading,
             received: Vec::new(),
             to_send: Vec::new(),
@@ -77,8 +78,14 @@ impl Connection {
         &self.stream
     }
 
-    pub(super) fn gone(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.gone)
+    /// The way for the answer to its request, which is read.
+    pub(super) fn way_back(&self) -> WayBack {
+        let closing = match self.state {
+            State::Answer(closing) => closing,
+            State::Reading | State::Ending => Closing::Yes,
+        };
+        let stream = self.to_send.is_empty().then(|| Arc::clone(&self.stream));
+        WayBack { closing, stream, gone: Arc::clone(&self.gone) }
     }
 
     /// What it waits for. A client that hangs up is heard of in any case.
@@ -120,10 +127,10 @@ impl Connection {
         self.unless_over(next)
     }
 
-    /// Sends `response` and looks for a request that came ahead.
-    pub(super) fn answer(&mut self, response: &Response, limits: &Limits) -> Next {
+    /// Sends the `rest` of the answer and looks for a request that came ahead.
+    pub(super) fn answered(&mut self, rest: &[u8], limits: &Limits) -> Next {
         let State::Answer(closing) = self.state else { return Next::Wait };
-        response.write(closing, &mut self.to_send);
+        self.to_send.extend_from_slice(rest);
         self.state = match closing {
             Closing::Yes => State::Ending,
             Closing::No => State::Reading,
@@ -153,7 +160,7 @@ impl Connection {
 
     fn receive(&mut self, limits: &Limits) -> Next {
         let mut piece = [0; PIECE];
-        match self.stream.read(&mut piece) {
+        match (&*self.stream).read(&mut piece) {
             Ok(0) => Next::Close,
             Ok(count) => {
                 self.received.extend_from_slice(&piece[..count]);
@@ -194,7 +201,7 @@ impl Connection {
     /// Sends as much as the socket takes.
     fn send(&mut self) -> io::Result<()> {
         while !self.to_send.is_empty() {
-            match self.stream.write(&self.to_send) {
+            match (&*self.stream).write(&self.to_send) {
                 Ok(count) => drop(self.to_send.drain(..count)),
                 Err(error) if would_block(&error) => return Ok(()),
                 Err(error) => return Err(error),

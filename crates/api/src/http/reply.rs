@@ -1,5 +1,7 @@
 //! The way back to whoever made a request.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -7,6 +9,7 @@ use std::sync::mpsc::Sender;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Response;
+use super::response::Closing;
 
 /// Which request an answer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +20,23 @@ pub(super) struct Ticket {
     pub(super) number: u64,
 }
 
-/// Answers on their way to the server.
+/// Answers on their way to the server: of each, what its client has yet to be sent.
 #[derive(Clone, Debug)]
 pub(super) struct Returns {
-    pub(super) answers: Sender<(Ticket, Response)>,
+    pub(super) answers: Sender<(Ticket, Vec<u8>)>,
     pub(super) wake: Arc<EventFd>,
+}
+
+/// The way to one client, who waits for an answer.
+#[derive(Debug)]
+pub(super) struct WayBack {
+    /// Whether the connection ends behind the answer.
+    pub(super) closing: Closing,
+    /// Its socket, which takes what it can at once. None, where the server has something
+    /// to send there before.
+    pub(super) stream: Option<Arc<UnixStream>>,
+    /// Whether the client has gone.
+    pub(super) gone: Arc<AtomicBool>,
 }
 
 /// Answers one request, from any thread. Dropped, it says that nobody will.
@@ -29,30 +44,38 @@ pub(super) struct Returns {
 pub struct Reply {
     ticket: Ticket,
     returns: Returns,
-    gone: Arc<AtomicBool>,
+    way: WayBack,
     answered: bool,
 }
 
 impl Reply {
-    pub(super) fn new(ticket: Ticket, returns: Returns, gone: Arc<AtomicBool>) -> Self {
-        Self { ticket, returns, gone, answered: false }
+    pub(super) fn new(ticket: Ticket, returns: Returns, way: WayBack) -> Self {
+        Self { ticket, returns, way, answered: false }
     }
 
     /// Answers.
     pub fn send(mut self, response: Response) {
-        self.deliver(response);
+        self.deliver(&response);
     }
 
     /// Whether the client has gone: nobody will read the answer. Who works long for it
     /// asks now and then.
     pub fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
+        self.way.gone.load(Ordering::Relaxed)
     }
 
-    fn deliver(&mut self, response: Response) {
+    /// Sends the client what it takes at once: it need not wait for the server's thread,
+    /// which gets the rest.
+    fn deliver(&mut self, response: &Response) {
         self.answered = true;
+        let mut bytes = Vec::new();
+        response.write(self.way.closing, &mut bytes);
+        // Whatever goes wrong, it goes wrong again for the server, who closes then.
+        let stream = self.way.stream.take();
+        let sent = stream.map_or(0, |stream| (&*stream).write(&bytes).unwrap_or(0));
+        bytes.drain(..sent);
         // A server that is gone has no connection left to answer on.
-        if self.returns.answers.send((self.ticket, response)).is_ok() {
+        if self.returns.answers.send((self.ticket, bytes)).is_ok() {
             // It only fails when 2^64 - 2 answers wait: the server is awake then.
             let _ = self.returns.wake.write(1);
         }
@@ -62,7 +85,7 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.answered {
-            self.deliver(Response::fault("the machine ended before it answered"));
+            self.deliver(&Response::fault("the machine ended before it answered"));
         }
     }
 }

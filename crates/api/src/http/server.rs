@@ -80,7 +80,7 @@ pub struct Server<D> {
     /// Whether the host had no file descriptor for one more: nobody is accepted until
     /// one goes.
     full: bool,
-    answers: Receiver<(Ticket, Response)>,
+    answers: Receiver<(Ticket, Vec<u8>)>,
     returns: Returns,
 }
 
@@ -156,13 +156,13 @@ impl<D: Door> Server<D> {
     }
 
     fn deliver(&mut self, ops: &mut EventOps<'_>) {
-        while let Ok((ticket, response)) = self.answers.try_recv() {
+        while let Ok((ticket, rest)) = self.answers.try_recv() {
             let client = self.clients.get_mut(ticket.place).and_then(Option::as_mut);
             // Who asked may have gone, and another come to its place.
             let Some(client) = client.filter(|client| client.number == ticket.number) else {
                 continue;
             };
-            let next = client.connection.answer(&response, &self.limits);
+            let next = client.connection.answered(&rest, &self.limits);
             self.follow(ticket.place, next, ops);
         }
     }
@@ -174,8 +174,8 @@ impl<D: Door> Server<D> {
             Next::Wait => {}
             Next::Answer(request) => {
                 let ticket = Ticket { place, number: client.number };
-                let gone = client.connection.gone();
-                self.door.enter(request, Reply::new(ticket, self.returns.clone(), gone));
+                let way = client.connection.way_back();
+                self.door.enter(request, Reply::new(ticket, self.returns.clone(), way));
             }
         }
         self.look_again(place, ops);

@@ -185,9 +185,7 @@ fn is_kicked(ctx: &Ctx<'_>, program: &[Step]) -> anyhow::Result<()> {
 }
 
 /// Of a vCPU that was kicked, the registers are all there is, whatever it was at before.
-fn an_access_is_complete_when_the_run_after_it_is_interrupted(
-    ctx: &Ctx<'_>,
-) -> anyhow::Result<()> {
+fn an_access_is_complete_when_the_run_after_it_is_interrupted(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let mut machine = ctx.guest(&[Program::new(echo(Width::Double))])?;
     let kick = machine[0].kicker()?;
     run(&mut machine[0], VALUE)?;
