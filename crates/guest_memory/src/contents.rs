@@ -13,14 +13,15 @@
 //! otherwise.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use kedge_ids::{u64_from, usize_from};
-use vm_memory::{Bytes as _, GuestMemoryBackend as _, GuestMemoryRegion as _, MemoryRegionAddress};
+use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _, MemoryRegionAddress};
 
 use crate::pagemap::{all, backed};
+use crate::spout::Spout;
 use crate::zeroes::is_zero;
 use crate::{DirtySet, Extent, GuestMemory, PageSet, Pagemap, RamRegion, RamSlice};
 
@@ -92,7 +93,7 @@ pub fn write_all(
     to: &File,
     written: impl FnMut(Range<u64>),
 ) -> Result<(), TakeOutError> {
-    take_all(memory, pagemap, &mut Writes { to, written, keeps: holds_data })
+    take_all(memory, pagemap, &mut Writes::new(to, written, holds_data))
 }
 
 /// Writes the pages of `dirty`, zero or not, to the memory file `to`. `written` hears of
@@ -106,7 +107,7 @@ pub fn write_dirty(
     to: &File,
     written: impl FnMut(Range<u64>),
 ) -> Result<(), TakeOutError> {
-    take_dirty(memory, dirty, &mut Writes { to, written, keeps: any })
+    take_dirty(memory, dirty, &mut Writes::new(to, written, any))
 }
 
 fn take_all(
@@ -224,6 +225,13 @@ struct Writes<'f, W> {
     written: W,
     /// Whether a page is written.
     keeps: fn(&RamSlice<'_>) -> bool,
+    spout: Spout,
+}
+
+impl<'f, W> Writes<'f, W> {
+    fn new(to: &'f File, written: W, keeps: fn(&RamSlice<'_>) -> bool) -> Self {
+        Self { to, written, keeps, spout: Spout::new() }
+    }
 }
 
 impl<W: FnMut(Range<u64>)> Taker for Writes<'_, W> {
@@ -239,7 +247,7 @@ impl<W: FnMut(Range<u64>)> Taker for Writes<'_, W> {
             let run = pages.subslice(first * page, (behind - first) * page);
             let run = run.map_err(|error| TakeOutError::Pages(io::Error::other(error)))?;
             let start = offset + u64_from(first * page);
-            write_slice(self.to, start, &run).map_err(TakeOutError::Sink)?;
+            self.spout.write(self.to, start, &run).map_err(TakeOutError::Sink)?;
             (self.written)(start..start + u64_from(run.len()));
             at = behind;
         }
@@ -261,15 +269,6 @@ fn holds_data(page: &RamSlice<'_>) -> bool {
 
 fn any(_: &RamSlice<'_>) -> bool {
     true
-}
-
-fn write_slice(mut to: &File, offset: u64, pages: &RamSlice<'_>) -> io::Result<()> {
-    to.seek(SeekFrom::Start(offset))?;
-    // The kernel reads guest RAM itself: a page that is gone is an error, no signal.
-    pages.write_all_volatile_to(0, &mut to, pages.len()).map_err(|error| match error {
-        vm_memory::VolatileMemoryError::IOError(error) => error,
-        error => io::Error::other(error),
-    })
 }
 
 fn each_piece(

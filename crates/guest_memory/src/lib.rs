@@ -21,6 +21,7 @@ mod pagemap;
 mod pages;
 mod pageset;
 mod prefetch;
+mod spout;
 mod zeroes;
 
 use std::fs::File;

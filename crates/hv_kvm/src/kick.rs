@@ -18,9 +18,10 @@
 //! `RLIMIT_SIGPENDING`. One is enough: [`Target::kicked`] keeps it at that.
 //!
 //! The thread keeps the signal blocked afterwards. Its system calls besides
-//! `ioctl`, after each `EINTR`: `rt_sigtimedwait`, `rt_sigpending`.
+//! `ioctl`, after each `EINTR`: `rt_sigtimedwait`.
 
-// UNSAFETY: libc has no safe call that signals one thread by its number.
+// UNSAFETY: libc has no safe call that signals one thread by its number, and vmm-sys-util's
+// that takes a signal off asks twice.
 #![expect(unsafe_code)]
 
 use std::os::fd::AsRawFd;
@@ -29,10 +30,10 @@ use std::thread;
 use std::time::Duration;
 
 use kedge_hv::{HvError, Kick};
-use libc::{EAGAIN, EIO, c_int, c_void, siginfo_t};
+use libc::{EAGAIN, EIO, c_int, c_void, siginfo_t, timespec};
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::{
-    Error as SignalError, SIGRTMIN, block_signal, clear_signal, get_blocked_signals,
+    Error as SignalError, SIGRTMIN, block_signal, create_sigset, get_blocked_signals,
     register_signal_handler,
 };
 
@@ -51,8 +52,8 @@ pub(crate) struct Binding {
 /// Whom to kick.
 #[derive(Debug, Default)]
 struct Target {
-    /// The thread's number, while the vCPU has one.
-    thread: Option<c_int>,
+    /// The process and the thread, while the vCPU has one.
+    thread: Option<(c_int, c_int)>,
     /// A signal is on its way, and has not been taken off.
     kicked: bool,
 }
@@ -77,7 +78,9 @@ impl Binding {
             get_blocked_signals().map_err(|error| HvError::new(CALL, errno_of(&error)))?;
         let inside = SignalMask::new(set_of(&blocked) & !set_of(&[signal]));
         ioctl::set_signal_mask(vcpu, inside).map_err(refused(CALL))?;
-        lock(&self.target).thread = Some(rustix::thread::gettid().as_raw_nonzero().get());
+        let process = rustix::process::getpid().as_raw_nonzero().get();
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        lock(&self.target).thread = Some((process, thread));
         Ok(Box::new(KvmKick { target: Arc::clone(&self.target) }))
     }
 
@@ -86,8 +89,7 @@ impl Binding {
     pub(crate) fn consume(&self) {
         let mut target = lock(&self.target);
         if target.thread.is_some() {
-            // Should it fail, the next run is interrupted once more, no worse.
-            let _ = clear_signal(SIGRTMIN());
+            take_off(SIGRTMIN());
             target.kicked = false;
         }
     }
@@ -120,8 +122,18 @@ fn lock(target: &Mutex<Target>) -> MutexGuard<'_, Target> {
 
 extern "C" fn on_kick(_signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {}
 
-fn signal_thread(thread: c_int, signal: c_int) -> Result<(), errno::Error> {
-    let process = rustix::process::getpid().as_raw_nonzero().get();
+/// Takes one `signal` off those that are pending for this thread, if there is one. Should
+/// it fail, or another be sent by somebody else, the next run is interrupted once more, no
+/// worse.
+fn take_off(signal: c_int) {
+    const AT_ONCE: timespec = timespec { tv_sec: 0, tv_nsec: 0 };
+    let Ok(signals) = create_sigset(&[signal]) else { return };
+    // SAFETY: the set and the time live through the call, which writes to neither, and it
+    // may leave out who sent the signal where that is null.
+    unsafe { libc::sigtimedwait(&signals, std::ptr::null_mut(), &AT_ONCE) };
+}
+
+fn signal_thread((process, thread): (c_int, c_int), signal: c_int) -> Result<(), errno::Error> {
     // SAFETY: takes three integers and touches no memory. A thread that is gone is
     // `ESRCH`; the signal has a handler, so it ends nobody.
     let result = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
