@@ -22,7 +22,7 @@ use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _, MemoryRegionAdd
 
 use crate::pagemap::{all, backed};
 use crate::spout::Spout;
-use crate::zeroes::is_zero;
+use crate::zeroes::Pages;
 use crate::{DirtySet, Extent, GuestMemory, PageSet, Pagemap, RamRegion, RamSlice};
 
 /// Bytes that are copied at once: a file system takes them in few calls, and a CPU's
@@ -93,7 +93,7 @@ pub fn write_all(
     to: &File,
     written: impl FnMut(Range<u64>),
 ) -> Result<(), TakeOutError> {
-    take_all(memory, pagemap, &mut Writes::new(to, written, holds_data))
+    take_all(memory, pagemap, &mut Writes::new(to, written, Keeps::Data))
 }
 
 /// Writes the pages of `dirty`, zero or not, to the memory file `to`. `written` hears of
@@ -107,7 +107,7 @@ pub fn write_dirty(
     to: &File,
     written: impl FnMut(Range<u64>),
 ) -> Result<(), TakeOutError> {
-    take_dirty(memory, dirty, &mut Writes::new(to, written, any))
+    take_dirty(memory, dirty, &mut Writes::new(to, written, Keeps::All))
 }
 
 fn take_all(
@@ -218,18 +218,25 @@ impl<S: FnMut(u64, &[u8]) -> io::Result<()>> Taker for Copies<S> {
     }
 }
 
+/// Which pages are written.
+#[derive(Clone, Copy)]
+enum Keeps {
+    /// Those that are not zero.
+    Data,
+    All,
+}
+
 /// Writes to a file, straight from where the pages are.
 struct Writes<'f, W> {
     to: &'f File,
     /// Hears of what was written.
     written: W,
-    /// Whether a page is written.
-    keeps: fn(&RamSlice<'_>) -> bool,
+    keeps: Keeps,
     spout: Spout,
 }
 
 impl<'f, W> Writes<'f, W> {
-    fn new(to: &'f File, written: W, keeps: fn(&RamSlice<'_>) -> bool) -> Self {
+    fn new(to: &'f File, written: W, keeps: Keeps) -> Self {
         Self { to, written, keeps, spout: Spout::new() }
     }
 }
@@ -238,9 +245,11 @@ impl<W: FnMut(Range<u64>)> Taker for Writes<'_, W> {
     fn memory(&mut self, offset: u64, pages: &RamSlice<'_>) -> Result<(), TakeOutError> {
         let page = rustix::param::page_size();
         let count = pages.len() / page;
-        let keeps = |number: usize| {
-            pages.subslice(number * page, page).is_ok_and(|page| (self.keeps)(&page))
+        let looked_at = match self.keeps {
+            Keeps::Data => Pages::of(pages, page),
+            Keeps::All => None,
         };
+        let keeps = |number: usize| looked_at.as_ref().is_none_or(|pages| !pages.is_zero(number));
         let mut at = 0;
         while let Some(first) = (at..count).find(|&number| keeps(number)) {
             let behind = (first..count).find(|&number| !keeps(number)).unwrap_or(count);
@@ -261,14 +270,6 @@ impl<W: FnMut(Range<u64>)> Taker for Writes<'_, W> {
             Ok(())
         })
     }
-}
-
-fn holds_data(page: &RamSlice<'_>) -> bool {
-    !is_zero(page)
-}
-
-fn any(_: &RamSlice<'_>) -> bool {
-    true
 }
 
 fn each_piece(

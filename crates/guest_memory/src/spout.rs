@@ -20,7 +20,10 @@ use vm_memory::Bytes as _;
 
 use crate::RamSlice;
 
-/// Bytes that a pipe is asked to hold, and that are written at once without one.
+/// Bytes that a pipe is asked to hold: the most that any user may have (Linux,
+/// `proc_sys_fs(5)`, `pipe-max-size`).
+const PIPE: usize = 1 << 20;
+/// Bytes that are written at once without one.
 const PIECE: usize = 256 << 10;
 
 /// A way from memory into files.
@@ -35,7 +38,7 @@ impl Spout {
     pub(crate) fn new() -> Self {
         let pipe = pipe_with(PipeFlags::CLOEXEC).ok().map(|(from, to)| {
             // One of the size that it has does, too.
-            let _ = fcntl_setpipe_size(&to, PIECE);
+            let _ = fcntl_setpipe_size(&to, PIPE);
             Pipe { from, to }
         });
         Self(pipe)
@@ -92,7 +95,7 @@ impl Pipe {
 fn lend(pipe: &OwnedFd, pages: &RamSlice<'_>) -> Result<usize, Errno> {
     let guard = pages.ptr_guard();
     let start = guard.as_ptr().cast_mut().cast();
-    let lent = iovec { iov_base: start, iov_len: pages.len().min(PIECE) };
+    let lent = iovec { iov_base: start, iov_len: pages.len().min(PIPE) };
     // SAFETY: the bytes are mapped while `guard` lives, which is as long as the call looks for
     // their pages. From then on the pipe holds the pages themselves, whatever becomes of the
     // mapping. That they could change meanwhile harms nobody: they are copied, once.

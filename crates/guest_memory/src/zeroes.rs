@@ -5,29 +5,52 @@
 // word.
 #![expect(unsafe_code)]
 
+use vm_memory::volatile_memory::PtrGuard;
+
 use crate::RamSlice;
 
-/// Words that are read before a look at them: most pages that are not zero show it in
-/// the first block, and looking costs as much as reading.
-const BLOCK: usize = 16;
 const WORD: usize = size_of::<u128>();
+/// Words that are read before a look at them: looking costs as much as reading. Most pages
+/// that are not zero show it in the first few.
+const FIRST: usize = 4;
+const BLOCK: usize = 16;
 
-/// Whether all of `page`, which is whole pages, is zero.
-pub(crate) fn is_zero(page: &RamSlice<'_>) -> bool {
-    let guard = page.ptr_guard();
-    let words = guard.as_ptr().cast::<u128>();
-    let count = page.len() / WORD;
-    if !words.is_aligned() || !count.is_multiple_of(BLOCK) {
-        return false;
+/// Pages of guest RAM, of which some may be zero.
+pub(crate) struct Pages {
+    guard: PtrGuard,
+    /// Words of each page.
+    words: usize,
+    count: usize,
+}
+
+impl Pages {
+    /// Those of `memory`, of `page` bytes each. None where they are not as pages are.
+    pub(crate) fn of(memory: &RamSlice<'_>, page: usize) -> Option<Self> {
+        let guard = memory.ptr_guard();
+        let is_aligned = guard.as_ptr().cast::<u128>().is_aligned();
+        let words = page / WORD;
+        let is_page = words.is_multiple_of(BLOCK) && words > 0;
+        (is_aligned && is_page).then(|| Self { guard, words, count: memory.len() / page })
     }
-    (0..count).step_by(BLOCK).all(|block| {
-        let all = (block..block + BLOCK).fold(0, |all, index| {
-            // SAFETY: `index` is less than `count`, so the word lies within `page`, which
-            // stays mapped while `guard` lives; its address is aligned, as was checked.
-            all | unsafe { words.wrapping_add(index).read_volatile() }
+
+    /// Whether all of page `number` is zero. What is not there is not.
+    pub(crate) fn is_zero(&self, number: usize) -> bool {
+        let start = number * self.words;
+        let blocks = (start..start + self.words).step_by(BLOCK);
+        number < self.count && self.all_zero(start, FIRST) && { blocks }
+            .all(|block| self.all_zero(block, BLOCK))
+    }
+
+    /// Whether the words from `first` are zero: they are of a page that is there.
+    fn all_zero(&self, first: usize, words: usize) -> bool {
+        let start = self.guard.as_ptr().cast::<u128>();
+        let all = (first..first + words).fold(0, |all, index| {
+            // SAFETY: who asks has a page that is there, and the word is in it: it is mapped
+            // while `guard` lives, and aligned, as was checked.
+            all | unsafe { start.wrapping_add(index).read_volatile() }
         });
         all == 0
-    })
+    }
 }
 
 #[cfg(test)]
@@ -41,11 +64,13 @@ mod tests {
         let page = rustix::param::page_size();
         let start = 0x8000_0000;
         let memory = map_anonymous(&[GuestRange::new(start, 0x1_0000)]).unwrap();
-        let is_zero = || {
+        let zero = |number| {
             let permissions = vm_memory::Permissions::Read;
-            let mut slices = memory.get_slices(GuestAddress(start), page, permissions).unwrap();
-            is_zero(&slices.next().unwrap().unwrap())
+            let mut slices = memory.get_slices(GuestAddress(start), 2 * page, permissions).unwrap();
+            let slice = slices.next().unwrap().unwrap();
+            Pages::of(&slice, page).unwrap().is_zero(number)
         };
+        let is_zero = || zero(0);
         assert!(is_zero());
         for at in [0, 15, 16, 255, 256, 2049, page - 1] {
             let at = GuestAddress(start + kedge_ids::u64_from(at));
@@ -54,6 +79,18 @@ mod tests {
             memory.write_obj(0_u8, at).unwrap();
         }
         memory.write_obj(1_u8, GuestAddress(start + kedge_ids::u64_from(page))).unwrap();
-        assert!(is_zero());
+        assert!(is_zero() && !zero(1) && !zero(2), "there is no third");
+    }
+
+    #[test]
+    fn what_is_no_page_is_none() {
+        let memory = map_anonymous(&[GuestRange::new(0x8000_0000, 0x1_0000)]).unwrap();
+        let permissions = vm_memory::Permissions::Read;
+        let of = |at: u64, page| {
+            let mut slices = memory.get_slices(GuestAddress(at), 0x2000, permissions).unwrap();
+            Pages::of(&slices.next().unwrap().unwrap(), page).is_some()
+        };
+        assert!(of(0x8000_0000, 0x1000));
+        assert!(!of(0x8000_0001, 0x1000) && !of(0x8000_0000, 24) && !of(0x8000_0000, 0));
     }
 }
