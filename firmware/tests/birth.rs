@@ -2,26 +2,25 @@
 //! are not.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod nursery;
 mod watched;
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 use kedge_diag::{one_line, report};
 use kedge_firmware::{
     ARM64_V0, ARM64_V1, BirthError, Born, FilterAction, FilterRange, Firmware, FwReg, GuestAbi,
-    HOST, Hex, IdPromise, Implementation, Newborn, RegValue, ServiceRecord, UnknownFirmware,
-    builtin, settle, settle_again,
+    HOST, Hex, IdPromise, Implementation, Newborn, ServiceRecord, UnknownFirmware, builtin, settle,
+    settle_again,
 };
-use kedge_guest_memory::GuestAddress;
-use kedge_hv::{Gic, GicConfig, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig};
+use kedge_hv::VmConfig;
 use kedge_hv_model::invented::NEXT_BITMAP;
 use kedge_hv_model::{
     Ids, Invented, RELEASES, Release, Row, Rule, Scope, V5_10, V6_1, V6_12, V7_2, id, register,
 };
-use kedge_ids::{RegId, VcpuId};
-use watched::Watched;
+use kedge_ids::RegId;
+use nursery::Nursery;
 
 const DFR0: RegId = RegId::system(3, 0, 0, 5, 0);
 const MIDR: RegId = RegId::system(3, 0, 0, 0, 0);
@@ -38,65 +37,6 @@ fn v9_0() -> Release {
         .with_shared_state(NEXT_FW, &[0x2])
         .with_psci(&[0x2, 0x1_0000, 0x1_0001, 0x1_0002, 0x1_0003, 0x2_0000])
         .release()
-}
-
-/// A machine of which nothing has run.
-struct Nursery {
-    hypervisor: Watched,
-    vm: Arc<dyn Vm>,
-    gic: Box<dyn Gic>,
-    vcpus: Vec<Box<dyn Vcpu>>,
-}
-
-impl Nursery {
-    fn new(release: &Release, vcpus: u32) -> Self {
-        Self::with(release, vcpus, &VmConfig::new(40))
-    }
-
-    fn with(release: &Release, vcpus: u32, config: &VmConfig) -> Self {
-        let hypervisor = Watched::new(release, None);
-        let vm = hypervisor.create_vm(config).unwrap();
-        let create = |id| {
-            let mut vcpu = vm.create_vcpu(VcpuId(id)).unwrap();
-            vcpu.init(VcpuFeatures::PSCI_0_2).unwrap();
-            vcpu
-        };
-        let vcpus = (0..vcpus).map(create).collect();
-        let gic = vm.create_gic(&GicConfig::V3 {
-            distributor: GuestAddress(0x800_0000),
-            redistributors: GuestAddress(0x80a_0000),
-            its: None,
-            spis: 32,
-        });
-        let gic = gic.unwrap();
-        gic.init().unwrap();
-        Self { hypervisor, vm, gic, vcpus }
-    }
-
-    fn with_newborn<T>(&self, act: impl FnOnce(&Newborn<'_>) -> T) -> T {
-        let vcpus: Vec<&dyn Vcpu> = self.vcpus.iter().map(|vcpu| vcpu.as_ref()).collect();
-        act(&Newborn {
-            hypervisor: &self.hypervisor,
-            vm: self.vm.as_ref(),
-            gic: Some(self.gic.as_ref()),
-            vcpus: &vcpus,
-            services: &[],
-            notes: None,
-        })
-    }
-
-    fn settle(&self, abi: &GuestAbi) -> Result<Born, BirthError> {
-        self.with_newborn(|newborn| settle(newborn, abi))
-    }
-
-    /// The writes as `vcpu register value`.
-    fn writes(&self) -> Vec<String> {
-        let text = |(vcpu, id, value): (u32, RegId, Vec<u8>)| {
-            let register = Firmware::of(id).map_or(id.to_string(), |firmware| firmware.to_string());
-            format!("{vcpu} {register} {:#x}", RegValue(value).as_u64().unwrap_or(0))
-        };
-        self.hypervisor.writes().into_iter().map(text).collect()
-    }
 }
 
 fn abi(name: &str) -> GuestAbi {

@@ -16,6 +16,7 @@ mod memory;
 mod panic;
 mod pause;
 mod profile;
+mod refused;
 mod rom;
 mod rows;
 mod save;
