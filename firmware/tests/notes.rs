@@ -1,19 +1,21 @@
 //! Machines on a host on which there were machines before.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod closed;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use kedge_firmware::{
     ARM64_V1, BirthError, Born, GuestAbi, HOST, Hex, IdPromise, Newborn, Notes, NotesOf,
     PmuEventSet, builtin, settle,
 };
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::{
-    Abilities, Gic, GicConfig, HvError, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm, VmConfig,
-};
+use kedge_hv::{Gic, GicConfig, Hypervisor, Vcpu, VcpuFeatures, VmConfig};
 use kedge_hv_model::{ModelHypervisor, Release, V6_1, V6_12, V7_2};
 use kedge_ids::{RegId, VcpuId};
+
+use closed::Closed;
 
 const FEATURES: VcpuFeatures = VcpuFeatures::PMU_V3;
 /// SW_INCR and CPU_CYCLES, which all of them count, but not all that they do.
@@ -50,23 +52,6 @@ impl Kept {
     }
 }
 
-/// A host that makes no machine any more.
-struct Closed(ModelHypervisor);
-
-impl Hypervisor for Closed {
-    fn limits(&self) -> Limits {
-        self.0.limits()
-    }
-
-    fn abilities(&self) -> Abilities {
-        self.0.abilities()
-    }
-
-    fn create_vm(&self, _: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
-        Err(HvError::new("create another machine", 28))
-    }
-}
-
 /// What became of a machine: what it was born with, and what its vCPUs are called.
 type Grown = (Born, Vec<(RegId, Vec<u8>)>);
 
@@ -95,11 +80,10 @@ fn born(
     let gic = vm.create_gic(&gic).unwrap();
     gic.init().unwrap();
     let refs: Vec<&dyn Vcpu> = all.iter().map(AsRef::as_ref).collect();
-    let hypervisor: Box<dyn Hypervisor> =
-        if closed { Box::new(Closed(hypervisor)) } else { Box::new(hypervisor) };
+    let no_more = Closed(&hypervisor);
+    let hypervisor: &dyn Hypervisor = if closed { &no_more } else { &hypervisor };
     let notes = notes.map(|notes| NotesOf { notes, features: FEATURES });
-    let (hypervisor, vm, gic): (_, _, Option<&dyn Gic>) =
-        (hypervisor.as_ref(), vm.as_ref(), Some(gic.as_ref()));
+    let (vm, gic): (_, Option<&dyn Gic>) = (vm.as_ref(), Some(gic.as_ref()));
     let newborn = Newborn { hypervisor, vm, gic, vcpus: &refs, services: &[], notes };
     let born = settle(&newborn, abi)?;
     let values = refs.iter().flat_map(|vcpu| {

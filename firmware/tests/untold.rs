@@ -1,6 +1,8 @@
 //! Promises of what a guest reads and no register of its machine tells.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod closed;
+
 use std::sync::Arc;
 
 use expect_test::expect;
@@ -10,11 +12,11 @@ use kedge_firmware::{
     baseline, builtin, check, probe, settle,
 };
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::{
-    Abilities, Gic, GicConfig, HvError, Hypervisor, Limits, Vcpu, VcpuFeatures, Vm, VmConfig,
-};
+use kedge_hv::{Gic, GicConfig, Hypervisor, Vcpu, VcpuFeatures, Vm, VmConfig};
 use kedge_hv_model::{ModelHypervisor, Release, V5_10, V6_1, V6_12, V7_2};
 use kedge_ids::{Ppi, RegId, VcpuId};
+
+use closed::Closed;
 
 const CTR_EL0: RegId = RegId::system(3, 3, 0, 0, 1);
 const CLIDR_EL1: RegId = RegId::system(3, 1, 0, 0, 1);
@@ -69,23 +71,6 @@ impl Nursery {
     fn read(&mut self, id: RegId) -> Option<u64> {
         self.vcpus.iter().try_for_each(|vcpu| vcpu.init_pmu(Ppi::PMU)).unwrap();
         self.vcpus[1].read_as_guest(&[id]).unwrap()[0]
-    }
-}
-
-/// A host that makes no machine any more.
-struct Closed<'a>(&'a ModelHypervisor);
-
-impl Hypervisor for Closed<'_> {
-    fn limits(&self) -> Limits {
-        self.0.limits()
-    }
-
-    fn abilities(&self) -> Abilities {
-        self.0.abilities()
-    }
-
-    fn create_vm(&self, _: &VmConfig) -> Result<Arc<dyn Vm>, HvError> {
-        Err(HvError::new("create another machine", 28))
     }
 }
 
