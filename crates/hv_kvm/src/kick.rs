@@ -78,9 +78,7 @@ impl Binding {
             get_blocked_signals().map_err(|error| HvError::new(CALL, errno_of(&error)))?;
         let inside = SignalMask::new(set_of(&blocked) & !set_of(&[signal]));
         ioctl::set_signal_mask(vcpu, inside).map_err(refused(CALL))?;
-        let process = rustix::process::getpid().as_raw_nonzero().get();
-        let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        lock(&self.target).thread = Some((process, thread));
+        lock(&self.target).thread = Some(this_thread());
         Ok(Box::new(KvmKick { target: Arc::clone(&self.target) }))
     }
 
@@ -121,6 +119,12 @@ fn lock(target: &Mutex<Target>) -> MutexGuard<'_, Target> {
 }
 
 extern "C" fn on_kick(_signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {}
+
+/// The calling thread: its process, and itself.
+fn this_thread() -> (c_int, c_int) {
+    let process = rustix::process::getpid().as_raw_nonzero().get();
+    (process, rustix::thread::gettid().as_raw_nonzero().get())
+}
 
 /// Takes one `signal` off those that are pending for this thread, if there is one. Should
 /// it fail, or another be sent by somebody else, the next run is interrupted once more, no
@@ -173,7 +177,7 @@ mod tests {
         let signal = SIGRTMIN();
         register_signal_handler(signal, on_kick).unwrap();
         let _ = block_signal(signal);
-        lock(&binding.target).thread = Some(rustix::thread::gettid().as_raw_nonzero().get());
+        lock(&binding.target).thread = Some(this_thread());
         let kick = KvmKick { target: Arc::clone(&binding.target) };
         (binding, kick)
     }
