@@ -220,9 +220,16 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// What there is.
+    /// What there is. Machines leave notes on their host on purpose, and a folder around
+    /// those.
     pub(crate) fn now() -> anyhow::Result<Self> {
-        let files = ["/tmp", "/run", "/dev/shm"].map(names).into_iter().flatten().collect();
+        const MACHINES: &str = "/run/kedge";
+        const NOTES: &str = "/run/kedge/.host";
+        let folders = ["/tmp", "/run", "/dev/shm", MACHINES].map(names);
+        let mut files: BTreeSet<_> = folders.into_iter().flatten().collect();
+        if files.remove(NOTES) {
+            files.remove(MACHINES);
+        }
         Ok(Self { processes: children()?, interfaces: names("/sys/class/net"), files })
     }
 }
