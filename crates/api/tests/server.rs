@@ -67,11 +67,11 @@ fn answer(request: &Request, reply: Reply, keep: &Sender<Reply>) {
     match request.path.as_str() {
         "/later" => keep.send(reply).unwrap(),
         "/never" => drop(reply),
-        "/no" => reply.send(Response::fault("no: ask for something else")),
+        "/no" => reply.send(&Response::fault("no: ask for something else")),
         path => {
             let body = String::from_utf8_lossy(&request.body);
             let method = request.method.name();
-            reply.send(Response::with(&json!({ "method": method, "path": path, "body": body })));
+            reply.send(&Response::with(&json!({ "method": method, "path": path, "body": body })));
         }
     }
 }
@@ -110,7 +110,7 @@ fn requests_sent_ahead_are_answered_in_order() {
     let path = &running.path;
     let answers = std::thread::scope(|scope| {
         let client = scope.spawn(move || exchange(path, &format!("{later}{second}")));
-        running.later.recv().unwrap().send(Response::with(&json!("first")));
+        running.later.recv().unwrap().send(&Response::with(&json!("first")));
         client.join().unwrap()
     });
     let first = answers.find("\"first\"").unwrap();
@@ -124,7 +124,7 @@ fn who_waits_for_an_answer_keeps_nobody_else_waiting() {
     waiting.write_all(b"GET /later HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
     let reply = running.later.recv().unwrap();
     assert!(get(&running.path, "/other").is_ok());
-    reply.send(Response::done());
+    reply.send(&Response::done());
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 204 \r\n"), "{answer}");
@@ -138,7 +138,7 @@ fn a_client_that_has_said_all_still_gets_its_answer() {
     stream.shutdown(Shutdown::Write).unwrap();
     let reply = running.later.recv().unwrap();
     assert!(get(&running.path, "/meanwhile").is_ok());
-    reply.send(Response::done());
+    reply.send(&Response::done());
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 204 \r\n"), "{answer}");
@@ -157,7 +157,7 @@ fn a_client_that_goes_is_noticed_by_who_works_for_it() {
         reply.is_gone()
     });
     assert!(gone);
-    reply.send(Response::done());
+    reply.send(&Response::done());
     assert!(get(&running.path, "/after").is_ok());
 }
 

@@ -86,7 +86,7 @@ impl Site {
     fn serve(&mut self, mut orders: Orders) -> Result<Option<Ended>, RunError> {
         loop {
             let order = match orders.next() {
-                Message::Order(order) => order,
+                Message::Order(order) => *order,
                 Message::Stop => return Ok(None),
             };
             let Call::LoadSnapshot(load) = &order.call else {

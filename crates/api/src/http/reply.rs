@@ -54,8 +54,8 @@ impl Reply {
     }
 
     /// Answers.
-    pub fn send(mut self, response: Response) {
-        self.deliver(&response);
+    pub fn send(mut self, response: &Response) {
+        self.deliver(response);
     }
 
     /// Whether the client has gone: nobody will read the answer. Who works long for it

@@ -48,10 +48,10 @@ impl MachineDoor {
 impl Door for MachineDoor {
     fn enter(&mut self, request: Request, reply: Reply) {
         match Parsed::read(&request) {
-            Err(fault) => reply.send(Response::fault(&fault.message())),
-            Ok(Parsed { call: Call::Describe, .. }) => reply.send(self.describe()),
+            Err(fault) => reply.send(&Response::fault(&fault.message())),
+            Ok(Parsed { call: Call::Describe, .. }) => reply.send(&self.describe()),
             Ok(Parsed { call: Call::Version, .. }) => {
-                reply.send(Response::with(&json!({ "firecracker_version": FIRECRACKER_VERSION })));
+                reply.send(&Response::with(&json!({ "firecracker_version": FIRECRACKER_VERSION })));
             }
             Ok(Parsed { call, deprecated }) => {
                 self.way.give(Order::new(call, deprecated, reply));

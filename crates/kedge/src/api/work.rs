@@ -15,7 +15,7 @@ use kedge_vmm::{Checksums, Clock, ControlError, Handle, Lifecycle, SaveKind, Sav
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A client asks for something.
-    Order(Order),
+    Order(Box<Order>),
     /// The machine is to end, or never to begin.
     Stop,
 }
@@ -98,7 +98,7 @@ impl Order {
             Ok(()) => Response::done(),
             Err(message) => Response::fault(&message),
         };
-        self.reply.send(if self.deprecated { response.deprecated() } else { response });
+        self.reply.send(&if self.deprecated { response.deprecated() } else { response });
     }
 
     /// Tells the client that there is no machine yet.
@@ -125,7 +125,7 @@ impl Way {
             return set_state(machine, *wanted, order);
         }
         // Dropped with nobody there, the reply says that the machine has ended.
-        let _ = self.messages.send(Message::Order(order));
+        let _ = self.messages.send(Message::Order(Box::new(order)));
     }
 }
 
@@ -168,7 +168,7 @@ impl Work {
         let Ok((handle, messages)) = self.0.recv() else { return };
         for message in messages {
             match message {
-                Message::Order(order) => obey_and_answer(&handle, order),
+                Message::Order(order) => obey_and_answer(&handle, *order),
                 Message::Stop => handle.stop(),
             }
         }
