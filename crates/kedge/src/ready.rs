@@ -44,6 +44,7 @@ pub(crate) fn tidy(hypervisor: &Kvm) {
 /// Has the kernel map the program's code and constants, which are in its page cache, so
 /// that none of it is a fault later.
 fn map_program() {
+    // SAFETY: the linker defines both, and nothing but their addresses is taken.
     unsafe extern "C" {
         // The linker's: where the program begins in memory, and where its code ends.
         static __executable_start: u8;
