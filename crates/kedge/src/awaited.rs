@@ -55,7 +55,7 @@ pub(crate) fn enter(reachable: Reachable) -> Result<Outcome, MachineError> {
     let claimed = reachable.claim()?;
     // Before there are other threads: they are to leave signals alone.
     let input = Unconnected::new(io::stdin()).map_err(MachineError::Input)?;
-    let ending = Ending::hold().map_err(MachineError::Input)?;
+    let ending = Ending::hold();
     let (api, orders) = claimed.open()?;
     let ended_by = ending.connect(orders.ender()).map_err(MachineError::Input)?;
     // Where there is none, whoever asks for a machine is told.

@@ -282,7 +282,6 @@ fn operate(
     let on_terminal = input.as_ref().is_some_and(Unconnected::is_terminal);
     // Its name and its socket are to go with it.
     let ending = reachable.as_ref().filter(|_| !on_terminal).map(|_| Ending::hold());
-    let ending = ending.transpose().map_err(MachineError::Input)?;
     let mut machine = make(surroundings())?;
     let console = input.map(|input| input.connect(Connection::to(&machine))).transpose();
     let console = console.map_err(MachineError::Input)?;

@@ -5,24 +5,19 @@ use std::io;
 use std::process;
 use std::sync::{Arc, OnceLock};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::keys::GRACE;
-use super::signals::Signals;
+use super::signals::Held;
 use super::{Guest, spawn};
 use crate::status::Status;
 
 /// Signals held back from this thread and those it starts.
 #[derive(Debug)]
-pub(crate) struct Ending(Signals);
+pub(crate) struct Ending(Held);
 
 impl Ending {
     /// Holds the signals back, before there are other threads.
-    ///
-    /// # Errors
-    /// The host has no more file descriptors.
-    pub(crate) fn hold() -> io::Result<Self> {
-        Signals::hold().map(Self)
+    pub(crate) fn hold() -> Self {
+        Self(Held::hold())
     }
 
     /// Ends `guest` by the first of them, which is then told; by the second, or where the machine takes too
@@ -34,27 +29,13 @@ impl Ending {
         let ended_by = Arc::new(OnceLock::new());
         let first = Arc::clone(&ended_by);
         spawn("signals", move || {
-            let number = self.wait(None).unwrap_or_default();
+            let number = self.0.wait(None).unwrap_or_default();
             let _ = first.set(number);
             guest.stop();
             // Once the machine has ended, so does the process, and this thread with it.
-            self.wait(Timespec::try_from(GRACE).ok());
+            self.0.wait(Some(GRACE));
             process::exit(Status::from_signal(number).0.into());
         })?;
         Ok(ended_by)
-    }
-
-    /// The next signal that comes; none within `patience`.
-    fn wait(&self, patience: Option<Timespec>) -> Option<u8> {
-        loop {
-            let mut events = [PollFd::new(&self.0, PollFlags::IN)];
-            // Only a signal that nobody holds can interrupt.
-            let ready = poll(&mut events, patience.as_ref()).unwrap_or(1);
-            match self.0.next() {
-                Some(number) => return Some(number),
-                None if ready == 0 => return None,
-                None => {}
-            }
-        }
     }
 }
