@@ -3,13 +3,13 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmm_sys_util::epoll::EventSet;
 
 use super::reply::WayBack;
 use super::request::{self, Progress};
 use super::response::{CONTINUE, Closing};
+use super::turn::Turn;
 use super::{Limits, Request, Response};
 
 /// What a connection waits for.
@@ -49,7 +49,7 @@ pub(super) struct Connection {
     /// Whether it has closed its own end: it may still read.
     sends_no_more: bool,
     /// Shared with whoever works on its request.
-    gone: Arc<AtomicBool>,
+    turn: Arc<Turn>,
 }
 
 /// Bytes taken from a client at a time.
@@ -70,7 +70,7 @@ impl Connection {
             told_to_go_on: false,
             sends_ahead: false,
             sends_no_more: false,
-            gone: Arc::default(),
+            turn: Arc::default(),
         })
     }
 
@@ -85,7 +85,7 @@ impl Connection {
             State::Reading | State::Ending => Closing::Yes,
         };
         let stream = self.to_send.is_empty().then(|| Arc::clone(&self.stream));
-        WayBack { closing, stream, gone: Arc::clone(&self.gone) }
+        WayBack { closing, stream, turn: Arc::clone(&self.turn) }
     }
 
     /// What it waits for. A client that hangs up is heard of in any case.
@@ -114,6 +114,9 @@ impl Connection {
             return Next::Close;
         }
         self.sends_no_more |= events.contains(EventSet::READ_HANG_UP);
+        if matches!(self.state, State::Answer(_)) && !self.turn.wait() {
+            (self.state, self.sends_ahead) = (State::Reading, false);
+        }
         let next = match self.state {
             State::Reading if events.intersects(EventSet::IN | EventSet::READ_HANG_UP) => {
                 self.receive(limits)
@@ -188,6 +191,8 @@ impl Connection {
                 self.told_to_go_on = false;
                 let closing = if request.last { Closing::Yes } else { Closing::No };
                 self.state = State::Answer(closing);
+                // A connection that ends is the server's to close.
+                self.turn.begin(request.last || !self.received.is_empty());
                 Next::Answer(request)
             }
             Err(error) => {
@@ -213,7 +218,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.gone.store(true, Ordering::Relaxed);
+        self.turn.leave();
     }
 }
 

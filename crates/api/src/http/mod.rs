@@ -12,6 +12,7 @@ mod reply;
 mod request;
 mod response;
 mod server;
+mod turn;
 
 pub use client::{CallError, call};
 pub use limits::Limits;

@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Response;
 use super::response::Closing;
+use super::turn::Turn;
 
 /// Which request an answer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub(super) struct WayBack {
     /// Its socket, which takes what it can at once. None, where the server has something
     /// to send there before.
     pub(super) stream: Option<Arc<UnixStream>>,
-    /// Whether the client has gone.
-    pub(super) gone: Arc<AtomicBool>,
+    /// Shared with the server.
+    pub(super) turn: Arc<Turn>,
 }
 
 /// Answers one request, from any thread. Dropped, it says that nobody will.
@@ -61,11 +61,11 @@ impl Reply {
     /// Whether the client has gone: nobody will read the answer. Who works long for it
     /// asks now and then.
     pub fn is_gone(&self) -> bool {
-        self.way.gone.load(Ordering::Relaxed)
+        self.way.turn.is_gone()
     }
 
     /// Sends the client what it takes at once: it need not wait for the server's thread,
-    /// which gets the rest.
+    /// which gets the rest, and is not woken where there is none and nothing else to do.
     fn deliver(&mut self, response: &Response) {
         self.answered = true;
         let mut bytes = Vec::new();
@@ -74,6 +74,9 @@ impl Reply {
         let stream = self.way.stream.take();
         let sent = stream.map_or(0, |stream| (&*stream).write(&bytes).unwrap_or(0));
         bytes.drain(..sent);
+        if bytes.is_empty() && !self.way.turn.end() {
+            return;
+        }
         // A server that is gone has no connection left to answer on.
         if self.returns.answers.send((self.ticket, bytes)).is_ok() {
             // It only fails when 2^64 - 2 answers wait: the server is awake then.
