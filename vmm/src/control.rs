@@ -10,7 +10,7 @@ use kedge_diag::Fix;
 use kedge_hv::HvError;
 use serde::Serialize;
 
-use crate::run::Event;
+use crate::run::{Event, Summons};
 use crate::save::{SaveError, SaveOrder, Saved};
 
 /// Where a machine is in its life.
@@ -164,11 +164,12 @@ impl Shown {
 pub struct Handle {
     events: Sender<Event>,
     shown: Shown,
+    summons: Summons,
 }
 
 impl Handle {
-    pub(crate) fn new(events: Sender<Event>, shown: Shown) -> Self {
-        Self { events, shown }
+    pub(crate) fn new(events: Sender<Event>, shown: Shown, summons: Summons) -> Self {
+        Self { events, shown, summons }
     }
 
     /// Makes the guest stand still: returns once no vCPU runs, none of its accesses is
@@ -179,6 +180,7 @@ impl Handle {
     /// [`ControlError::Busy`]: the guest runs on. [`ControlError::Ended`]: also where the
     /// guest powered off before it could be paused.
     pub fn pause(&self) -> Result<(), ControlError> {
+        self.summons.send();
         self.ask(Control::Pause)
     }
 
@@ -215,6 +217,7 @@ impl Handle {
     /// As [`Self::pause`] without waiting: `then` hears of it, on the machine's own thread,
     /// which it must not keep.
     pub fn pause_then(&self, then: impl FnOnce(Result<(), ControlError>) + Send + 'static) {
+        self.summons.send();
         self.give(Control::Pause(Reply::new(then)));
     }
 

@@ -15,7 +15,7 @@ use crate::build::{BuildError, Built, Infant, Parts, assemble, bear, bear_again,
 use crate::console::{Console, SerialInput};
 use crate::control::{ControlError, Handle, Lifecycle, Shown};
 use crate::restore::{Restoration, RestoreError, WantedMemory};
-use crate::run::{Event, Halt, Life, Request, Requests, Start, VcpuFailure};
+use crate::run::{Event, Halt, Life, Request, Requests, Start, Summons, VcpuFailure};
 use crate::save::Subject;
 use crate::spec::{MachineSpec, OnReset};
 use crate::surroundings::Surroundings;
@@ -178,7 +178,8 @@ impl Machine {
         let (events, arriving) = mpsc::channel();
         let console = Console::open(&spec, &surroundings, &events)?;
         let shown = Shown::new();
-        let handle = Handle::new(events.clone(), shown.clone());
+        let summons = Summons::default();
+        let handle = Handle::new(events.clone(), shown.clone(), summons.clone());
         Ok(Self {
             spec,
             hypervisor,
@@ -186,7 +187,7 @@ impl Machine {
             console,
             handle,
             events,
-            requests: Some(Requests::new(arriving, shown)),
+            requests: Some(Requests::new(arriving, shown, summons)),
             born,
             notes_changes: false,
             built: None,

@@ -39,6 +39,9 @@ pub(crate) enum Passed {
 #[derive(Debug)]
 struct State<V> {
     wanted: Wanted,
+    /// Whether the machine waits for vCPUs to come home: who sent for them ahead of it
+    /// does not.
+    awaited: bool,
     /// The power state of each vCPU that is held; none where it runs, or is to show
     /// it anew.
     held: Vec<Option<MpState>>,
@@ -81,7 +84,8 @@ impl<V> Gate<V> {
     /// A gate that sends `vcpus` vCPUs home until it is opened.
     pub(crate) fn new(vcpus: usize) -> Self {
         let home = (0..vcpus).map(|_| None).collect();
-        let state = State { wanted: Wanted::Home, held: vec![None; vcpus], home, waiting: 0 };
+        let (wanted, held) = (Wanted::Home, vec![None; vcpus]);
+        let state = State { wanted, awaited: true, held, home, waiting: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -90,12 +94,24 @@ impl<V> Gate<V> {
     pub(crate) fn want(&self, wanted: Wanted) -> Wanted {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.wanted, wanted);
+        state.awaited = wanted == Wanted::Home;
         if wanted != Wanted::Hold {
             // A thread that has yet to notice is as good as gone.
             state.held.fill(None);
         }
         self.wake(&state);
         before
+    }
+
+    /// Wants vCPUs at home ahead of the machine, which is about to, if they are to run.
+    /// Whether they are: then the caller kicks them.
+    pub(crate) fn summon(&self) -> bool {
+        let mut state = self.lock();
+        let is_to_run = state.wanted == Wanted::Run;
+        if is_to_run {
+            state.wanted = Wanted::Home;
+        }
+        is_to_run
     }
 
     /// Called by vCPU thread `index` before it runs guest code: waits while the gate
@@ -123,12 +139,12 @@ impl<V> Gate<V> {
     }
 
     /// Called by vCPU thread `index`, outside guest code: brings its vCPU home, says so
-    /// by `all_home` if it is the last one there, and waits until it is wanted
-    /// elsewhere.
+    /// by `all_home` if it is the last one there and the machine waits for it, and stays
+    /// until it is wanted elsewhere.
     pub(crate) fn stay(&self, index: usize, vcpu: V, all_home: impl FnOnce()) -> V {
         let mut state = self.lock();
         state.home[index] = Some(vcpu);
-        if state.all_are_home() {
+        if state.awaited && state.all_are_home() {
             // Without the lock: the machine wakes, and looks at its vCPUs.
             drop(state);
             all_home();
@@ -326,6 +342,47 @@ mod tests {
         let never_brought = Gate::<&str>::new(1);
         never_brought.want(Wanted::Stop);
         assert_eq!(never_brought.leave(0), None);
+    }
+
+    #[test]
+    fn a_vcpu_that_was_sent_for_comes_home_in_silence() {
+        let gate = Arc::new(Gate::new(1));
+        gate.want(Wanted::Run);
+        assert!(gate.summon());
+        assert!(!gate.summon());
+        assert_eq!(gate.pass(0, || MpState::Runnable), Passed::Home);
+        let inside = Arc::clone(&gate);
+        let thread = thread::spawn(move || inside.stay(0, "only", || panic!("nobody waits")));
+        while !gate.all_are_home() {
+            thread::yield_now();
+        }
+        assert_eq!(gate.want(Wanted::Home), Wanted::Home);
+        assert!(gate.all_are_home());
+        gate.want(Wanted::Run);
+        assert_eq!(thread.join().unwrap(), "only");
+    }
+
+    #[test]
+    fn the_machine_hears_of_those_who_come_after_it_began_to_wait() {
+        let gate = Gate::new(1);
+        gate.want(Wanted::Run);
+        assert!(gate.summon());
+        gate.want(Wanted::Home);
+        let (say, said) = channel();
+        thread::scope(|scope| {
+            scope.spawn(|| gate.stay(0, "only", || say.send(()).unwrap()));
+            said.recv().unwrap();
+            gate.want(Wanted::Stop);
+        });
+    }
+
+    #[test]
+    fn vcpus_that_are_wanted_elsewhere_cannot_be_sent_for() {
+        let gate = holding();
+        assert!(!gate.summon());
+        gate.want(Wanted::Stop);
+        assert!(!gate.summon());
+        assert_eq!(gate.pass(0, || MpState::Runnable), Passed::Stop);
     }
 
     #[test]

@@ -35,17 +35,20 @@ enum State {
     /// The vCPUs are asked to come home, and who asks for the pause waits.
     Pausing {
         reply: Reply<()>,
-        until: Instant,
+        /// Set when something else is heard before they all are: to look at the clock is a
+        /// system call on many hosts, and pauses are to be quick.
+        until: Option<Instant>,
     },
-    Paused {
-        since: Instant,
-    },
+    Paused(Since),
     /// Paused, and a worker writes what was read of the machine.
     Saving {
-        since: Instant,
+        since: Since,
         saving: Saving,
     },
 }
+
+/// When a pause began, where a guest that panics has its last words after it.
+type Since = Option<Instant>;
 
 /// A life.
 pub(crate) struct Life<'a> {
@@ -74,6 +77,7 @@ impl<'a> Life<'a> {
     /// Lets the guest run until something ends this life; calls `begun` once nothing can
     /// keep it from that.
     pub(crate) fn live(mut self, begun: impl FnOnce()) -> Halt {
+        let _reached = self.requests.reach(self.built.threads.crew());
         if let Err(error) = self.begin(begun) {
             return Halt::NotResumed(error);
         }
@@ -87,7 +91,7 @@ impl<'a> Life<'a> {
             self.record_working_set();
         }
         match self.state {
-            State::Running | State::Paused { .. } => {}
+            State::Running | State::Paused(_) => {}
             // Should another life follow, that one is paused.
             State::Pausing { reply, .. } => self.requests.put_back(Control::Pause(reply)),
             // What it reads does not come any more.
@@ -105,7 +109,7 @@ impl<'a> Life<'a> {
     fn begin(&mut self, begun: impl FnOnce()) -> Result<(), ControlError> {
         match self.built.start {
             Start::Paused => {
-                self.state = State::Paused { since: Instant::now() };
+                self.state = State::Paused(None);
                 self.requests.show(Lifecycle::Paused);
                 begun();
                 self.built.saved = None;
@@ -123,16 +127,26 @@ impl<'a> Life<'a> {
     }
 
     fn take_next(&mut self) -> Option<Halt> {
-        if matches!(self.state, State::Running | State::Paused { .. })
+        if matches!(self.state, State::Running | State::Paused(_))
             && let Some(control) = self.requests.next_waiting()
         {
             return self.obey(control);
         }
-        match self.requests.receive(self.deadline()) {
+        let is_waiting = matches!(self.state, State::Pausing { .. });
+        let event = self.requests.receive(self.patience());
+        let halt = self.handle(event);
+        if is_waiting && let State::Pausing { until, .. } = &mut self.state {
+            until.get_or_insert_with(|| Instant::now() + PATIENCE);
+        }
+        halt
+    }
+
+    fn handle(&mut self, event: Option<Event>) -> Option<Halt> {
+        match event {
             Some(Event::Vcpu(report)) => self.hear(report),
             Some(Event::Control(control)) => self.obey(control),
             Some(Event::Panicking) => {
-                self.last_words.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+                self.begin_last_words();
                 None
             }
             Some(Event::Panicked) => Some(Halt::Panicked),
@@ -146,15 +160,25 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// When waiting is to end.
-    fn deadline(&self) -> Option<Instant> {
+    fn begin_last_words(&mut self) {
+        let now = Instant::now();
+        self.last_words.get_or_insert(now + LAST_WORDS);
+        if let State::Paused(since) | State::Saving { since, .. } = &mut self.state {
+            since.get_or_insert(now);
+        }
+    }
+
+    /// How long to wait at most.
+    fn patience(&self) -> Option<Duration> {
+        let left = |end: Instant| end.saturating_duration_since(Instant::now());
         match self.state {
-            State::Running => self.last_words,
+            State::Running => self.last_words.map(left),
             State::Pausing { until, .. } => {
-                Some(self.last_words.map_or(until, |end| end.min(until)))
+                let patience = until.map_or(PATIENCE, left);
+                Some(self.last_words.map_or(patience, |end| patience.min(left(end))))
             }
             // Who stands still says nothing.
-            State::Paused { .. } | State::Saving { .. } => None,
+            State::Paused(_) | State::Saving { .. } => None,
         }
     }
 
@@ -163,7 +187,7 @@ impl<'a> Life<'a> {
             return Some(Halt::Panicked);
         }
         if let State::Pausing { until, .. } = self.state
-            && until <= Instant::now()
+            && until.is_none_or(|until| until <= Instant::now())
         {
             self.give_up();
         }
@@ -202,17 +226,17 @@ impl<'a> Life<'a> {
             (Control::Stop, _) => return Some(Halt::Stopped),
             (later, State::Pausing { .. } | State::Saving { .. }) => self.requests.defer(later),
             (Control::Pause(reply), State::Running) => {
-                self.state = State::Pausing { reply, until: Instant::now() + PATIENCE };
+                self.state = State::Pausing { reply, until: None };
                 self.direct_vcpus();
             }
-            (Control::Resume(clock, reply), &State::Paused { since }) => {
+            (Control::Resume(clock, reply), &State::Paused(since)) => {
                 self.resume(clock, since, |done| reply.answer(done));
             }
-            (Control::Save(order, reply), &State::Paused { since }) => {
+            (Control::Save(order, reply), &State::Paused(since)) => {
                 self.save(order, since, reply);
             }
             (Control::Save(_, reply), State::Running) => reply.answer(Err(ControlError::NotPaused)),
-            (Control::Pause(reply), State::Paused { .. })
+            (Control::Pause(reply), State::Paused(_))
             | (Control::Resume(_, reply), State::Running) => reply.answer(Ok(())),
         }
         None
@@ -224,9 +248,7 @@ impl<'a> Life<'a> {
         self.built.threads.want(match (&self.state, self.suspending) {
             (_, 1..) => Wanted::Hold,
             (State::Running, 0) => Wanted::Run,
-            (State::Pausing { .. } | State::Paused { .. } | State::Saving { .. }, 0) => {
-                Wanted::Home
-            }
+            (State::Pausing { .. } | State::Paused(_) | State::Saving { .. }, 0) => Wanted::Home,
         });
         self.look_home();
     }
@@ -241,8 +263,8 @@ impl<'a> Life<'a> {
             Ok(()) => {
                 self.record_working_set();
                 self.requests.show(Lifecycle::Paused);
-                let before =
-                    std::mem::replace(&mut self.state, State::Paused { since: Instant::now() });
+                let since = self.last_words.map(|_| Instant::now());
+                let before = std::mem::replace(&mut self.state, State::Paused(since));
                 answer(before, Ok(()));
             }
             Err(error) => self.run_on(error),
@@ -293,7 +315,7 @@ impl<'a> Life<'a> {
     }
 
     /// Reads what there is to save and starts to write it.
-    fn save(&mut self, order: SaveOrder, since: Instant, reply: Reply<Saved>) {
+    fn save(&mut self, order: SaveOrder, since: Since, reply: Reply<Saved>) {
         let captured = match Captured::read(self.built, &self.subject, order.kind) {
             Ok(captured) => captured,
             Err(error) => return self.end_save(order.then, since, (reply, Err(error.into()))),
@@ -321,10 +343,10 @@ impl<'a> Life<'a> {
     fn end_save(
         &mut self,
         then: Then,
-        since: Instant,
+        since: Since,
         (reply, saved): (Reply<Saved>, Result<Saved, ControlError>),
     ) {
-        self.state = State::Paused { since };
+        self.state = State::Paused(since);
         match then {
             Then::StayPaused => reply.answer(saved),
             Then::Resume(clock) => {
@@ -336,16 +358,12 @@ impl<'a> Life<'a> {
     }
 
     /// Lets the guest go on, and says whether it does by `tell`.
-    fn resume(
-        &mut self,
-        clock: Clock,
-        since: Instant,
-        tell: impl FnOnce(Result<(), ControlError>),
-    ) {
+    fn resume(&mut self, clock: Clock, since: Since, tell: impl FnOnce(Result<(), ControlError>)) {
         if let Err(error) = self.go_on(clock) {
             return tell(Err(error));
         }
-        self.last_words = self.last_words.map(|end| end + since.elapsed());
+        let passed = since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.last_words = self.last_words.map(|end| end + passed);
         self.state = State::Running;
         self.requests.show(Lifecycle::Running);
         // Nothing can go wrong from here on. Who asked is told first: on a host with few

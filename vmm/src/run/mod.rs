@@ -11,6 +11,7 @@ mod life;
 pub(crate) mod lost_memory;
 pub(crate) mod page_server;
 mod requests;
+mod summons;
 mod suspend;
 mod vcpu_thread;
 
@@ -29,6 +30,7 @@ pub(crate) use guest_time::GuestTime;
 pub(crate) use hypercall::Calls;
 pub(crate) use life::{Life, Start};
 pub(crate) use requests::Requests;
+pub(crate) use summons::{Crew, Summons};
 pub use vcpu_thread::VcpuFailure;
 pub(crate) use vcpu_thread::{ReadyVcpu, Report, Request, Shared, VcpuThread};
 
@@ -108,6 +110,12 @@ impl VcpuThreads {
             // Nobody else is in guest code, or about to be.
             self.threads.iter().for_each(VcpuThread::kick);
         }
+    }
+
+    /// Those who can be sent home by others.
+    pub(crate) fn crew(&self) -> Crew {
+        let kicks = self.threads.iter().map(VcpuThread::kicker).collect();
+        Crew { shared: Arc::clone(&self.shared), kicks }
     }
 
     /// Does something to the first vCPU, which is at home as all are: what it holds for

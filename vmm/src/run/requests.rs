@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Instant;
+use std::time::Duration;
 
 use super::Event;
+use super::summons::{Crew, Reached, Summons};
 use crate::control::{Control, Lifecycle, Shown};
 
 /// What reaches a machine's own thread. Dropped, it leaves nobody waiting: the machine
@@ -15,12 +16,19 @@ pub(crate) struct Requests {
     /// Asked for, and to be done later.
     waiting: VecDeque<Control>,
     shown: Shown,
+    summons: Summons,
 }
 
 impl Requests {
-    /// What arrives by `events`, for a machine whose lifecycle is `shown`.
-    pub(crate) fn new(events: Receiver<Event>, shown: Shown) -> Self {
-        Self { events, waiting: VecDeque::new(), shown }
+    /// What arrives by `events`, for a machine whose lifecycle is `shown` and whose
+    /// vCPUs are sent for by `summons`.
+    pub(crate) fn new(events: Receiver<Event>, shown: Shown, summons: Summons) -> Self {
+        Self { events, waiting: VecDeque::new(), shown, summons }
+    }
+
+    /// From now on, who asks for a pause sends for `crew`.
+    pub(super) fn reach(&self, crew: Crew) -> Reached {
+        self.summons.reach(crew)
     }
 
     /// Shows where the machine is in its life.
@@ -43,10 +51,10 @@ impl Requests {
         self.waiting.push_front(control);
     }
 
-    /// What arrives next. Nothing if it has not by `deadline`.
-    pub(crate) fn receive(&mut self, deadline: Option<Instant>) -> Option<Event> {
-        let received = match deadline {
-            Some(at) => self.events.recv_timeout(at.saturating_duration_since(Instant::now())),
+    /// What arrives next. Nothing if it has not within `patience`.
+    pub(crate) fn receive(&mut self, patience: Option<Duration>) -> Option<Event> {
+        let received = match patience {
+            Some(patience) => self.events.recv_timeout(patience),
             None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {

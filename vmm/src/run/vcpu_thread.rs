@@ -88,7 +88,7 @@ pub(crate) struct ReadyVcpu {
 
 /// A vCPU's thread, seen from its machine.
 pub(crate) struct VcpuThread {
-    kick: Box<dyn Kick>,
+    kick: Arc<dyn Kick>,
     thread: JoinHandle<()>,
 }
 
@@ -127,7 +127,7 @@ impl VcpuThread {
         {
             Ok((kick, vcpu)) => {
                 shared.gate.place(index, vcpu);
-                Ok(Self { kick, thread })
+                Ok(Self { kick: kick.into(), thread })
             }
             Err(error) => {
                 // It ends by itself; the vCPU goes with it.
@@ -140,6 +140,11 @@ impl VcpuThread {
     /// Gets it out of guest code, to look at the gate.
     pub(crate) fn kick(&self) {
         self.kick.kick();
+    }
+
+    /// What kicks it.
+    pub(super) fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::clone(&self.kick)
     }
 
     /// Waits for its end.
