@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Run guests only, and on this host kernel only; may be repeated
     #[arg(long, value_delimiter = ',', value_name = "LABEL")]
     kernel: Vec<String>,
+    /// Run guests only, and on hosts with this in their name only, as in `gicv2 max`
+    #[arg(long, value_name = "PART")]
+    host: Option<String>,
     /// Run every combination of CPU, GIC, page size and kernel, and the long tests: takes hours
     #[arg(long)]
     full: bool,
@@ -49,6 +52,8 @@ enum Kind {
     Arm64,
     /// In emulated hosts, with real guests
     Guest,
+    /// Those of them in which guests move between kernels, and no other
+    Moves,
 }
 
 /// What was asked for.
@@ -88,16 +93,29 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn select(args: &Args) -> anyhow::Result<Selection> {
-    let guests_only = !args.kernel.is_empty();
+    let guests_only = !args.kernel.is_empty() || args.host.is_some();
     let asked = |kind| args.only.is_empty() || args.only.contains(&kind);
-    if guests_only && !asked(Kind::Guest) {
-        bail!("--kernel is about guests, which --only leaves out");
+    if guests_only && !asked(Kind::Guest) && !asked(Kind::Moves) {
+        bail!("--kernel and --host are about guests, which --only leaves out");
     }
     let plan = if args.full { Plan::Full } else { Plan::Daily };
-    let (hosts, fleets) = match asked(Kind::Guest) {
-        true => (plan::hosts(plan, &args.kernel)?, plan::fleets(plan, &args.kernel)),
-        false => (Vec::new(), Vec::new()),
+    let is_meant = |name: &str| args.host.as_deref().is_none_or(|part| name.contains(part));
+    let mut hosts = match asked(Kind::Guest) {
+        true => plan::hosts(plan, &args.kernel)?,
+        false => Vec::new(),
     };
+    hosts.retain(|host| is_meant(&host.name));
+    let mut fleets = match asked(Kind::Guest) || asked(Kind::Moves) {
+        true => plan::fleets(plan, &args.kernel),
+        false => Vec::new(),
+    };
+    fleets.retain(|fleet| is_meant(&fleet.name));
+    if hosts.is_empty() && fleets.is_empty() && guests_only {
+        bail!(
+            "no host with `{}` in its name is there to run on",
+            args.host.as_deref().unwrap_or("")
+        );
+    }
     Ok(Selection {
         unit: asked(Kind::Unit) && !guests_only,
         arm64: asked(Kind::Arm64) && !guests_only,
@@ -121,7 +139,7 @@ mod tests {
 
     fn args(only: &[Kind], kernel: &[&str]) -> Args {
         let kernel = kernel.iter().map(|&label| label.to_owned()).collect();
-        Args { only: only.to_vec(), kernel, full: false, filter: None }
+        Args { only: only.to_vec(), kernel, host: None, full: false, filter: None }
     }
 
     #[test]
@@ -134,6 +152,22 @@ mod tests {
     fn only_narrows_to_a_kind() {
         let selection = select(&args(&[Kind::Arm64], &[])).unwrap();
         assert!(!selection.unit && selection.arm64 && selection.hosts.is_empty());
+    }
+
+    #[test]
+    fn moves_can_be_all_there_is() {
+        let selection = select(&args(&[Kind::Moves], &[])).unwrap();
+        assert!(!selection.unit && !selection.arm64 && selection.hosts.is_empty());
+        assert!(!selection.fleets.is_empty());
+    }
+
+    #[test]
+    fn a_part_of_a_name_narrows_to_hosts_and_fleets() {
+        let with = |part: &str| Args { host: Some(part.to_owned()), ..args(&[], &[]) };
+        let selection = select(&with("gicv3 neoverse-n1")).unwrap();
+        assert!(!selection.unit && selection.hosts.iter().all(|host| host.name.contains("n1")));
+        assert_eq!(selection.fleets.len(), 1);
+        assert!(select(&with("gicv9")).is_err());
     }
 
     #[test]
