@@ -19,6 +19,7 @@ mod lost;
 mod page_server;
 mod pagemap;
 mod pages;
+mod pagescan;
 mod pageset;
 mod prefetch;
 mod spout;
