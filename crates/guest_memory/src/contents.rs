@@ -244,15 +244,17 @@ impl<'f, W> Writes<'f, W> {
 impl<W: FnMut(Range<u64>)> Taker for Writes<'_, W> {
     fn memory(&mut self, offset: u64, pages: &RamSlice<'_>) -> Result<(), TakeOutError> {
         let page = rustix::param::page_size();
-        let count = pages.len() / page;
         let looked_at = match self.keeps {
             Keeps::Data => Pages::of(pages, page),
             Keeps::All => None,
         };
-        let keeps = |number: usize| looked_at.as_ref().is_none_or(|pages| !pages.is_zero(number));
+        let count = pages.len() / page;
+        let run_from = |at| match &looked_at {
+            Some(pages) => pages.data_from(at),
+            None => Some(at..count).filter(|run| !run.is_empty()),
+        };
         let mut at = 0;
-        while let Some(first) = (at..count).find(|&number| keeps(number)) {
-            let behind = (first..count).find(|&number| !keeps(number)).unwrap_or(count);
+        while let Some(Range { start: first, end: behind }) = run_from(at) {
             let run = pages.subslice(first * page, (behind - first) * page);
             let run = run.map_err(|error| TakeOutError::Pages(io::Error::other(error)))?;
             let start = offset + u64_from(first * page);

@@ -5,6 +5,8 @@
 // word.
 #![expect(unsafe_code)]
 
+use std::ops::Range;
+
 use vm_memory::volatile_memory::PtrGuard;
 
 use crate::RamSlice;
@@ -33,8 +35,20 @@ impl Pages {
         (is_aligned && is_page).then(|| Self { guard, words, count: memory.len() / page })
     }
 
+    /// The first pages from `number` on that are not zero, up to the next that is. None:
+    /// all others are.
+    // Who asks is built to be small, and so would be what becomes a part of it: a fourth more
+    // instructions for each page.
+    #[inline(never)]
+    pub(crate) fn data_from(&self, number: usize) -> Option<Range<usize>> {
+        let first = (number..self.count).find(|&number| !self.is_zero(number))?;
+        let rest = first + 1..self.count;
+        let behind = { rest }.find(|&number| self.is_zero(number)).unwrap_or(self.count);
+        Some(first..behind)
+    }
+
     /// Whether all of page `number` is zero. What is not there is not.
-    pub(crate) fn is_zero(&self, number: usize) -> bool {
+    fn is_zero(&self, number: usize) -> bool {
         let start = number * self.words;
         let blocks = (start..start + self.words).step_by(BLOCK);
         number < self.count && self.all_zero(start, FIRST) && { blocks }
@@ -80,6 +94,25 @@ mod tests {
         }
         memory.write_obj(1_u8, GuestAddress(start + kedge_ids::u64_from(page))).unwrap();
         assert!(is_zero() && !zero(1) && !zero(2), "there is no third");
+    }
+
+    #[test]
+    fn pages_that_are_not_zero_come_in_runs() {
+        let page = rustix::param::page_size();
+        let start = 0x8000_0000;
+        let length = 16 * page;
+        let memory = map_anonymous(&[GuestRange::new(start, kedge_ids::u64_from(length))]).unwrap();
+        for number in [2, 3, 4, 6, 15] {
+            let at = GuestAddress(start + kedge_ids::u64_from(number * page + 77));
+            memory.write_obj(1_u8, at).unwrap();
+        }
+        let permissions = vm_memory::Permissions::Read;
+        let mut slices = memory.get_slices(GuestAddress(start), length, permissions).unwrap();
+        let pages = Pages::of(&slices.next().unwrap().unwrap(), page).unwrap();
+        let from = [0, 2, 4, 5, 7, 15, 16, 17].map(|number| pages.data_from(number));
+        let expected = [2..5, 2..5, 4..5, 6..7, 15..16, 15..16].map(Some);
+        assert_eq!(from[..6], expected);
+        assert_eq!(from[6..], [None, None]);
     }
 
     #[test]
