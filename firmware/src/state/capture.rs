@@ -89,7 +89,8 @@ pub fn capture(
     machine.iter_mut().for_each(|saved| as_promised(saved, &birth.abi));
     machine.sort_by_key(|saved| saved.id);
     let own = |registers: Vec<SavedRegister>| {
-        registers.into_iter().filter(|saved| find(&machine, saved.id).is_none()).collect()
+        let of_machine = |id| machine.binary_search_by_key(&id, |saved| saved.id).is_ok();
+        registers.into_iter().filter(|saved| !of_machine(saved.id)).collect()
     };
     let registers = read.into_iter().map(own).collect::<Vec<_>>();
     let vcpus = vcpus.iter().zip(registers).map(|(vcpu, registers)| beside(*vcpu, registers));
