@@ -330,8 +330,9 @@ impl<'a> Life<'a> {
     fn finish_save(&mut self) {
         match std::mem::replace(&mut self.state, State::Running) {
             State::Saving { since, saving } => {
+                let is_base = saving.kind().is_base();
                 let (then, reply, saved) = saving.finish();
-                if let Ok(saved) = &saved {
+                if let (true, Ok(saved)) = (is_base, &saved) {
                     self.built.changes.saved_as(saved.id);
                 }
                 self.end_save(then, since, (reply, saved));

@@ -73,10 +73,23 @@ impl SaveOrder {
 pub enum SaveKind {
     /// All of it.
     Full,
+    /// All of it, for other machines to go on from: what is saved of this one as a
+    /// difference stays one to the snapshot before.
+    Copy,
     /// What was written since it was last saved or restored, which is to be noted
     /// ([`crate::Machine::note_changes`]): to be merged with that snapshot before it can
     /// be restored.
     Difference,
+}
+
+impl SaveKind {
+    /// Whether the next difference is one to a snapshot of this kind.
+    pub(crate) const fn is_base(self) -> bool {
+        match self {
+            Self::Full | Self::Difference => true,
+            Self::Copy => false,
+        }
+    }
 }
 
 /// What is noted of a memory file to find out later whether it is damaged.
@@ -187,7 +200,7 @@ impl Captured {
         kind: SaveKind,
     ) -> Result<Self, SaveError> {
         let contents = match (kind, built.changes.base()) {
-            (SaveKind::Full, _) => Contents::Full,
+            (SaveKind::Full | SaveKind::Copy, _) => Contents::Full,
             (SaveKind::Difference, Some(of)) => Contents::Difference { of },
             (SaveKind::Difference, None) => return Err(SaveError::NoBase),
         };
@@ -230,7 +243,9 @@ impl Captured {
         let image = memory::write(&pair, (&self.memory, what), form)?;
         let (identity, data) = (image.identity().clone(), image.data_bytes());
         pair.commit(&self.about, &image, &self.sections, order.durability)?;
-        self.changed = None;
+        if order.kind.is_base() {
+            self.changed = None;
+        }
         Ok(Saved { id: identity.id, memory: identity.length, data })
     }
 }
@@ -278,6 +293,7 @@ fn registers(built: &Built, subject: &Subject<'_>) -> Result<RegisterState, Save
 pub(crate) struct Saving {
     thread: JoinHandle<Result<Saved, SaveError>>,
     reply: Reply<Saved>,
+    kind: SaveKind,
     then: Then,
 }
 
@@ -292,7 +308,7 @@ impl Saving {
         reply: Reply<Saved>,
         events: &Sender<Event>,
     ) -> Result<Self, (Reply<Saved>, SaveError)> {
-        let (then, events) = (order.then, events.clone());
+        let (kind, then, events) = (order.kind, order.then, events.clone());
         let builder = thread::Builder::new().name("save".to_owned());
         let thread = builder.spawn(move || {
             // By its end, nobody shares the machine's memory any more.
@@ -302,7 +318,7 @@ impl Saving {
             saved
         });
         match thread {
-            Ok(thread) => Ok(Self { thread, reply, then }),
+            Ok(thread) => Ok(Self { thread, reply, kind, then }),
             Err(error) => Err((reply, SaveError::Thread(error))),
         }
     }
@@ -310,12 +326,17 @@ impl Saving {
     /// Leaves it to itself: what it waits for does not come. Who waits for it learns that
     /// there is no answer.
     pub(crate) fn abandon(self) {
-        let Self { thread: _, reply: _, then: _ } = self;
+        let Self { thread: _, reply: _, kind: _, then: _ } = self;
+    }
+
+    /// How much is saved.
+    pub(crate) const fn kind(&self) -> SaveKind {
+        self.kind
     }
 
     /// Waits for its end; what then, and whom to tell.
     pub(crate) fn finish(self) -> (Then, Reply<Saved>, Result<Saved, ControlError>) {
-        let Self { thread, reply, then } = self;
+        let Self { thread, reply, kind: _, then } = self;
         let saved = match thread.join() {
             Ok(saved) => saved.map_err(ControlError::Save),
             Err(panic) => std::panic::resume_unwind(panic),

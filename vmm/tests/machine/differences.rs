@@ -144,6 +144,36 @@ fn what_could_not_be_saved_is_in_the_next_difference() {
 }
 
 #[test]
+fn a_copy_for_others_is_none_that_differences_are_to() {
+    let folder = TempDir::new().unwrap();
+    let full = order(&folder, "full", SaveKind::Full);
+    let copy = order(&folder, "copy", SaveKind::Copy);
+    let changed = order(&folder, "changed", SaveKind::Difference);
+    let mut built = guest().build().unwrap();
+    built.machine.note_changes().unwrap();
+    let guest_runs = built.start();
+    guest_runs.says("1");
+    guest_runs.handle.pause().unwrap();
+    let all = guest_runs.handle.save(full.clone()).unwrap();
+    guest_runs.handle.resume(Clock::default()).unwrap();
+    guest_runs.types(b"x");
+    guest_runs.says("12");
+    guest_runs.handle.pause().unwrap();
+    guest_runs.handle.save(copy.clone()).unwrap();
+    guest_runs.handle.save(changed.clone()).unwrap();
+    guest_runs.stop();
+    assert_eq!(open(&changed).contents(), Contents::Difference { of: all.id });
+    let merged = merged(&open(&full), open(&changed), &order(&folder, "both", SaveKind::Full));
+    for snapshot in [merged, open(&copy)] {
+        let restoration = Restoration::of(&snapshot).unwrap();
+        let guest_runs = guest().restore(restoration).unwrap().start();
+        guest_runs.handle.resume(Clock::default()).unwrap();
+        guest_runs.types(b"y");
+        assert_eq!(guest_runs.end().outcome(), ("fs", Ended::Off));
+    }
+}
+
+#[test]
 fn a_difference_needs_a_snapshot_that_it_is_one_of() {
     let folder = TempDir::new().unwrap();
     let guest_runs = guest().start();
