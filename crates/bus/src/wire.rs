@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// The far end of an interrupt wire.
 pub trait Wire: Send + Sync {
@@ -50,7 +50,7 @@ impl IrqLine {
     /// # Errors
     /// The host has no more file descriptors.
     pub fn observed() -> io::Result<(Self, EventFd)> {
-        let event = EventFd::new(EFD_NONBLOCK)?;
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         Ok((Self::from_event(event.try_clone()?), event))
     }
 

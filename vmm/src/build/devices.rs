@@ -18,7 +18,7 @@ use kedge_diag::Trouble;
 use kedge_guest_memory::{GuestAddress, GuestMemory, about_to_fill};
 use kedge_hv::Vm;
 use kedge_ids::Spi;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{BuildError, Parts};
 use crate::run::Devices;
@@ -167,7 +167,7 @@ struct Board<'a> {
 impl Board<'_> {
     /// A wire to the interrupt controller's input `spi`.
     fn wire(&self, spi: Spi) -> Result<IrqLine, BuildError> {
-        let event = EventFd::new(EFD_NONBLOCK).map_err(BuildError::host(EVENT))?;
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(BuildError::host(EVENT))?;
         self.vm.connect_irq(spi, &event)?;
         Ok(IrqLine::from_event(event))
     }

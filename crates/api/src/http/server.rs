@@ -11,7 +11,7 @@ use event_manager::{EventOps, Events, MutEventSubscriber};
 use kedge_diag::Fix;
 use tracing::{debug, warn};
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::connection::{Connection, Next};
 use super::reply::{Returns, Ticket};
@@ -102,7 +102,7 @@ impl<D: Door> Server<D> {
         })?;
         let path = path.to_owned();
         listener.set_nonblocking(true).map_err(ListenError::Event)?;
-        let wake = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(ListenError::Event)?);
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(ListenError::Event)?);
         let (sender, answers) = mpsc::channel();
         let returns = Returns { answers: sender, wake };
         let clients = Vec::new();

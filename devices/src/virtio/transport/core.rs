@@ -22,7 +22,7 @@ use virtio_bindings::virtio_config::{
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{Queue, QueueState, QueueT};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::rest::Rest;
 use super::signals::{Notifier, Signals};
@@ -112,7 +112,7 @@ impl<N: Notifier + 'static> Core<N> {
         let queues = sizes.iter().map(|&size| Ok(Queue::new(size)?.state()));
         let queues =
             queues.collect::<Result<_, virtio_queue::Error>>().map_err(io::Error::other)?;
-        let doorbells = sizes.iter().map(|_| EventFd::new(EFD_NONBLOCK));
+        let doorbells = sizes.iter().map(|_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC));
         let doorbells = doorbells.collect::<io::Result<_>>()?;
         Ok(Self {
             device,
