@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use kedge_api::call::{Call, Clock as WantedClock, HugePages, LoadSnapshot, MemoryBackend};
+use kedge_api::http::Response;
 use kedge_devices::virtio::catalog::{KINDS, Kind};
 use kedge_devices::virtio::overrides::{Override, OverrideError};
 use kedge_diag::{Fix, one_line};
@@ -138,7 +139,7 @@ impl Site {
         let ended = machine.run_telling(|| {
             let Some(((order, orders), opened)) = waiting.take() else { return };
             orders.hand_over(handle);
-            order.answer(Ok(()));
+            order.answer(Ok(Response::done()));
             self.hypervisor.iter().for_each(|hypervisor| tidy(hypervisor));
             self.connect(guest);
             drop(opened);
@@ -222,11 +223,13 @@ fn request(load: &LoadSnapshot) -> Result<LoadRequest, LoadError> {
     })
 }
 
-/// The keys of the kinds of devices that can be given something else of the host's.
-const NETWORK: &str = "network-interfaces";
-const DISKS: &str = "drives";
+/// The key of network interfaces, which can be given something else of the host's.
+pub(crate) const NETWORK: &str = "network-interfaces";
+/// That of disks.
+pub(crate) const DISKS: &str = "drives";
 
-fn kind(key: &str) -> Option<&'static Kind> {
+/// The kind of devices with this key.
+pub(crate) fn kind(key: &str) -> Option<&'static Kind> {
     KINDS.iter().copied().find(|kind| kind.key == key)
 }
 

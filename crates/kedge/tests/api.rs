@@ -110,6 +110,9 @@ fn what_is_for_machines_that_have_started_is_refused_by_its_words() {
     expected.assert_eq(&ask(Method::Patch, "/vm", json!({ "state": "Paused" })));
     let create = json!({ "snapshot_path": "s", "mem_file_path": "m" });
     expected.assert_eq(&ask(Method::Put, "/snapshot/create", create));
+    expected.assert_eq(&ask(Method::Put, "/clone", json!({ "count": 2, "name": "web-{n}" })));
+    expect![[r#"2 clones cannot all have the name `web`; fix: write "name": "web-{n}""#]]
+        .assert_eq(&ask(Method::Put, "/clone", json!({ "count": 2, "name": "web" })));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use kedge_diag::{Fix, nearest, one_line};
 use serde::de::DeserializeOwned;
 
+use super::BadClones;
 use crate::http::Method;
 
 /// What is wrong with a request.
@@ -33,6 +34,9 @@ pub enum Fault {
         /// What to do about it.
         cure: &'static str,
     },
+    /// Clones that there cannot be.
+    #[error(transparent)]
+    Clones(BadClones),
 }
 
 impl Fault {
@@ -50,7 +54,7 @@ impl Fault {
                     "An error occurred when deserializing the json body of a request";
                 format!("{BEGIN}: {}", one_line(self))
             }
-            Self::Fields { .. } => one_line(self),
+            Self::Fields { .. } | Self::Clones(_) => one_line(self),
         }
     }
 }
@@ -66,6 +70,7 @@ impl Fix for Fault {
         match self {
             Self::Json(error) => meant(&error.to_string()).map(|word| format!("write `{word}`")),
             Self::Fields { cure, .. } => Some((*cure).to_owned()),
+            Self::Clones(source) => source.fix(),
             Self::NoRoute { .. } | Self::Surplus(_) | Self::Empty(_) => None,
         }
     }

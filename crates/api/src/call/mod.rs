@@ -5,12 +5,14 @@
 //! defaults and spelling of the interface.
 
 mod body;
+mod clone;
 mod snapshot;
 mod state;
 
 use serde_json::Value;
 
 pub use body::Fault;
+pub use clone::{BadClones, CloneMachine};
 pub use snapshot::{
     Clock, CreateSnapshot, DriveOverride, HugePages, LoadSnapshot, MemoryBackend, NetworkOverride,
     SnapshotType,
@@ -32,6 +34,8 @@ pub enum Call {
     CreateSnapshot(CreateSnapshot),
     /// `PUT /snapshot/load`.
     LoadSnapshot(LoadSnapshot),
+    /// `PUT /clone`, kedge's own.
+    Clone(Box<CloneMachine>),
 }
 
 /// A call as it was read.
@@ -79,6 +83,7 @@ const ROUTES: &[Route] = &[
         path: &["snapshot", "load"],
         read: Reader::Body(snapshot::read_load),
     },
+    Route { method: Method::Put, path: &["clone"], read: Reader::Body(clone::read) },
 ];
 
 impl Parsed {

@@ -1,15 +1,19 @@
 //! Asking the machine for what takes time: one thing after another, in the order in which
-//! it was asked for.
+//! it was asked for. Its clones start once it is saved for them, and nobody else waits for
+//! that.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
+use std::thread::Builder;
 
 use kedge_api::call::{Call, CreateSnapshot, SnapshotType, WantedState};
 use kedge_api::http::{Reply, Response};
 use kedge_diag::{Fix, one_line};
 use kedge_saved_state::Durability;
 use kedge_vmm::{Checksums, Clock, ControlError, Handle, Lifecycle, SaveKind, SaveOrder, Then};
+
+use crate::clone::{CloneError, Clones};
 
 /// What reaches whoever works for a machine's clients.
 #[derive(Debug)]
@@ -91,19 +95,21 @@ impl Order {
     }
 
     /// Tells the client that it is done, or why it is not.
-    pub(crate) fn answer(mut self, outcome: Result<(), String>) {
+    pub(crate) fn answer(mut self, outcome: Result<Response, String>) {
         // The client may ask for more as soon as it hears.
         drop(self.underway.take());
-        let response = match outcome {
-            Ok(()) => Response::done(),
-            Err(message) => Response::fault(&message),
-        };
+        let response = outcome.unwrap_or_else(|message| Response::fault(&message));
         self.reply.send(&if self.deprecated { response.deprecated() } else { response });
     }
 
     /// Tells the client that there is no machine yet.
     pub(crate) fn answer_too_early(self) {
-        let message = message(&self.call, &OrderError::NotStarted);
+        self.fail(&OrderError::NotStarted);
+    }
+
+    /// Tells the client why it is not done.
+    fn fail(self, error: &OrderError) {
+        let message = message(&self.call, error);
         self.answer(Err(message));
     }
 }
@@ -177,9 +183,9 @@ impl Work {
 
 /// Asks for it without waiting.
 fn set_state(machine: &Handle, wanted: WantedState, order: Order) {
-    let then = move |outcome: Result<(), ControlError>| {
-        let outcome = outcome.map_err(|error| message(&order.call, &error.into()));
-        order.answer(outcome);
+    let then = move |outcome: Result<(), ControlError>| match outcome {
+        Ok(()) => order.answer(Ok(Response::done())),
+        Err(error) => order.fail(&error.into()),
     };
     match wanted {
         WantedState::Paused => machine.pause_then(then),
@@ -188,8 +194,17 @@ fn set_state(machine: &Handle, wanted: WantedState, order: Order) {
 }
 
 fn obey_and_answer(handle: &Handle, order: Order) {
-    let outcome = obey(handle, &order.call).map_err(|error| message(&order.call, &error));
-    order.answer(outcome);
+    if let Call::Clone(asked) = &order.call {
+        let saved = stands_still(handle).and_then(|()| Ok(Clones::of(handle, asked)?));
+        return match saved {
+            Ok(clones) => start_and_answer(clones, order),
+            Err(error) => order.fail(&error),
+        };
+    }
+    match obey(handle, &order.call) {
+        Ok(()) => order.answer(Ok(Response::done())),
+        Err(error) => order.fail(&error),
+    }
 }
 
 /// Why a machine does not do what a client asks for.
@@ -204,6 +219,9 @@ enum OrderError {
     /// Saving needs a machine that stands still.
     #[error("the machine runs, and can be saved only while it is paused")]
     Runs,
+    /// There are no clones.
+    #[error(transparent)]
+    Clone(#[from] CloneError),
     /// It is too late for that.
     #[error("the machine has started already")]
     Started,
@@ -213,6 +231,7 @@ impl Fix for OrderError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::Control(source) => source.fix(),
+            Self::Clone(source) => source.fix(),
             Self::Runs => Some("pause it first: PATCH /vm {\"state\": \"Paused\"}".to_owned()),
             Self::NotStarted => Some("load a snapshot: PUT /snapshot/load".to_owned()),
             Self::Started => Some("ask a machine for it that has not started".to_owned()),
@@ -231,9 +250,27 @@ fn message(call: &Call, error: &OrderError) -> String {
             "The requested operation is not supported after starting the microVM. "
         }
         (_, Call::CreateSnapshot(_)) => "Create snapshot error: ",
+        (_, Call::Clone(_)) => "Clone error: ",
         _ => "",
     };
     format!("{begin}{}", one_line(error))
+}
+
+/// Starts clones on a thread of their own.
+fn start_and_answer(clones: Clones, order: Order) {
+    // Where there is no thread, the order is still here to be answered.
+    let (to, from) = channel::<Order>();
+    let thread = Builder::new().name("clone".to_owned()).spawn(move || {
+        let Ok(order) = from.recv() else { return };
+        match clones.start() {
+            Ok(clones) => order.answer(Ok(Response::with(&clones))),
+            Err(error) => order.fail(&error.into()),
+        }
+    });
+    match thread {
+        Ok(_) => drop(to.send(order)),
+        Err(error) => order.fail(&CloneError::Thread(error).into()),
+    }
 }
 
 fn obey(handle: &Handle, call: &Call) -> Result<(), OrderError> {
@@ -242,14 +279,19 @@ fn obey(handle: &Handle, call: &Call) -> Result<(), OrderError> {
         Call::SetState(WantedState::Resumed) => Ok(handle.resume(Clock::default())?),
         Call::LoadSnapshot(_) => Err(OrderError::Started),
         Call::CreateSnapshot(create) => save(handle, create),
-        Call::Describe | Call::Version => Ok(()),
+        Call::Clone(_) | Call::Describe | Call::Version => Ok(()),
+    }
+}
+
+fn stands_still(handle: &Handle) -> Result<(), OrderError> {
+    match handle.status() {
+        Lifecycle::Running => Err(OrderError::Runs),
+        Lifecycle::Configured | Lifecycle::Paused | Lifecycle::Stopped => Ok(()),
     }
 }
 
 fn save(handle: &Handle, create: &CreateSnapshot) -> Result<(), OrderError> {
-    if handle.status() == Lifecycle::Running {
-        return Err(OrderError::Runs);
-    }
+    stands_still(handle)?;
     let order = SaveOrder {
         kind: match create.snapshot_type {
             SnapshotType::Full => SaveKind::Full,

@@ -23,7 +23,7 @@ impl Child {
         let process = Command::new("/proc/self/exe")
             .args(["snapshot", "load"])
             .args([source.state(), "--memory".as_ref(), source.memory()])
-            .args(["--id", &id, &format!("--{REPORT}")])
+            .args([format!("--id={id}"), format!("--{REPORT}")])
             .args(wanted.words(number))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,10 +1,10 @@
 //! The flags of `kedge clone`, and what they ask for.
 
 use std::ffi::{OsStr, OsString};
-use std::ops::RangeInclusive;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use kedge_api::call::CloneMachine;
 use kedge_diag::Fix;
 
 use super::numbered::{PLACE, numbered};
@@ -36,9 +36,6 @@ the command line makes no sense.";
 /// What the command is for.
 pub(crate) const ABOUT: &str = "Start many machines from one snapshot, or from one machine";
 
-/// More at once are a slip of the pen.
-const MOST: RangeInclusive<i64> = 1..=10_000;
-
 /// `kedge clone`.
 pub(crate) fn command() -> Command {
     Command::new("clone")
@@ -59,12 +56,12 @@ pub(crate) fn command() -> Command {
             file("api-sock").help("The machine's API socket, instead of its name"),
             option("count", "N")
                 .required(true)
-                .value_parser(value_parser!(u32).range(MOST))
+                .value_parser(value_parser!(u32).range(1..=CloneMachine::MOST.into()))
                 .help("How many clones"),
             option("name", "NAME-{n}").required(true).help("Their names"),
             option("first", "N")
                 .default_value("1")
-                .value_parser(value_parser!(u32).range(0..=i64::from(i32::MAX)))
+                .value_parser(value_parser!(u32).range(0..=CloneMachine::LAST.into()))
                 .help("The number of the first"),
             option("log", "FILE").help(
                 "Where each writes its log, and what its guest writes to a serial\n\
@@ -119,14 +116,35 @@ impl Wanted {
     pub(super) fn from_flags(flags: &ArgMatches) -> Result<Self, BadNames> {
         let number = |name| flags.get_one(name).copied().unwrap_or(1);
         let name = text(flags, "name").to_owned();
-        let words = words(flags);
-        let wanted = Self { count: number("count"), first: number("first"), name, words };
-        if wanted.count > 1 && !wanted.name.contains(PLACE) {
-            return Err(BadNames::Same { count: wanted.count, name: wanted.name });
+        let (first, count) = (number("first"), number("count"));
+        if count > 1 && !name.contains(PLACE) {
+            return Err(BadNames::Same { count, name });
         }
+        Ok(Self::new((first, count), name, words(flags))?)
+    }
+
+    /// From `first` on, so many clones that are called so, with more words for
+    /// `kedge snapshot load`.
+    ///
+    /// # Errors
+    /// No machine can be called so.
+    pub(super) fn new(
+        (first, count): (u32, u32),
+        name: String,
+        words: Vec<OsString>,
+    ) -> Result<Self, BadId> {
+        let wanted = Self { count, first, name, words };
         // The longest is the last.
         machines::check_id(&wanted.id(wanted.first + wanted.count - 1))?;
         Ok(wanted)
+    }
+
+    /// The flags of `kedge clone` that ask for the same.
+    pub(super) fn line(&self) -> impl Iterator<Item = OsString> {
+        let Self { count, first, name, words } = self;
+        let own =
+            [format!("--count={count}"), format!("--first={first}"), format!("--name={name}")];
+        own.map(OsString::from).into_iter().chain(words.iter().cloned())
     }
 
     /// The clones' numbers.

@@ -1,10 +1,14 @@
 //! `kedge clone`: many machines from one snapshot, or from one machine.
 //!
 //! Each is a process of its own, `kedge snapshot load` by another name, that leaves this
-//! one's session, says in a line that its machine goes on, and then stays.
+//! one's session, says in a line that its machine goes on, and then stays. A machine's API
+//! has this done to the machine itself.
 
 mod child;
+mod descriptors;
+mod fields;
 mod flags;
+mod machine;
 mod numbered;
 mod source;
 
@@ -16,6 +20,7 @@ use clap::ArgMatches;
 use kedge_diag::Fix;
 
 pub(crate) use flags::{ABOUT, command};
+pub(crate) use machine::{CloneError, Clones};
 
 use crate::output;
 use crate::status::{Failure, Status};

@@ -3,8 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use kedge_api::call::CloneMachine;
+
 /// What stands for the number.
-pub(super) const PLACE: &str = "{n}";
+pub(super) const PLACE: &str = CloneMachine::PLACE;
 
 /// `value` for the clone with this number.
 pub(super) fn numbered(value: &OsStr, number: u32) -> OsString {

@@ -13,7 +13,7 @@ use kedge_api::call::{CreateSnapshot, SnapshotType};
 use kedge_devices::virtio::catalog::DeviceConfig;
 use kedge_diag::Fix;
 use kedge_saved_state::{OpenError, Snapshot};
-use kedge_vmm::{Restoration, RestoreError};
+use kedge_vmm::{Checksums, ControlError, Handle, Restoration, RestoreError, SaveKind, SaveOrder};
 
 use super::flags::Wanted;
 use crate::flags::path;
@@ -30,10 +30,13 @@ pub(super) struct Source {
 
 /// Why there is nothing to clone.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SourceError {
-    /// The machine cannot be saved.
+pub(crate) enum SourceError {
+    /// Another process's machine cannot be saved.
     #[error(transparent)]
     Machine(#[from] RemoteError),
+    /// This process's machine cannot be saved.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// There is no place to save it to.
     #[error("cannot keep the machine's snapshot in `{folder}`")]
     Folder {
@@ -60,6 +63,7 @@ impl Fix for SourceError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::Machine(source) => source.fix(),
+            Self::Control(source) => source.fix(),
             Self::Folder { .. } => Some("set TMPDIR to a folder with more room".to_owned()),
             Self::Open(source) => source.fix(),
             Self::Restore(source) => source.fix(),
@@ -81,8 +85,43 @@ impl Source {
                 let state = flags.get_one::<String>("machine").map(PathBuf::from);
                 Ok(Self { state: state.unwrap_or_default(), memory, held: None })
             }
-            None => save(&Machine::of(flags)),
+            None => {
+                let machine = Machine::of(flags);
+                Self::saved(|files| Ok(create(&machine, &create_order(files))?))
+            }
         }
+    }
+
+    /// The machine behind `handle`, which stays as it is: what is saved of it as a difference
+    /// later is one to the snapshot before this.
+    ///
+    /// # Errors
+    /// It cannot be saved.
+    pub(super) fn of_machine(handle: &Handle) -> Result<Self, SourceError> {
+        Self::saved(|[state, memory]| {
+            let order = SaveOrder { kind: SaveKind::Copy, ..SaveOrder::new(state, memory) };
+            // Nobody keeps the files long enough to doubt them.
+            let order = SaveOrder { checksums: Checksums::Samples, ..order };
+            Ok(handle.save(order).map(drop)?)
+        })
+    }
+
+    /// A machine that `save` saves, into files that nobody else sees, and that go with this
+    /// process.
+    fn saved(
+        save: impl FnOnce([PathBuf; 2]) -> Result<(), SourceError>,
+    ) -> Result<Self, SourceError> {
+        let folder = private_folder()?;
+        let files = ["state", "memory"].map(|name| folder.join(name));
+        let held = save(files.clone()).map(|()| files.map(File::open));
+        let failed = |source| SourceError::Folder { folder: folder.clone(), source };
+        fs::remove_dir_all(&folder).map_err(failed)?;
+        let [state, memory] = held?;
+        let held = [state.map_err(failed)?, memory.map_err(failed)?];
+        let [state, memory] = held
+            .each_ref()
+            .map(|file| PathBuf::from(format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd())));
+        Ok(Self { state, memory, held: Some(held) })
     }
 
     pub(super) fn state(&self) -> &Path {
@@ -117,36 +156,32 @@ impl Source {
     }
 }
 
-/// Saves a machine into files that nobody else sees, and that go with this process.
-fn save(machine: &Machine) -> Result<Source, SourceError> {
-    let folder = env::temp_dir().join(format!("kedge-clone-{}", process::id()));
-    // The machine's process may be in another folder.
-    let folder = std::path::absolute(&folder).unwrap_or(folder);
-    let failed = |source| SourceError::Folder { folder: folder.clone(), source };
-    DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
-    let saved = save_in(machine, &folder);
-    fs::remove_dir_all(&folder).map_err(failed)?;
-    saved
+/// How another process is to save its machine.
+fn create_order([state, memory]: [PathBuf; 2]) -> CreateSnapshot {
+    CreateSnapshot {
+        snapshot_path: state,
+        mem_file_path: memory,
+        snapshot_type: SnapshotType::Full,
+        sync: false,
+        resume_vm: false,
+        // Nobody keeps the files long enough to doubt them.
+        checksums: false,
+    }
 }
 
-fn save_in(machine: &Machine, folder: &Path) -> Result<Source, SourceError> {
-    let [state, memory] = ["state", "memory"].map(|name| folder.join(name));
-    create(
-        machine,
-        &CreateSnapshot {
-            snapshot_path: state.clone(),
-            mem_file_path: memory.clone(),
-            snapshot_type: SnapshotType::Full,
-            sync: false,
-            resume_vm: false,
-            // Nobody keeps the files long enough to doubt them.
-            checksums: false,
-        },
-    )?;
-    let failed = |source| SourceError::Folder { folder: folder.to_owned(), source };
-    let held = [File::open(state).map_err(failed)?, File::open(memory).map_err(failed)?];
-    let [state, memory] = held
-        .each_ref()
-        .map(|file| PathBuf::from(format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd())));
-    Ok(Source { state, memory, held: Some(held) })
+/// Makes a folder that nobody else sees, with a name that nothing there has: not even one
+/// that was left by a process with this number.
+fn private_folder() -> Result<PathBuf, SourceError> {
+    let place = env::temp_dir();
+    // The machine's process may be in another folder.
+    let place = std::path::absolute(&place).unwrap_or(place);
+    let mut number = 0_u64;
+    loop {
+        let folder = place.join(format!("kedge-clone-{}-{number}", process::id()));
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(source) => return Err(SourceError::Folder { folder, source }),
+        }
+    }
 }
