@@ -15,6 +15,9 @@ pub enum SnapshotType {
     Full,
     /// What has changed since the last snapshot, or since it was loaded.
     Diff,
+    /// kedge's own: as [`Self::Full`], for other machines to go on from. What is saved as a
+    /// difference later is one to the snapshot before.
+    Copy,
 }
 
 /// A snapshot to be made of a paused machine.

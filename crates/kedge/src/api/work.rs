@@ -296,6 +296,7 @@ fn save(handle: &Handle, create: &CreateSnapshot) -> Result<(), OrderError> {
         kind: match create.snapshot_type {
             SnapshotType::Full => SaveKind::Full,
             SnapshotType::Diff => SaveKind::Difference,
+            SnapshotType::Copy => SaveKind::Copy,
         },
         durability: if create.sync { Durability::Synced } else { Durability::Cached },
         then: if create.resume_vm { Then::Resume(Clock::default()) } else { Then::StayPaused },

@@ -161,7 +161,7 @@ fn create_order([state, memory]: [PathBuf; 2]) -> CreateSnapshot {
     CreateSnapshot {
         snapshot_path: state,
         mem_file_path: memory,
-        snapshot_type: SnapshotType::Full,
+        snapshot_type: SnapshotType::Copy,
         sync: false,
         resume_vm: false,
         // Nobody keeps the files long enough to doubt them.
