@@ -1,5 +1,7 @@
 //! Clones: many machines from one, each with what is its own.
 
+mod by_api;
+
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{Ipv6Addr, Shutdown, SocketAddrV6, TcpStream};
@@ -39,6 +41,11 @@ pub(crate) fn tests(suite: &mut Suite) {
     });
     suite.every_kernel("door::clones::one_that_cannot_be_started_says_why", &[], one_fails);
     suite.once("door::clones::disks_are_not_shared", &[], shared_disk);
+    suite.every_kernel("door::clones::a_paused_machine_is_cloned_by_its_api", &[], by_api::starts);
+    suite.once("door::clones::differences_are_to_the_snapshot_before", &[], by_api::keeps_base);
+    suite.once("door::clones::a_clone_that_does_not_start_waits_alone", &[], by_api::waits_alone);
+    suite.once("door::clones::what_the_api_cannot_clone_is_told", &[], by_api::refuses);
+    suite.once("door::clones::a_client_of_the_api_that_goes_is_no_loss", &[], by_api::outlives);
 }
 
 /// Machines that were cloned; ended when dropped.
