@@ -25,9 +25,12 @@ pub fn about_to_fill(memory: &GuestMemory, range: GuestRange) {
     // Huge pages are aligned in the host's address space.
     let base = u64_from(region.as_ptr().addr());
     let (start, end) = (base + offset, base.saturating_add(offset).saturating_add(range.size));
-    for edge in [start, end].into_iter().filter(|edge| !edge.is_multiple_of(block)) {
-        let first = (edge / block * block).max(base);
-        let behind = (edge / block + 1).saturating_mul(block).min(base + region.len());
+    let edges = [start, end].into_iter().filter(|edge| !edge.is_multiple_of(block));
+    let mut blocks: Vec<_> = edges.map(|edge| edge / block).collect();
+    blocks.dedup();
+    for number in blocks {
+        let first = (number * block).max(base);
+        let behind = (number + 1).saturating_mul(block).min(base + region.len());
         if first < behind {
             keep_small(region, first - base, behind - first);
         }

@@ -61,16 +61,17 @@ pub(crate) struct Parts<'a> {
 }
 
 /// A machine ready to run. The fields are dropped in this order: vCPUs first, so
-/// that no guest code runs while devices retire; the loop after the devices.
+/// that no guest code runs while devices retire; the loop after the devices. The VM goes
+/// before the wires that lead to it, which KVM lets go of at once then, and else one by one.
 pub(crate) struct Built {
     pub(crate) threads: VcpuThreads,
+    _transports: Transports,
+    pub(crate) gic: Box<dyn Gic>,
+    pub(crate) vm: Arc<dyn Vm>,
     pub(crate) serial: Arc<SerialPort>,
     pub(crate) devices: Devices,
     pub(crate) clock_page: Arc<VmClock>,
-    _transports: Transports,
     _loop_thread: LoopThread,
-    pub(crate) gic: Box<dyn Gic>,
-    pub(crate) vm: Arc<dyn Vm>,
     pub(crate) time: GuestTime,
     pub(crate) layout: Layout,
     /// What all vCPUs were initialised with, but for the one that leaves some off.

@@ -39,8 +39,7 @@ pub(crate) enum Passed {
 #[derive(Debug)]
 struct State<V> {
     wanted: Wanted,
-    /// Whether the machine waits for vCPUs to come home: who sent for them ahead of it
-    /// does not.
+    /// Whether the machine looked for vCPUs at home, and is to hear when they all are.
     awaited: bool,
     /// The power state of each vCPU that is held; none where it runs, or is to show
     /// it anew.
@@ -85,7 +84,7 @@ impl<V> Gate<V> {
     pub(crate) fn new(vcpus: usize) -> Self {
         let home = (0..vcpus).map(|_| None).collect();
         let (wanted, held) = (Wanted::Home, vec![None; vcpus]);
-        let state = State { wanted, awaited: true, held, home, waiting: 0 };
+        let state = State { wanted, awaited: false, held, home, waiting: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -94,7 +93,7 @@ impl<V> Gate<V> {
     pub(crate) fn want(&self, wanted: Wanted) -> Wanted {
         let mut state = self.lock();
         let before = std::mem::replace(&mut state.wanted, wanted);
-        state.awaited = wanted == Wanted::Home;
+        state.awaited = false;
         if wanted != Wanted::Hold {
             // A thread that has yet to notice is as good as gone.
             state.held.fill(None);
@@ -139,8 +138,8 @@ impl<V> Gate<V> {
     }
 
     /// Called by vCPU thread `index`, outside guest code: brings its vCPU home, says so
-    /// by `all_home` if it is the last one there and the machine waits for it, and stays
-    /// until it is wanted elsewhere.
+    /// by `all_home` if it is the last one there and the machine has looked for it, and
+    /// stays until it is wanted elsewhere.
     pub(crate) fn stay(&self, index: usize, vcpu: V, all_home: impl FnOnce()) -> V {
         let mut state = self.lock();
         state.home[index] = Some(vcpu);
@@ -172,9 +171,13 @@ impl<V> Gate<V> {
         state.home[index].take()
     }
 
-    /// Whether every vCPU is at home. If so, they stay until something else is wanted.
+    /// Whether every vCPU is at home. If so, they stay until something else is wanted; if
+    /// not, the last to come says so.
     pub(crate) fn all_are_home(&self) -> bool {
-        self.lock().all_are_home()
+        let mut state = self.lock();
+        let all_are_home = state.all_are_home();
+        state.awaited = !all_are_home;
+        all_are_home
     }
 
     /// The first vCPU that is not at home.
@@ -353,7 +356,7 @@ mod tests {
         assert_eq!(gate.pass(0, || MpState::Runnable), Passed::Home);
         let inside = Arc::clone(&gate);
         let thread = thread::spawn(move || inside.stay(0, "only", || panic!("nobody waits")));
-        while !gate.all_are_home() {
+        while gate.first_away().is_some() {
             thread::yield_now();
         }
         assert_eq!(gate.want(Wanted::Home), Wanted::Home);
@@ -363,11 +366,12 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_hears_of_those_who_come_after_it_began_to_wait() {
+    fn the_machine_hears_of_those_who_come_after_it_looked_for_them() {
         let gate = Gate::new(1);
         gate.want(Wanted::Run);
         assert!(gate.summon());
         gate.want(Wanted::Home);
+        assert!(!gate.all_are_home());
         let (say, said) = channel();
         thread::scope(|scope| {
             scope.spawn(|| gate.stay(0, "only", || say.send(()).unwrap()));

@@ -3,6 +3,7 @@
 //! is at.
 
 use std::sync::mpsc::Sender;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::requests::Requests;
@@ -250,6 +251,10 @@ impl<'a> Life<'a> {
             (State::Running, 0) => Wanted::Run,
             (State::Pausing { .. } | State::Paused(_) | State::Saving { .. }, 0) => Wanted::Home,
         });
+        if matches!(self.state, State::Pausing { .. }) {
+            // On a host with few CPUs they come home now, and need not be waited for.
+            thread::yield_now();
+        }
         self.look_home();
     }
 
