@@ -43,7 +43,7 @@ pub(crate) enum Need {
     Kernel(u32, u32),
     /// The kernel is older than this one.
     OlderThan(u32, u32),
-    /// Guests can begin with their MMU on. From Linux 6.15 on those on a Cortex-A57 with
+    /// Guests can begin with their MMU on, as all do that are restored. From Linux 6.15 on those on a Cortex-A57 with
     /// erratum 834220 hang if their tables are not mapped yet.
     MmuAtFirst,
 }

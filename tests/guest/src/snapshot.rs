@@ -3,12 +3,12 @@
 use anyhow::ensure;
 use tempfile::TempDir;
 
-use crate::host::Host;
+use crate::host::{Host, Need};
 use crate::kedge::Kedge;
 use crate::suite::{Outcome, Suite, ensure_contains};
 
 pub(crate) fn tests(suite: &mut Suite) {
-    suite.every_host("snapshot::a_guest_goes_on_where_it_was_saved", &[], go_on);
+    suite.every_host("snapshot::a_guest_goes_on_where_it_was_saved", &[Need::MmuAtFirst], go_on);
 }
 
 /// Whether the virtual counter was far ahead at once: the physical one is the host's own

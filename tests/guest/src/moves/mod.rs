@@ -137,10 +137,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     for (source, case) in SOURCES.iter().flat_map(|source| CASES.map(|case| (source, case))) {
         if source.release >= case.since {
             let name = format!("load::{}::{}", source.name, case.name);
-            let needs: &[Need] = match case.guest {
-                Guest::Bare => &[],
-                Guest::Working => &[Need::MmuAtFirst],
-            };
+            let needs = &[Need::MmuAtFirst];
             suite.moves(&name, needs, move |host| load::load(host, source, &case));
         }
     }
