@@ -9,6 +9,7 @@ use kedge_devices::virtio::block::saved::BlockV1;
 use kedge_devices::virtio::net::saved::NetV1;
 use kedge_devices::virtio::rng::saved::RngV1;
 use kedge_devices::virtio::transport::saved::{QueueV1, TransportV1};
+use kedge_devices::virtio::vsock::saved::VsockV1;
 use kedge_devices::vmclock::saved::VmClockV1;
 use kedge_saved_state::{Bytes, Part, Versioned};
 
@@ -83,6 +84,14 @@ fn the_network_interface() {
         &expect![[
             r#"virtio-net 1: \xa3cmac\x86\x06\x00\x18\xac\x10\x00\x02cmtu\xf6eframeL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"#
         ]],
+    );
+}
+
+#[test]
+fn the_vsock_device() {
+    frozen(
+        &VsockV1 { guest_cid: 3, next_port: 0x4000_0001 },
+        &expect![[r#"virtio-vsock 1: \xa2iguest_cid\x03inext_port\x1a@\x00\x00\x01"#]],
     );
 }
 

@@ -111,6 +111,7 @@ fn the_help_says_what_the_number_is() {
                   --serial <PORT>                           Serial port: stdio, file=PATH or none
                   --disk <[id=NAME,]path=FILE>              What a disk uses
                   --net <[id=NAME,]tap=NAME[,mac=ADDRESS]>  What a network interface uses
+                  --vsock <path=SOCKET>                     What a vsock device uses
 
             In every value, {n} stands for the clone's number, from --first on. Each clone is a process
             of its own, which kedge's other commands find by its name, with random numbers and a

@@ -7,7 +7,7 @@ use kedge_diag::{Fix, Trouble};
 use serde_json::Value;
 
 use super::device::VirtioDevice;
-use super::{block, net, rng};
+use super::{block, net, rng, vsock};
 
 /// What a user configured: parsed and checked, nothing opened yet.
 pub trait DeviceConfig: Debug + Send + Sync {
@@ -84,7 +84,7 @@ pub struct HostField {
 }
 
 /// Every kind, in the order in which a guest finds them.
-pub const KINDS: &[&Kind] = &[&block::KIND, &net::KIND, &rng::KIND];
+pub const KINDS: &[&Kind] = &[&block::KIND, &net::KIND, &vsock::KIND, &rng::KIND];
 
 /// Devices that cannot be in one machine together.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -21,6 +21,8 @@ pub enum DeviceId {
     Block,
     /// Entropy device (5.4).
     Rng,
+    /// Socket device (5.10).
+    Vsock,
 }
 
 impl DeviceId {
@@ -30,6 +32,7 @@ impl DeviceId {
             Self::Net => 1,
             Self::Block => 2,
             Self::Rng => 4,
+            Self::Vsock => 19,
         }
     }
 }

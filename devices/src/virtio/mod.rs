@@ -15,6 +15,7 @@ pub mod overrides;
 pub mod ring;
 pub mod rng;
 pub mod transport;
+pub mod vsock;
 pub mod worker;
 
 #[cfg(test)]

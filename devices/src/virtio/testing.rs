@@ -375,6 +375,11 @@ impl Driver {
         self.memory.load(GuestAddress(self.queues[queue].used + 2), Ordering::SeqCst).unwrap()
     }
 
+    /// How many used chains of `queue` the driver has seen.
+    pub(crate) fn taken(&self, queue: usize) -> u16 {
+        self.queues[queue].next_used
+    }
+
     /// Offers a chain, notifies, and waits until it is used.
     pub(crate) fn request(
         &mut self,
