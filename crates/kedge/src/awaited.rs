@@ -204,6 +204,9 @@ fn request(load: &LoadSnapshot) -> Result<LoadRequest, LoadError> {
     for change in &load.drive_overrides {
         overrides.extend(other(DISKS, json!(change))?);
     }
+    if let Some(change) = &load.vsock_override {
+        overrides.extend(other(VSOCK, json!(change))?);
+    }
     let allow = load.allow.iter().map(|name| register_named(name));
     let clock = match load.clock {
         WantedClock::Profile => Clock::Profile,
@@ -227,6 +230,8 @@ fn request(load: &LoadSnapshot) -> Result<LoadRequest, LoadError> {
 pub(crate) const NETWORK: &str = "network-interfaces";
 /// That of disks.
 pub(crate) const DISKS: &str = "drives";
+/// That of the vsock device.
+pub(crate) const VSOCK: &str = "vsock";
 
 /// The kind of devices with this key.
 pub(crate) fn kind(key: &str) -> Option<&'static Kind> {
@@ -257,6 +262,11 @@ fn fault(load: &LoadSnapshot, error: &LoadError) -> String {
             if kind(NETWORK).is_some_and(|kind| kind.noun == *noun) =>
         {
             "Unknown Network Device. ".to_owned()
+        }
+        LoadError::Machine(MachineError::Override(OverrideError::Which {
+            noun, count: 0, ..
+        })) if kind(VSOCK).is_some_and(|kind| kind.noun == *noun) => {
+            "Unknown Vsock Device. ".to_owned()
         }
         _ => String::new(),
     };

@@ -166,6 +166,8 @@ fn second_try(host: &Host) -> Outcome {
     refused(&socket, &with("network_overrides", tap), &["Unknown Network Device.", "`eth7`"])?;
     let disk = json!([{ "drive_id": "root", "path_on_host": "/x" }]);
     refused(&socket, &with("drive_overrides", disk), &["no disk `root`"])?;
+    let vsock = json!({ "uds_path": "/x" });
+    refused(&socket, &with("vsock_override", vsock), &["Unknown Vsock Device.", "fix: "])?;
     refused(&socket, &with("allow", json!(["psci"])), &["psci"])?;
     // Another length, and other contents.
     let copy = counter.path("copy");

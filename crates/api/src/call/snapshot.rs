@@ -106,6 +106,14 @@ pub struct DriveOverride {
     pub path_on_host: PathBuf,
 }
 
+/// Another socket for the vsock device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockOverride {
+    /// The socket.
+    pub uds_path: PathBuf,
+}
+
 /// A snapshot to go on from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadSnapshot {
@@ -121,6 +129,8 @@ pub struct LoadSnapshot {
     pub huge_pages: HugePages,
     /// Other host devices for network interfaces.
     pub network_overrides: Vec<NetworkOverride>,
+    /// Another socket for the vsock device.
+    pub vsock_override: Option<VsockOverride>,
     /// kedge's own: other files for disks.
     pub drive_overrides: Vec<DriveOverride>,
     /// kedge's own: the registers whose loss is accepted.
@@ -156,13 +166,6 @@ struct LoadBody {
     clock: Clock,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct VsockOverride {
-    #[expect(dead_code, reason = "its form is checked; no machine has the device yet")]
-    uds_path: PathBuf,
-}
-
 pub(super) fn read_load(bytes: &[u8]) -> Result<Parsed, Fault> {
     let body: LoadBody = body::read(bytes)?;
     let deprecated = body.mem_file_path.is_some() || body.enable_diff_snapshots.is_some();
@@ -189,9 +192,6 @@ pub(super) fn read_load(bytes: &[u8]) -> Result<Parsed, Fault> {
             "write \"clock\": \"advance\" to let the guest's clock catch up",
         );
     }
-    if body.vsock_override.is_some() {
-        return wrong("the machine of a snapshot has no vsock", "leave `vsock_override` out");
-    }
     let load = LoadSnapshot {
         snapshot_path: body.snapshot_path,
         memory,
@@ -199,6 +199,7 @@ pub(super) fn read_load(bytes: &[u8]) -> Result<Parsed, Fault> {
         resume_vm: body.resume_vm,
         huge_pages: body.huge_pages,
         network_overrides: body.network_overrides,
+        vsock_override: body.vsock_override,
         drive_overrides: body.drive_overrides,
         allow: body.allow,
         clock: body.clock,
@@ -244,6 +245,16 @@ mod tests {
         let both = r#"{"snapshot_path": "s", "mem_file_path": "m",
             "mem_backend": {"backend_type": "File", "backend_path": "m"}}"#;
         assert!(load(both).is_err());
+    }
+
+    #[test]
+    fn the_vsock_device_may_have_another_socket() {
+        let body = r#"{"snapshot_path": "s", "mem_file_path": "m",
+            "vsock_override": {"uds_path": "other.sock"}}"#;
+        let Parsed { call: Call::LoadSnapshot(loaded), .. } = load(body).unwrap() else {
+            panic!("another call")
+        };
+        assert_eq!(loaded.vsock_override, Some(VsockOverride { uds_path: "other.sock".into() }));
     }
 
     #[test]

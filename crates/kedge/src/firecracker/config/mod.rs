@@ -24,7 +24,7 @@ use crate::devices::{self, BadDevice, Devices};
 use crate::guest_abi::{self, BadKey};
 
 /// What Firecracker knows besides and kedge does not have yet.
-const NOT_YET: [&str; 6] = ["balloon", "memory-hotplug", "metrics", "mmds-config", "pmem", "vsock"];
+const NOT_YET: [&str; 5] = ["balloon", "memory-hotplug", "metrics", "mmds-config", "pmem"];
 /// Keys that hold no device.
 const PLAIN: [&str; 5] = ["boot-source", "machine-config", "logger", "cpu-config", "guest-abi"];
 

@@ -10,8 +10,9 @@ const WHOLE: &str = r#"{
     "machine-config": { "vcpu_count": 2, "mem_size_mib": 256, "smt": false, "huge_pages": "None" },
     "entropy": {},
     "network-interfaces": [{ "iface_id": "eth0", "host_dev_name": "tap0" }],
+    "vsock": { "guest_cid": 3, "uds_path": "v.sock", "vsock_id": "vsock0" },
     "logger": { "level": "debug", "show_level": true },
-    "balloon": null, "vsock": null, "pmem": []
+    "balloon": null, "pmem": []
 }"#;
 
 fn wrong(text: &str, report_is: &Expect) {
@@ -37,7 +38,7 @@ fn every_key_of_this_slice_is_taken() {
     assert_eq!(config.boot.boot_args.as_deref(), Some("quiet"));
     assert_eq!(config.size, Size { cpus: 2, memory: 256 << 20, notes_changes: false });
     let names: Vec<_> = config.devices.iter().map(|device| device.id()).collect();
-    assert_eq!(names, ["eth0", "rng"]);
+    assert_eq!(names, ["eth0", "vsock", "rng"]);
     let logger = config.logger.unwrap();
     assert_eq!((logger.level, logger.show_level), (Some(LevelFilter::DEBUG), Some(true)));
 }
@@ -113,9 +114,9 @@ fn a_key_unlike_any_is_named_with_those_there_are() {
 #[test]
 fn what_kedge_does_not_have_yet_is_named() {
     wrong(
-        r#"{ "vsock": { "guest_cid": 3, "uds_path": "v.sock" } }"#,
+        r#"{ "balloon": { "amount_mib": 3, "deflate_on_oom": true } }"#,
         &expect![[r#"
-            error: kedge does not have `vsock` yet
+            error: kedge does not have `balloon` yet
               fix: leave it out, or set it to null"#]],
     );
 }
