@@ -165,7 +165,7 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
         }
     }
     let hypervisor = Arc::new(Kvm::open()?);
-    let stdio = spec.serial == SerialSpec::Stdio;
+    let habits = Habits::of(&spec);
     let build = |surroundings| {
         let mut machine = Machine::build(spec, hypervisor, surroundings)?;
         if notes_changes {
@@ -179,7 +179,7 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
     if dry_run {
         return build(surroundings()).map(|_| Outcome::Done);
     }
-    operate(stdio, (reachable, None), build)
+    operate(habits, (reachable, None), build)
 }
 
 /// Lets the machine of a snapshot go on; `reachable` says how it is to be reached, `report`
@@ -196,8 +196,8 @@ pub(crate) fn load(
     let opened = request.open()?;
     let loading = request.read(&opened)?;
     let hypervisor = Arc::new(Kvm::open()?);
-    let stdio = loading.is_on_stdio();
-    operate(stdio, (reachable, report), |surroundings| loading.restore(hypervisor, surroundings))
+    let habits = Habits::of(&loading.restoration.spec);
+    operate(habits, (reachable, report), |surroundings| loading.restore(hypervisor, surroundings))
 }
 
 impl LoadRequest {
@@ -269,19 +269,38 @@ impl Loading<'_> {
     }
 }
 
+/// What of a machine its process has to know.
+#[derive(Clone, Copy, Debug)]
+struct Habits {
+    /// Its serial port is on standard input and output.
+    on_stdio: bool,
+    /// Something of it is to be removed when it ends.
+    leaves_behind: bool,
+}
+
+impl Habits {
+    fn of(spec: &MachineSpec) -> Self {
+        Self {
+            on_stdio: spec.serial == SerialSpec::Stdio,
+            leaves_behind: spec.devices.iter().any(|device| device.leaves_behind()),
+        }
+    }
+}
+
 /// Makes a machine and runs it, with its console on standard input and output where its
 /// serial port leads there, and with its API.
 fn operate(
-    stdio: bool,
+    habits: Habits,
     (reachable, report): (Option<Reachable>, Option<Report>),
     make: impl FnOnce(Surroundings) -> Result<Machine, MachineError>,
 ) -> Result<Outcome, MachineError> {
     let reachable = reachable.map(Reachable::claim).transpose()?;
-    let input = stdio.then(|| Unconnected::new(io::stdin())).transpose();
+    let input = habits.on_stdio.then(|| Unconnected::new(io::stdin())).transpose();
     let input = input.map_err(MachineError::Input)?;
     let on_terminal = input.as_ref().is_some_and(Unconnected::is_terminal);
-    // Its name and its socket are to go with it.
-    let ending = reachable.as_ref().filter(|_| !on_terminal).map(|_| Ending::hold());
+    // Its name and its sockets are to go with it.
+    let is_to_tidy = reachable.is_some() || habits.leaves_behind;
+    let ending = (is_to_tidy && !on_terminal).then(Ending::hold);
     let mut machine = make(surroundings())?;
     let console = input.map(|input| input.connect(Connection::to(&machine))).transpose();
     let console = console.map_err(MachineError::Input)?;

@@ -33,6 +33,12 @@ pub trait DeviceConfig: Debug + Send + Sync {
         false
     }
 
+    /// Whether the open device keeps something on the host that is to go with it: a
+    /// socket. Then its process had better not end without a word.
+    fn leaves_behind(&self) -> bool {
+        false
+    }
+
     /// Opens the host's resource and makes the device.
     ///
     /// # Errors

@@ -103,7 +103,11 @@ impl DeviceConfig for VsockConfig {
 
     fn to_json(&self) -> Value {
         let Self { cid, path } = self;
-        json!({"guest_cid": cid, "uds_path": path})
+        json!({"guest_cid": cid, "uds_path": path.to_string_lossy()})
+    }
+
+    fn leaves_behind(&self) -> bool {
+        true
     }
 
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
