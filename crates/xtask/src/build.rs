@@ -72,9 +72,10 @@ const KEDGE: Program = ("kedge", Kind::Binary, "kedge", Profile::Release);
 const BENCH: Program = ("kedge-bench", Kind::Binary, "bench", Profile::Release);
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 9] = [
+const HOST_PROGRAMS: [Program; 10] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests", Profile::Trial),
+    ("kedge-guest-tests", Kind::Binary, "vsock_peer", Profile::Trial),
     ("kedge-conformance", Kind::Binary, "conformance", Profile::Trial),
     BENCH,
     ("kedge-vmm", Kind::Example, "serial_output", Profile::Trial),

@@ -109,10 +109,13 @@ fn storm(host: &Host, seed: u32) -> Outcome {
     let disk = NamedTempFile::new()?;
     disk.as_file().set_len(1 << 20)?;
     let tap = Tap::new("kedge-t1")?.with_address("10.87.1.1/24")?;
+    let folder = TempDir::new()?;
+    let socket = folder.path().join("v.sock");
     let ended = Kedge::run(host.payload("storm"))
         .flags("--memory 32M --rng")
         .with(["--disk", &format!("path={}", disk.path().display())])
         .with(["--net", &format!("tap={}", tap.name())])
+        .with(["--vsock", &format!("cid=3,path={}", socket.display())])
         .cmdline(&format!("{seed} 15000"))
         .finish()?
         .with_status(0)?;

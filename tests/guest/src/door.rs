@@ -23,6 +23,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel("door::what_becomes_of_a_snapshot_is_said_without_its_memory", &[], told);
     suite.once("door::a_load_that_fails_leaves_nothing_and_another_can_follow", &[], second_try);
     suite.once("door::what_a_guest_used_must_be_there_or_be_named_anew", &[], gone);
+    suite.once("door::vsock_may_have_another_socket", &[], other_socket);
     suite.once("door::a_load_that_is_killed_is_in_nobodys_way", &[], killed);
     suite.once("door::a_full_disk_leaves_the_old_snapshot_and_the_machine", &[], full_disk);
 }
@@ -187,6 +188,25 @@ fn second_try(host: &Host) -> Outcome {
     load(&socket, &counter.request())?;
     guest.wait_for("COUNT ", 3, SOON)?;
     guest.terminate().map(drop)
+}
+
+/// The socket of the machine that was saved is there still, and another one is named.
+fn other_socket(host: &Host) -> Outcome {
+    let counter = Counter { folder: TempDir::new()? };
+    let (socket, other) = (counter.path("v.sock"), counter.path("other.sock"));
+    let flag = format!("cid=3,path={}", socket.display());
+    let counter = counter.saved(host, &["--vsock", &flag])?;
+    let (guest, door) = counter.waiting()?;
+    std::fs::write(&socket, "")?;
+    refused(&door, &counter.request(), &["it exists already", "fix: "])?;
+    let mut body = counter.request();
+    body["vsock_override"] = json!({ "uds_path": other });
+    load(&door, &body)?;
+    guest.wait_for("COUNT ", 3, SOON)?;
+    ensure!(other.exists(), "there is no other socket");
+    guest.terminate()?;
+    ensure!(socket.exists() && !other.exists(), "the wrong socket is gone, or none");
+    Ok(())
 }
 
 /// The guest's disk and tap go, and others are named instead.

@@ -43,6 +43,7 @@ mod systemd;
 mod tap;
 mod terminal;
 mod trace;
+mod vsock;
 
 use std::env;
 use std::process::ExitCode;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
     door::tests(&mut suite);
     differences::tests(&mut suite);
     clones::tests(&mut suite);
+    vsock::tests(&mut suite);
     restore::tests(&mut suite);
     devices::tests(&mut suite);
     rom::tests(&mut suite);

@@ -12,7 +12,7 @@ use flate2::{Compression, write::GzEncoder};
 use crate::{debian::kernels::Kernel, paths};
 
 const INIT: &str = include_str!("guest_init.sh");
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 8] = [
     "virtio_mmio",
     "virtio_blk",
     "virtio_net",
@@ -20,6 +20,7 @@ const MODULES: [&str; 7] = [
     "crc32c_generic",
     "libcrc32c",
     "ext4",
+    "vmw_vsock_virtio_transport",
 ];
 
 /// The gzip-compressed initrd of a guest with this kernel.

@@ -1,0 +1,203 @@
+//! Programs of a Linux guest and of the host that talk over vsock, before the guest is saved
+//! and after.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, ensure};
+use tempfile::TempDir;
+
+use crate::host::Host;
+use crate::kedge::{Kedge, Running, SOON};
+use crate::linux::BOOT;
+use crate::suite::{Outcome, Suite, ensure_contains};
+
+/// Ports of the program in the guest.
+const ECHO: u32 = 7;
+const ORDERS: u32 = 8;
+/// A port of the guest's where nobody listens.
+const NOBODY: u32 = 9;
+/// A port of the host's.
+const HOST: u32 = 1024;
+
+const MANY: usize = 100;
+const BYTES: usize = 3 << 20;
+
+pub(crate) fn tests(suite: &mut Suite) {
+    suite.every_kernel("vsock::a_guest_and_its_host_talk_also_after_a_move", &[], talk);
+    suite.once("vsock::a_socket_that_is_there_is_refused_and_stays", &[], taken);
+}
+
+/// Where a machine's socket is.
+struct Place(PathBuf);
+
+impl Place {
+    /// A connection to `port` of the guest.
+    fn call(&self, port: u32) -> anyhow::Result<UnixStream> {
+        let mut stream = self.ask(port)?;
+        let answer = line(&mut stream)?;
+        ensure!(answer.starts_with("OK 1073"), "the answer is {answer:?}");
+        Ok(stream)
+    }
+
+    /// The wish for one.
+    fn ask(&self, port: u32) -> anyhow::Result<UnixStream> {
+        let mut stream = UnixStream::connect(&self.0).context("nobody is at the socket")?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+        Ok(stream)
+    }
+
+    /// Echoes what the guest sends to [`HOST`] on one connection.
+    fn echo(&self) -> anyhow::Result<JoinHandle<std::io::Result<()>>> {
+        let path = PathBuf::from(format!("{}_{HOST}", self.0.display()));
+        let listener = UnixListener::bind(&path)?;
+        Ok(thread::spawn(move || {
+            let (mut stream, _) = listener.accept()?;
+            fs::remove_file(path)?;
+            let mut bytes = vec![0; 32 << 10];
+            loop {
+                let length = stream.read(&mut bytes)?;
+                if length == 0 {
+                    return Ok(());
+                }
+                stream.write_all(&bytes[..length])?;
+            }
+        }))
+    }
+
+    /// What the guest's program says of an echo of `bytes` bytes.
+    fn guest_calls(&self, bytes: usize) -> anyhow::Result<String> {
+        let mut orders = self.call(ORDERS)?;
+        orders.write_all(format!("CALL {HOST} {bytes}\n").as_bytes())?;
+        line(&mut orders)
+    }
+}
+
+/// The next line from a stream.
+fn line(stream: &mut UnixStream) -> anyhow::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.last() != Some(&b'\n') {
+        stream.read_exact(&mut byte).with_context(|| format!("after {line:?}"))?;
+        line.extend(byte);
+    }
+    Ok(String::from_utf8(line)?.trim_end().to_owned())
+}
+
+/// Has the guest echo `bytes` bytes and close.
+fn echo(mut stream: UnixStream, bytes: usize) -> Outcome {
+    let sent: Vec<u8> = (0..bytes).map(|at| u8::try_from(at % 251)).collect::<Result<_, _>>()?;
+    let (mut out, all) = (stream.try_clone()?, sent.clone());
+    let sender = thread::spawn(move || -> std::io::Result<()> {
+        out.write_all(&all)?;
+        out.shutdown(Shutdown::Write)
+    });
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received)?;
+    sender.join().map_err(|_| anyhow!("the sender panicked"))??;
+    ensure!(received == sent, "{} of {bytes} bytes came back", received.len());
+    Ok(())
+}
+
+/// One line there and back.
+fn greet(stream: &mut UnixStream, word: &str) -> Outcome {
+    stream.write_all(format!("{word}\n").as_bytes())?;
+    let answer = line(stream)?;
+    ensure!(answer == word, "{answer:?} is not {word:?}");
+    Ok(())
+}
+
+fn start(host: &Host, folder: &Path, place: &Place) -> anyhow::Result<Running> {
+    let program = fs::read("/kedge/bin/vsock_peer").context("the guest's program")?;
+    let mut disk = program;
+    disk.resize(disk.len().next_multiple_of(512), 0);
+    fs::write(folder.join("disk"), disk)?;
+    let guest = Kedge::run(host.linux()?)
+        .flags("--cpus 2 --memory 192M --id talks")
+        .with(["--initrd".into(), host.initrd()?])
+        .with(["--disk", &format!("path={},readonly", folder.join("disk").display())])
+        .with(["--vsock", &format!("cid=3,path={}", place.0.display())])
+        .cmdline("console=ttyS0 loglevel=1 kedge.run=vsock")
+        .start()?;
+    guest.wait_for("=== serving", 1, BOOT)?;
+    Ok(guest)
+}
+
+fn talk(host: &Host) -> Outcome {
+    let folder = TempDir::new()?;
+    let place = Place(folder.path().join("v.sock"));
+    let guest = start(host, folder.path(), &place)?;
+    both_ways(&place).context("before it is saved")?;
+    refusals(&place)?;
+    let mut old = place.call(ECHO)?;
+    greet(&mut old, "before")?;
+
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (state, memory) = (path("state"), path("memory"));
+    let create = ["snapshot", "create", "talks", "--state", &state, "--memory", &memory];
+    Kedge::new(create).finish()?.with_status(0)?;
+    greet(&mut old, "it goes on where it was").context("after it was saved")?;
+    guest.terminate()?;
+    ensure!(!place.0.exists(), "its socket is left behind");
+    ensure!(old.read(&mut [0])? == 0, "its connection is not closed");
+
+    let other = Place(folder.path().join("other.sock"));
+    let guest = Kedge::new(["snapshot", "load", &state, "--memory", &memory, "--id", "talks-on"])
+        .with(["--vsock", &format!("path={}", other.0.display())])
+        .start()?;
+    guest.wait_for("LOST ConnectionReset", 1, SOON)?;
+    both_ways(&other).context("after it was loaded")?;
+    guest.terminate()?;
+    ensure!(!other.0.exists(), "its other socket is left behind");
+    Ok(())
+}
+
+fn both_ways(place: &Place) -> Outcome {
+    echo(place.call(ECHO)?, BYTES).context("the guest echoes")?;
+    let echoes = place.echo()?;
+    let said = place.guest_calls(BYTES)?;
+    ensure!(said == "SAME", "the guest says {said} of the host's echo");
+    echoes.join().map_err(|_| anyhow!("the echo panicked"))??;
+    let many = (0..MANY).map(|_| place.call(ECHO)).collect::<anyhow::Result<Vec<_>>>();
+    for (number, stream) in many?.iter_mut().enumerate() {
+        greet(stream, &format!("this is {number}")).with_context(|| format!("number {number}"))?;
+    }
+    Ok(())
+}
+
+fn refusals(place: &Place) -> Outcome {
+    let answer = place.ask(NOBODY)?.read(&mut [0]);
+    ensure!(answer.is_ok_and(|length| length == 0), "nobody's port answers");
+    let said = place.guest_calls(1)?;
+    ensure!(said == "FAILED ConnectionReset", "of the host's port where nobody is it says {said}");
+    Ok(())
+}
+
+/// A machine is refused whose socket another one has, and one that was killed leaves its own.
+fn taken(host: &Host) -> Outcome {
+    let folder = TempDir::new()?;
+    let path = folder.path().join("v.sock");
+    let flag = format!("cid=3,path={}", path.display());
+    let kedge = || Kedge::run(host.payload("counters")).flags("--memory 16M");
+    let guest = kedge().with(["--vsock", &flag]).start()?;
+    guest.wait_for("COUNT ", 1, SOON)?;
+    let second = kedge().with(["--vsock", &flag]).finish()?.with_status(1)?;
+    ensure_contains(&second.stderr, &["another program listens on the vsock socket", "fix: "])?;
+    ensure!(path.exists(), "who is refused has removed it");
+    guest.signal(rustix::process::Signal::KILL)?;
+    guest.finish_within(Duration::from_secs(10))?;
+    let third = kedge().with(["--vsock", &flag]).finish()?.with_status(1)?;
+    ensure_contains(&third.stderr, &["it exists already", "fix: if nobody needs it any more: rm"])?;
+    fs::remove_file(&path)?;
+    let guest = kedge().with(["--vsock", &flag]).start()?;
+    guest.wait_for("COUNT ", 1, SOON)?;
+    guest.terminate()?;
+    ensure!(!path.exists(), "its socket is left behind");
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! What runs in a guest to talk over vsock: it echoes whatever comes to one port, and does
+//! what is asked of it at another.
+//!
+//! `CALL <port> <bytes>` at the latter has it connect to that port of the host, send so many
+//! bytes, and say whether it gets the same ones back.
+
+// UNSAFETY: rustix takes addresses of families that it does not know by a pointer.
+#![expect(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::mem::size_of;
+use std::os::fd::OwnedFd;
+use std::thread;
+
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketType, accept, bind, connect, listen, shutdown, socket,
+};
+
+/// Where it echoes.
+const ECHO: u32 = 7;
+/// Where it is asked.
+const ORDERS: u32 = 8;
+
+const HOST: u32 = libc::VMADDR_CID_HOST;
+const ANY: u32 = libc::VMADDR_CID_ANY;
+
+/// An address of the family.
+struct Address {
+    cid: u32,
+    port: u32,
+}
+
+// SAFETY: `f` gets a whole `sockaddr_vm` and its length, and it lives until `f` returns.
+unsafe impl SocketAddrArg for Address {
+    unsafe fn with_sockaddr<R>(
+        &self,
+        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+    ) -> R {
+        let address = libc::sockaddr_vm {
+            svm_family: AddressFamily::VSOCK.as_raw(),
+            svm_reserved1: 0,
+            svm_port: self.port,
+            svm_cid: self.cid,
+            svm_zero: [0; 4],
+        };
+        let length = SocketAddrLen::try_from(size_of::<libc::sockaddr_vm>()).unwrap_or_default();
+        f((&raw const address).cast(), length)
+    }
+}
+
+fn main() -> io::Result<()> {
+    let (echoes, orders) = (listener(ECHO)?, listener(ORDERS)?);
+    println!("=== serving");
+    thread::spawn(move || serve(&orders, obey));
+    serve(&echoes, echo)
+}
+
+fn stream() -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::VSOCK, SocketType::STREAM, None)?)
+}
+
+fn listener(port: u32) -> io::Result<OwnedFd> {
+    let listener = stream()?;
+    bind(&listener, &Address { cid: ANY, port })?;
+    listen(&listener, 128)?;
+    Ok(listener)
+}
+
+/// Serves whoever comes, each in a thread, and says how it was lost who was.
+fn serve(listener: &OwnedFd, how: fn(File) -> io::Result<()>) -> io::Result<()> {
+    loop {
+        let stream = accept(listener)?;
+        thread::spawn(move || {
+            if let Err(error) = how(stream.into()) {
+                println!("LOST {:?}", error.kind());
+            }
+        });
+    }
+}
+
+fn echo(mut stream: File) -> io::Result<()> {
+    let mut bytes = vec![0; 32 << 10];
+    loop {
+        let length = stream.read(&mut bytes)?;
+        if length == 0 {
+            return Ok(());
+        }
+        stream.write_all(&bytes[..length])?;
+    }
+}
+
+fn obey(stream: File) -> io::Result<()> {
+    let mut orders = BufReader::new(stream.try_clone()?);
+    let mut answers = stream;
+    let mut line = String::new();
+    while orders.read_line(&mut line)? > 0 {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let answer = match words.as_slice() {
+            ["CALL", port, bytes] => match call(number(port)?, number(bytes)?) {
+                Ok(true) => "SAME".to_owned(),
+                Ok(false) => "DIFFERENT".to_owned(),
+                Err(error) => format!("FAILED {:?}", error.kind()),
+            },
+            _ => "WHAT".to_owned(),
+        };
+        writeln!(answers, "{answer}")?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn number(word: &str) -> io::Result<u32> {
+    word.parse().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))
+}
+
+/// Has the host echo so many bytes. Whether they are the same.
+fn call(port: u32, bytes: u32) -> io::Result<bool> {
+    let stream = stream()?;
+    connect(&stream, &Address { cid: HOST, port })?;
+    let mut stream = File::from(stream);
+    // None is like its neighbours.
+    let sent: Vec<u8> = (0..bytes).map(|at| (at % 251).to_le_bytes()[0]).collect();
+    let (mut out, all) = (stream.try_clone()?, sent.clone());
+    let sender = thread::spawn(move || -> io::Result<()> {
+        out.write_all(&all)?;
+        Ok(shutdown(&out, Shutdown::Write)?)
+    });
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received)?;
+    sender.join().map_err(|_| io::Error::from(ErrorKind::Other))??;
+    Ok(received == sent)
+}
