@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use kedge_diag::Fix;
 use serde::Deserialize;
 
-use super::{Call, Clock, DriveOverride, Fault, HugePages, NetworkOverride, Parsed, body};
+use super::{
+    Call, Clock, DriveOverride, Fault, HugePages, NetworkOverride, Parsed, VsockOverride, body,
+};
 
 /// Machines to be made of one that is paused. In every text, `{n}` stands for a clone's
 /// number.
@@ -35,6 +37,8 @@ pub struct CloneMachine {
     /// Other host devices for network interfaces.
     #[serde(default)]
     pub network_overrides: Vec<NetworkOverride>,
+    /// Another socket for the vsock device.
+    pub vsock_override: Option<VsockOverride>,
     /// Other files for disks.
     #[serde(default)]
     pub drive_overrides: Vec<DriveOverride>,
@@ -138,6 +142,7 @@ mod tests {
             resume_vm: false,
             huge_pages: HugePages::Snapshot,
             network_overrides: vec![],
+            vsock_override: None,
             drive_overrides: vec![],
             allow: vec![],
             clock: Clock::Profile,
@@ -150,12 +155,14 @@ mod tests {
         let body = r#"{"count": 1, "name": "web", "first": 7, "log": "{n}.log",
             "track_dirty_pages": true, "resume_vm": true, "huge_pages": "2M",
             "network_overrides": [{"iface_id": "eth0", "host_dev_name": "tap{n}"}],
+            "vsock_override": {"uds_path": "{n}.sock"},
             "drive_overrides": [{"drive_id": "root", "path_on_host": "{n}.img"}],
             "allow": ["psci_version"], "clock": "advance"}"#;
         let clones = clones(body).unwrap();
         assert_eq!((clones.first, clones.clock), (7, Clock::Advance));
         assert!(clones.resume_vm && clones.track_dirty_pages);
         assert_eq!(clones.network_overrides[0].host_dev_name, "tap{n}");
+        assert_eq!(clones.vsock_override.unwrap().uds_path, PathBuf::from("{n}.sock"));
         assert_eq!(clones.drive_overrides[0].path_on_host, PathBuf::from("{n}.img"));
     }
 
@@ -175,7 +182,7 @@ mod tests {
     #[test]
     fn what_nobody_knows_is_refused() {
         let unknown = expect![
-            "An error occurred when deserializing the json body of a request: unknown field `drive_override`, expected one of `count`, `name`, `first`, `log`, `track_dirty_pages`, `resume_vm`, `huge_pages`, `network_overrides`, `drive_overrides`, `allow`, `clock` at line 1 column 48; fix: write `drive_overrides`"
+            "An error occurred when deserializing the json body of a request: unknown field `drive_override`, expected one of `count`, `name`, `first`, `log`, `track_dirty_pages`, `resume_vm`, `huge_pages`, `network_overrides`, `vsock_override`, `drive_overrides`, `allow`, `clock` at line 1 column 48; fix: write `drive_overrides`"
         ];
         fault(r#"{"count": 2, "name": "web-{n}", "drive_override": []}"#, &unknown);
         for body in [

@@ -6,7 +6,7 @@ use kedge_api::call::{Clock, CloneMachine, HugePages};
 use serde_json::{Value, json};
 
 use super::flags::Wanted;
-use crate::awaited::{DISKS, NETWORK, kind};
+use crate::awaited::{DISKS, NETWORK, VSOCK, kind};
 use crate::machines::BadId;
 
 /// What a client's words ask for.
@@ -31,7 +31,9 @@ fn words(asked: &CloneMachine) -> Vec<OsString> {
     }
     let networks = asked.network_overrides.iter().map(|change| (NETWORK, json!(change)));
     let disks = asked.drive_overrides.iter().map(|change| (DISKS, json!(change)));
-    words.extend(networks.chain(disks).filter_map(|(key, change)| other(key, &change)));
+    let vsock = asked.vsock_override.iter().map(|change| (VSOCK, json!(change)));
+    let others = networks.chain(disks).chain(vsock);
+    words.extend(others.filter_map(|(key, change)| other(key, &change)));
     words
 }
 
@@ -84,6 +86,7 @@ mod tests {
             "track_dirty_pages": true, "huge_pages": "2M", "clock": "advance",
             "network_overrides": [{ "iface_id": "eth0", "host_dev_name": "tap{n}" }],
             "drive_overrides": [{ "drive_id": "root", "path_on_host": "a,b/{n}.img" }],
+            "vsock_override": { "uds_path": "v-{n}.sock" },
             "allow": ["psci_version"],
         })))
         .unwrap();
@@ -100,6 +103,7 @@ mod tests {
             "--log={n}.log",
             "--net=id=eth0,tap=tap{n}",
             "--disk=id=root,path=a,,b/{n}.img",
+            "--vsock=path=v-{n}.sock",
         ];
         assert_eq!(line, expected);
         let words = ["clone", "state", "--memory", "memory"].map(OsString::from);
