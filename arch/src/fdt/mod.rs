@@ -166,6 +166,9 @@ fn root(fdt: &mut FdtWriter, machine: &Machine) -> Written {
     fdt.property_u32("#address-cells", 2)?;
     fdt.property_u32("#size-cells", 2)?;
     fdt.property_u32("interrupt-parent", phandle::GIC)?;
+    // Of all devices: they are programs, and see memory as vCPUs do. Linux takes others for
+    // broken where cache lines are longer than it expects.
+    fdt.property_null("dma-coherent")?;
     chosen::write(fdt, machine)?;
     memory::write(fdt, machine)?;
     cpus::write(fdt, machine)?;
