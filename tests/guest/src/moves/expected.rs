@@ -3,10 +3,12 @@
 use super::{Case, Profile, Source, fleet};
 use crate::host::{Host, Need};
 
-/// The register by which Linux 5.10 promises guests on QEMU's `max` what no later kernel
+/// The register by which Linux 5.10 promises guests on some processors what no later kernel
 /// does, and what the calls are that it is about.
 pub(super) const LESSER: (&str, &str) = ("smccc_arch_workaround_3", "0x80003fff");
 
+/// The processors on which it does: those that later kernels do not know to be safe.
+const UNKNOWN: [&str; 2] = ["max", "a64fx"];
 /// The first kernels that promise less.
 const OLD_END: (u32, u32) = (5, 11);
 
@@ -59,7 +61,7 @@ pub(super) fn wanted(host: &Host, source: &Source, case: &Case) -> Wanted {
             }
         }
         Profile::Fleet if fleet::of(host).is_none() => Wanted::Either,
-        Profile::Fleet if is_max(host) && source.release < OLD_END && !is_old(host) => {
+        Profile::Fleet if is_unknown(host) && source.release < OLD_END && !is_old(host) => {
             Wanted::RefusedFor(LESSER.0)
         }
         Profile::Fleet => Wanted::Restored,
@@ -68,11 +70,11 @@ pub(super) fn wanted(host: &Host, source: &Source, case: &Case) -> Wanted {
 
 /// Whether a guest that was saved there is promised more here.
 pub(super) fn is_better(host: &Host, source: &Source) -> bool {
-    is_max(host) && source.release >= OLD_END && is_old(host)
+    is_unknown(host) && source.release >= OLD_END && is_old(host)
 }
 
-fn is_max(host: &Host) -> bool {
-    host.lacks(Need::Cpu("max")).is_none()
+fn is_unknown(host: &Host) -> bool {
+    UNKNOWN.into_iter().any(|cpu| host.lacks(Need::Cpu(cpu)).is_none())
 }
 
 /// Whether the host's kernel promises what later ones do not.
