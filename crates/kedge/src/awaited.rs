@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use kedge_api::call::{Call, Clock as WantedClock, HugePages, LoadSnapshot, MemoryBackend};
@@ -13,6 +14,7 @@ use kedge_diag::{Fix, one_line};
 use kedge_firmware::{NoRegister, register_named};
 use kedge_hv_kvm::Kvm;
 use kedge_saved_state::OpenError;
+use kedge_vmm::spec::SerialSpec;
 use kedge_vmm::{Clock, Ended, Machine, Pages, RunError};
 use serde_json::{Value, json};
 use tracing::warn;
@@ -217,13 +219,17 @@ fn request(load: &LoadSnapshot) -> Result<LoadRequest, LoadError> {
         state: load.snapshot_path.clone(),
         memory,
         pages,
-        working_set: None,
+        working_set: load.working_set_path.clone(),
         overrides,
-        serial: None,
+        serial: load.serial_override.as_ref().map(|serial| output_to(&serial.serial_out_path)),
         allow: allow.collect::<Result<BTreeSet<_>, _>>()?,
         resume: load.resume_vm.then_some(clock),
         notes_changes: load.track_dirty_pages,
     })
+}
+
+fn output_to(path: &Path) -> SerialSpec {
+    SerialSpec::File(path.to_owned())
 }
 
 /// The key of network interfaces, which can be given something else of the host's.

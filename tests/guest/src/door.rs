@@ -216,7 +216,8 @@ fn gone(host: &Host) -> Outcome {
     std::fs::write(&disk, vec![0; 64 << 10])?;
     let tap = Tap::new("kedge-d0")?;
     let flag = format!("path={},id=root", disk.display());
-    let counter = counter.saved(host, &["--disk", &flag, "--net", "tap=kedge-d0"])?;
+    let counter =
+        counter.saved(host, &["--disk", &flag, "--net", "tap=kedge-d0,mac=06:00:0a:00:00:02"])?;
     let (guest, socket) = counter.waiting()?;
     drop(tap);
     refused(&socket, &counter.request(), &["`kedge-d0` does not exist"])?;
@@ -230,9 +231,23 @@ fn gone(host: &Host) -> Outcome {
     let copy = counter.path("copy");
     std::fs::write(&copy, vec![0; 64 << 10])?;
     body["drive_overrides"] = json!([{ "drive_id": "root", "path_on_host": copy }]);
+    body["network_overrides"][0]["guest_mac"] = json!("01:00:5e:00:00:01");
+    refused(&socket, &body, &["cannot be `01:00:5e:00:00:01`"])?;
+    body["network_overrides"][0]["guest_mac"] = json!("06:00:0a:00:00:01");
+    let (said, set) = (counter.path("said"), counter.path("set"));
+    body["serial_override"] = json!({ "serial_out_path": said });
+    body["working_set_path"] = json!(set);
     load(&socket, &body)?;
-    guest.wait_for("COUNT ", 3, SOON)?;
-    guest.terminate().map(drop)
+    let deadline = Instant::now() + SOON;
+    while std::fs::read_to_string(&said)?.matches("COUNT ").count() < 3 {
+        ensure!(Instant::now() < deadline, "the guest does not go on");
+        thread::sleep(Duration::from_millis(20));
+    }
+    call(&socket, Method::Patch, "/vm", Some(&json!({ "state": "Paused" })))?;
+    ensure!(set.exists(), "there is no working set");
+    let elsewhere = guest.terminate()?.stdout;
+    ensure!(!elsewhere.contains("COUNT "), "it writes where it did:\n{elsewhere}");
+    Ok(())
 }
 
 /// Kills processes while they load, at one moment after the other.

@@ -7,7 +7,8 @@ use kedge_diag::Fix;
 use serde::Deserialize;
 
 use super::{
-    Call, Clock, DriveOverride, Fault, HugePages, NetworkOverride, Parsed, VsockOverride, body,
+    Call, Clock, DriveOverride, Fault, HugePages, NetworkOverride, Parsed, SerialOverride,
+    VsockOverride, body,
 };
 
 /// Machines to be made of one that is paused. In every text, `{n}` stands for a clone's
@@ -42,6 +43,8 @@ pub struct CloneMachine {
     /// Other files for disks.
     #[serde(default)]
     pub drive_overrides: Vec<DriveOverride>,
+    /// Another place for what each guest writes to its serial port.
+    pub serial_override: Option<SerialOverride>,
     /// The registers whose loss is accepted.
     #[serde(default)]
     pub allow: Vec<String>,
@@ -143,6 +146,7 @@ mod tests {
             huge_pages: HugePages::Snapshot,
             network_overrides: vec![],
             vsock_override: None,
+            serial_override: None,
             drive_overrides: vec![],
             allow: vec![],
             clock: Clock::Profile,
@@ -156,12 +160,15 @@ mod tests {
             "track_dirty_pages": true, "resume_vm": true, "huge_pages": "2M",
             "network_overrides": [{"iface_id": "eth0", "host_dev_name": "tap{n}"}],
             "vsock_override": {"uds_path": "{n}.sock"},
+            "serial_override": {"serial_out_path": "{n}.out"},
             "drive_overrides": [{"drive_id": "root", "path_on_host": "{n}.img"}],
             "allow": ["psci_version"], "clock": "advance"}"#;
         let clones = clones(body).unwrap();
         assert_eq!((clones.first, clones.clock), (7, Clock::Advance));
         assert!(clones.resume_vm && clones.track_dirty_pages);
         assert_eq!(clones.network_overrides[0].host_dev_name, "tap{n}");
+        let serial = clones.serial_override.unwrap();
+        assert_eq!(serial.serial_out_path, PathBuf::from("{n}.out"));
         assert_eq!(clones.vsock_override.unwrap().uds_path, PathBuf::from("{n}.sock"));
         assert_eq!(clones.drive_overrides[0].path_on_host, PathBuf::from("{n}.img"));
     }
@@ -182,7 +189,7 @@ mod tests {
     #[test]
     fn what_nobody_knows_is_refused() {
         let unknown = expect![
-            "An error occurred when deserializing the json body of a request: unknown field `drive_override`, expected one of `count`, `name`, `first`, `log`, `track_dirty_pages`, `resume_vm`, `huge_pages`, `network_overrides`, `vsock_override`, `drive_overrides`, `allow`, `clock` at line 1 column 48; fix: write `drive_overrides`"
+            "An error occurred when deserializing the json body of a request: unknown field `drive_override`, expected one of `count`, `name`, `first`, `log`, `track_dirty_pages`, `resume_vm`, `huge_pages`, `network_overrides`, `vsock_override`, `drive_overrides`, `serial_override`, `allow`, `clock` at line 1 column 48; fix: write `drive_overrides`"
         ];
         fault(r#"{"count": 2, "name": "web-{n}", "drive_override": []}"#, &unknown);
         for body in [

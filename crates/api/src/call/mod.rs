@@ -15,7 +15,7 @@ pub use body::Fault;
 pub use clone::{BadClones, CloneMachine};
 pub use snapshot::{
     Clock, CreateSnapshot, DriveOverride, HugePages, LoadSnapshot, MemoryBackend, NetworkOverride,
-    SnapshotType, VsockOverride,
+    SerialOverride, SnapshotType, VsockOverride,
 };
 pub use state::WantedState;
 

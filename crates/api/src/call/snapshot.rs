@@ -94,6 +94,9 @@ pub struct NetworkOverride {
     pub iface_id: String,
     /// The host's device.
     pub host_dev_name: String,
+    /// kedge's own: another MAC address, which the guest finds when its driver begins anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_mac: Option<String>,
 }
 
 /// Another file for a disk.
@@ -112,6 +115,14 @@ pub struct DriveOverride {
 pub struct VsockOverride {
     /// The socket.
     pub uds_path: PathBuf,
+}
+
+/// Another place for what the guest writes to its serial port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SerialOverride {
+    /// The file.
+    pub serial_out_path: PathBuf,
 }
 
 /// A snapshot to go on from.
@@ -133,6 +144,11 @@ pub struct LoadSnapshot {
     pub vsock_override: Option<VsockOverride>,
     /// kedge's own: other files for disks.
     pub drive_overrides: Vec<DriveOverride>,
+    /// kedge's own: another place for the serial port's output.
+    pub serial_override: Option<SerialOverride>,
+    /// kedge's own: the file of the pages that are to be in place at once. If there is none,
+    /// it is written at the first pause.
+    pub working_set_path: Option<PathBuf>,
     /// kedge's own: the registers whose loss is accepted.
     pub allow: Vec<String>,
     /// kedge's own: what the guest's clock does.
@@ -160,6 +176,8 @@ struct LoadBody {
     huge_pages: HugePages,
     #[serde(default)]
     drive_overrides: Vec<DriveOverride>,
+    serial_override: Option<SerialOverride>,
+    working_set_path: Option<PathBuf>,
     #[serde(default)]
     allow: Vec<String>,
     #[serde(default)]
@@ -201,6 +219,8 @@ pub(super) fn read_load(bytes: &[u8]) -> Result<Parsed, Fault> {
         network_overrides: body.network_overrides,
         vsock_override: body.vsock_override,
         drive_overrides: body.drive_overrides,
+        serial_override: body.serial_override,
+        working_set_path: body.working_set_path,
         allow: body.allow,
         clock: body.clock,
     };
@@ -255,6 +275,19 @@ mod tests {
             panic!("another call")
         };
         assert_eq!(loaded.vsock_override, Some(VsockOverride { uds_path: "other.sock".into() }));
+    }
+
+    #[test]
+    fn what_the_host_has_may_be_something_else() {
+        let body = r#"{"snapshot_path": "s", "mem_file_path": "m", "working_set_path": "w",
+            "serial_override": {"serial_out_path": "log"}, "network_overrides":
+            [{"iface_id": "lan", "host_dev_name": "tap1", "guest_mac": "06:00:0a:00:00:01"}]}"#;
+        let Parsed { call: Call::LoadSnapshot(loaded), .. } = load(body).unwrap() else {
+            panic!("another call")
+        };
+        assert_eq!(loaded.working_set_path, Some("w".into()));
+        assert_eq!(loaded.serial_override, Some(SerialOverride { serial_out_path: "log".into() }));
+        assert_eq!(loaded.network_overrides[0].guest_mac.as_deref(), Some("06:00:0a:00:00:01"));
     }
 
     #[test]

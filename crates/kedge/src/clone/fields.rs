@@ -24,10 +24,13 @@ fn words(asked: &CloneMachine) -> Vec<OsString> {
     words.push(format!("--clock={}", clock(asked.clock)).into());
     words.push(format!("--huge-pages={}", pages(asked.huge_pages)).into());
     words.extend(asked.allow.iter().map(|name| format!("--allow={name}").into()));
-    if let Some(log) = &asked.log {
-        let mut word = OsString::from("--log=");
-        word.push(log);
-        words.push(word);
+    let serial = asked.serial_override.as_ref().map(|serial| &serial.serial_out_path);
+    for (flag, path) in [("--log=", asked.log.as_ref()), ("--serial=file=", serial)] {
+        words.extend(path.map(|path| {
+            let mut word = OsString::from(flag);
+            word.push(path);
+            word
+        }));
     }
     let networks = asked.network_overrides.iter().map(|change| (NETWORK, json!(change)));
     let disks = asked.drive_overrides.iter().map(|change| (DISKS, json!(change)));
@@ -84,9 +87,11 @@ mod tests {
         let wanted = wanted(&asked(&json!({
             "count": 2, "name": "web-{n}", "first": 7, "log": "{n}.log",
             "track_dirty_pages": true, "huge_pages": "2M", "clock": "advance",
-            "network_overrides": [{ "iface_id": "eth0", "host_dev_name": "tap{n}" }],
+            "network_overrides": [{ "iface_id": "eth0", "host_dev_name": "tap{n}",
+                "guest_mac": "06:00:0a:00:00:01" }],
             "drive_overrides": [{ "drive_id": "root", "path_on_host": "a,b/{n}.img" }],
             "vsock_override": { "uds_path": "v-{n}.sock" },
+            "serial_override": { "serial_out_path": "{n}.out" },
             "allow": ["psci_version"],
         })))
         .unwrap();
@@ -101,7 +106,8 @@ mod tests {
             "--huge-pages=2M",
             "--allow=psci_version",
             "--log={n}.log",
-            "--net=id=eth0,tap=tap{n}",
+            "--serial=file={n}.out",
+            "--net=id=eth0,tap=tap{n},mac=06:00:0a:00:00:01",
             "--disk=id=root,path=a,,b/{n}.img",
             "--vsock=path=v-{n}.sock",
         ];
