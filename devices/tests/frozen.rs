@@ -67,6 +67,7 @@ fn the_disk() {
         serial: Bytes(b"12345678901234567890".to_vec()),
         read_only: false,
         flush: true,
+        limits: None,
     };
     frozen(
         &disk,

@@ -2,7 +2,7 @@
 //! device's configuration.
 
 use kedge_diag::Fix;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// What is wrong with an object of the configuration file.
@@ -65,41 +65,6 @@ impl Fix for BodyError {
 /// Its fields are not those of `T`.
 pub fn parse<T: DeserializeOwned>(key: &'static str, value: Value) -> Result<T, BodyError> {
     serde_json::from_value(value).map_err(|source| BodyError::Shape { key, source })
-}
-
-/// Limits on how fast a device may go, as Firecracker writes them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RateLimiter {
-    bandwidth: Option<TokenBucket>,
-    ops: Option<TokenBucket>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct TokenBucket {
-    size: u64,
-    refill_time: u64,
-    one_time_burst: Option<u64>,
-}
-
-impl RateLimiter {
-    /// Refuses a limit, as this release has none; one that limits nothing is
-    /// fine (Firecracker: a bucket of size 0 or refilled in no time is none).
-    ///
-    /// # Errors
-    /// `limiter`, under `field` of `key`, limits something.
-    pub fn refuse(
-        limiter: Option<Self>,
-        key: &'static str,
-        field: &'static str,
-    ) -> Result<(), BodyError> {
-        let buckets = limiter.map_or([None, None], |limiter| [limiter.bandwidth, limiter.ops]);
-        let limits = |bucket: &TokenBucket| bucket.size != 0 && bucket.refill_time != 0;
-        match buckets.iter().flatten().any(limits) {
-            true => Err(BodyError::Unsupported { key, field }),
-            false => Ok(()),
-        }
-    }
 }
 
 /// What a device's name is made of.

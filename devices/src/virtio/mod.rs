@@ -9,6 +9,7 @@ pub mod body;
 pub mod buffers;
 pub mod catalog;
 pub mod device;
+pub mod limits;
 pub mod net;
 pub mod options;
 pub mod overrides;

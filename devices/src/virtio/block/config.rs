@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::disk::Disk;
 use super::{Access, Block};
-use crate::virtio::body::{self, BodyError, RateLimiter};
+use crate::virtio::body::{self, BodyError};
 use crate::virtio::catalog::{DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
+use crate::virtio::limits::{Limits, RateLimiter};
 use crate::virtio::options::{OptionError, Options};
 
 /// The row of the catalogue.
@@ -28,7 +29,8 @@ pub static KIND: Kind = Kind {
     override_value: "[id=NAME,]path=FILE",
 };
 
-const USAGE: &str = "path=FILE[,readonly][,id=NAME][,cache=writeback|unsafe]";
+const USAGE: &str =
+    "path=FILE[,readonly][,id=NAME][,cache=writeback|unsafe][,bandwidth=RATE][,ops=RATE]";
 
 /// What a flush by the guest does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,8 @@ pub struct BlockConfig {
     pub cache: Cache,
     /// How requests reach the host.
     pub engine: Engine,
+    /// How fast it may go.
+    pub limits: RateLimiter,
     /// Whether, and where on it, the guest's root file system is.
     pub root: Option<Root>,
 }
@@ -102,7 +106,7 @@ fn from_flag(value: &str, index: usize) -> Parsed {
 }
 
 fn parse_flag(value: &str, index: usize) -> Result<BlockConfig, OptionError> {
-    let known = ["path", "readonly", "id", "cache"];
+    let known = ["path", "readonly", "id", "cache", "bandwidth", "ops"];
     let options = Options::parse(KIND.flag, USAGE, &known, value)?;
     let id = options.value("id").map_or_else(|| format!("disk{index}"), str::to_owned);
     if !body::is_id(&id) {
@@ -119,6 +123,7 @@ fn parse_flag(value: &str, index: usize) -> Result<BlockConfig, OptionError> {
         access: access(options.is_on("readonly")?),
         cache,
         engine: Engine::Sync,
+        limits: RateLimiter::from_options(&options, "bandwidth", "ops")?,
         root: None,
     })
 }
@@ -137,7 +142,6 @@ fn parse_body(value: Value) -> Result<BlockConfig, BodyError> {
     if body.socket.is_some() {
         return Err(BodyError::Unsupported { key, field: "socket" });
     }
-    RateLimiter::refuse(body.rate_limiter, key, "rate_limiter")?;
     let missing = BodyError::Missing { key, field: "path_on_host" };
     let root = body.is_root_device.then(|| body.partuuid.map_or(Root::Whole, Root::Partition));
     Ok(BlockConfig {
@@ -146,6 +150,7 @@ fn parse_body(value: Value) -> Result<BlockConfig, BodyError> {
         access: access(body.is_read_only.unwrap_or_default()),
         cache: body.cache_type,
         engine: body.io_engine,
+        limits: body.rate_limiter.unwrap_or_default(),
         root,
     })
 }
@@ -175,7 +180,7 @@ impl DeviceConfig for BlockConfig {
             "cache_type": self.cache,
             "is_read_only": self.access == Access::ReadOnly,
             "path_on_host": self.path.to_string_lossy(),
-            "rate_limiter": null,
+            "rate_limiter": self.limits.to_json(),
             "io_engine": self.engine,
             "socket": null,
         })
@@ -194,7 +199,8 @@ impl DeviceConfig for BlockConfig {
     }
 
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
-        Ok(Box::new(Block::new(Disk::open(self).map_err(Trouble::new)?)))
+        let disk = Disk::open(self).map_err(Trouble::new)?;
+        Ok(Box::new(Block::new(disk, Limits::new(self.limits))))
     }
 }
 

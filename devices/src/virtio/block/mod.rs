@@ -11,6 +11,8 @@ pub mod saved;
 mod worker;
 
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod restore_tests;
 #[cfg(test)]
 mod tests;
@@ -25,11 +27,13 @@ use virtio_bindings::virtio_blk::{
 };
 
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
+use super::limits::Limits;
 use super::worker::{LoopError, Running, stop};
 pub use config::{BlockConfig, Cache, KIND};
 use disk::Disk;
 pub use disk::{Access, OpenError};
 pub use restore::DiskChanged;
+use saved::BlockV1;
 use worker::BlockWorker;
 
 /// The largest size of the one queue, `requestq`.
@@ -46,13 +50,14 @@ const SECTOR: u64 = 512;
 #[derive(Debug)]
 pub struct Block {
     disk: Arc<Disk>,
+    limits: Limits,
     running: Option<Running>,
 }
 
 impl Block {
-    /// The device of an open disk.
-    fn new(disk: Disk) -> Self {
-        Self { disk: Arc::new(disk), running: None }
+    /// The device of an open disk, which goes as fast as `limits` let it.
+    fn new(disk: Disk, limits: Limits) -> Self {
+        Self { disk: Arc::new(disk), limits, running: None }
     }
 
     /// `struct virtio_blk_config` (5.2.4), up to the last field that we have.
@@ -97,7 +102,7 @@ impl VirtioDevice for Block {
 
     fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
         let event_loop = activation.event_loop.clone();
-        let worker = BlockWorker::new(activation, Arc::clone(&self.disk));
+        let worker = BlockWorker::new(activation, Arc::clone(&self.disk), &self.limits);
         self.running = Some(event_loop.start(Box::new(worker))?);
         Ok(())
     }
@@ -107,12 +112,14 @@ impl VirtioDevice for Block {
     }
 
     fn save(&self) -> Part {
-        Part::of(&restore::save(&self.disk))
+        Part::of(&restore::save(&self.disk, &self.limits))
     }
 
     fn restore(&mut self, saved: &Part) -> Result<(), Trouble> {
-        let saved = saved.read().map_err(Trouble::new)?;
+        let saved: BlockV1 = saved.read().map_err(Trouble::new)?;
         let disk = Arc::get_mut(&mut self.disk).expect("no worker shares a disk that is at rest");
-        restore::restore(disk, &saved)
+        restore::restore(disk, &saved)?;
+        self.limits.restore(saved.limits.as_ref());
+        Ok(())
     }
 }

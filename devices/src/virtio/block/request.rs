@@ -1,6 +1,7 @@
 //! A request as the driver wrote it (Virtio 1.2, 5.2.6), taken apart and checked
 //! for its form. Whether it can be done is the disk's to say.
 
+use kedge_ids::u64_from;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
 };
@@ -34,6 +35,16 @@ pub(super) enum Operation<'m> {
     },
     /// A type of request that we do not have.
     Unsupported,
+}
+
+impl Operation<'_> {
+    /// Bytes of data that it moves to or from the disk.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::In { into: data, .. } | Self::Out { from: data, .. } => u64_from(data.len()),
+            Self::Flush | Self::GetId { .. } | Self::Unsupported => 0,
+        }
+    }
 }
 
 /// A request.

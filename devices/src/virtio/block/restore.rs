@@ -7,6 +7,7 @@ use kedge_saved_state::{Bytes, StateError};
 use super::disk::{Disk, SERIAL};
 use super::saved::BlockV1;
 use super::{Access, Cache, SEG_MAX};
+use crate::virtio::limits::Limits;
 
 /// The sizes of a block, in bytes: those of real disks.
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=65536;
@@ -38,8 +39,8 @@ impl Fix for DiskChanged {
     }
 }
 
-/// What the guest knows of `disk`.
-pub(super) fn save(disk: &Disk) -> BlockV1 {
+/// What the guest knows of `disk`, and what is left of its `limits`.
+pub(super) fn save(disk: &Disk, limits: &Limits) -> BlockV1 {
     BlockV1 {
         sectors: disk.sectors(),
         block_size: disk.block_size(),
@@ -47,6 +48,7 @@ pub(super) fn save(disk: &Disk) -> BlockV1 {
         serial: Bytes(disk.serial().to_vec()),
         read_only: disk.access() == Access::ReadOnly,
         flush: disk.cache() == Cache::Writeback,
+        limits: limits.save(),
     }
 }
 
@@ -56,7 +58,7 @@ pub(super) fn save(disk: &Disk) -> BlockV1 {
 /// `saved` is damaged, or the disk is another.
 pub(super) fn restore(disk: &mut Disk, saved: &BlockV1) -> Result<(), Trouble> {
     let serial = check(saved).map_err(Trouble::new)?;
-    let &BlockV1 { sectors, block_size, seg_max, serial: _, read_only, flush } = saved;
+    let &BlockV1 { sectors, block_size, seg_max, serial: _, read_only, flush, limits: _ } = saved;
     if sectors != disk.sectors() {
         let changed = DiskChanged::Size { promised: sectors, found: disk.sectors() };
         return Err(Trouble::new(changed));

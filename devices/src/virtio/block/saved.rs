@@ -4,6 +4,8 @@
 use kedge_saved_state::{Bytes, Versioned};
 use serde::{Deserialize, Serialize};
 
+use crate::virtio::limits::saved::LimitsV1;
+
 /// Version 1: what the guest knows of its disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +22,9 @@ pub struct BlockV1 {
     pub read_only: bool,
     /// Whether the guest can flush.
     pub flush: bool,
+    /// What is left of its limits; none where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsV1>,
 }
 
 impl Versioned for BlockV1 {

@@ -12,6 +12,7 @@ use tempfile::{NamedTempFile, TempDir};
 
 use super::*;
 use crate::virtio::catalog::DeviceConfig;
+use crate::virtio::limits::RateLimiter;
 use crate::virtio::testing::{Driver, NEEDS_RESET};
 use crate::virtio::transport::reg;
 
@@ -41,6 +42,7 @@ pub(super) fn config(path: &Path) -> BlockConfig {
         access: Access::ReadWrite,
         cache: Cache::Writeback,
         engine: config::Engine::Sync,
+        limits: RateLimiter::default(),
         root: None,
     }
 }
@@ -49,7 +51,7 @@ pub(super) fn drive(config: &BlockConfig) -> Driver {
     Driver::running(config.open().unwrap(), 0)
 }
 
-fn header(kind: u32, sector: u64) -> [u8; 16] {
+pub(super) fn header(kind: u32, sector: u64) -> [u8; 16] {
     let mut header = [0; 16];
     header[..4].copy_from_slice(&kind.to_le_bytes());
     header[8..].copy_from_slice(&sector.to_le_bytes());
@@ -191,7 +193,7 @@ fn a_full_host_is_an_error_to_the_guest() {
     let image = image();
     let mut disk = Disk::open(&config(image.path())).unwrap();
     disk.replace_file(full);
-    let mut driver = Driver::running(Box::new(Block::new(disk)), 0);
+    let mut driver = Driver::running(Box::new(Block::new(disk, Limits::default())), 0);
     assert_eq!(send(&mut driver, OUT, 0, &[9; 512]), IOERR);
     assert_eq!(driver.read(reg::STATUS) & NEEDS_RESET, 0);
 }
@@ -350,6 +352,7 @@ fn a_flag_says_all_about_a_disk() {
     assert_eq!(config["drive_id"], "data");
     assert_eq!(config["is_read_only"], true);
     assert_eq!(config["cache_type"], "Unsafe");
+    assert_eq!(config["rate_limiter"], Value::Null);
 }
 
 #[test]
@@ -383,7 +386,10 @@ fn a_body_goes_in_and_out_unchanged() {
     let text = json!({
         "drive_id": "rootfs", "is_root_device": true, "partuuid": "0eaa91a0-01",
         "cache_type": "Writeback", "is_read_only": true, "path_on_host": "/root.ext4",
-        "rate_limiter": null, "io_engine": "Async", "socket": null,
+        "rate_limiter": {
+            "bandwidth": {"size": 1048576, "refill_time": 100, "one_time_burst": 7}, "ops": null,
+        },
+        "io_engine": "Async", "socket": null,
     });
     assert_eq!(body(text.clone()).unwrap().to_json(), text);
 }

@@ -11,9 +11,10 @@ use serde_json::{Map, Value};
 
 use super::Net;
 use crate::tap::Tap;
-use crate::virtio::body::{self, BodyError, RateLimiter};
+use crate::virtio::body::{self, BodyError};
 use crate::virtio::catalog::{DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
+use crate::virtio::limits::RateLimiter;
 use crate::virtio::options::{OptionError, Options};
 
 /// The row of the catalogue.

@@ -5,9 +5,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Rng;
-use crate::virtio::body::{self, RateLimiter};
+use crate::virtio::body;
 use crate::virtio::catalog::{DeviceConfig, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
+use crate::virtio::limits::RateLimiter;
 
 /// The row of the catalogue.
 pub static KIND: Kind = Kind {
