@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kedge_bus::{PauseError, ResumeError};
+use kedge_devices::virtio::change::{Change, ChangeError};
 use kedge_diag::Fix;
 use kedge_hv::HvError;
 use serde::Serialize;
@@ -66,6 +67,9 @@ pub enum ControlError {
     /// It cannot be saved.
     #[error("the machine cannot be saved")]
     Save(#[from] SaveError),
+    /// A device cannot be changed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// The guest's counters cannot be read or held.
     #[error("cannot make the guest's time stand still")]
     Time(#[source] HvError),
@@ -82,6 +86,7 @@ impl Fix for ControlError {
             Self::Resume(source) => source.fix(),
             Self::NotPaused => Some("pause it first".to_owned()),
             Self::Save(source) => source.fix(),
+            Self::Change(source) => source.fix(),
             Self::Time(source) => source.fix(),
         }
     }
@@ -130,6 +135,8 @@ pub(crate) enum Control {
     Resume(Clock, Reply<()>),
     /// To be saved, while it stands still.
     Save(SaveOrder, Reply<Saved>),
+    /// That one of its devices change.
+    Change(Box<Change>, Reply<()>),
     /// To end.
     Stop,
 }
@@ -201,6 +208,15 @@ impl Handle {
     /// Where it was saved and cannot go on as asked, the error says that.
     pub fn save(&self, order: SaveOrder) -> Result<Saved, ControlError> {
         self.ask(|reply| Control::Save(order, reply))
+    }
+
+    /// Changes one of the machine's devices, whether its guest runs or stands still, and
+    /// in its specification, by which it is saved.
+    ///
+    /// # Errors
+    /// There is no such device, or it cannot be so: it is as it was.
+    pub fn change(&self, change: Change) -> Result<(), ControlError> {
+        self.ask(|reply| Control::Change(Box::new(change), reply))
     }
 
     /// Where the machine is in its life, at once, whatever it is at.

@@ -267,7 +267,7 @@ impl Machine {
                 return Ok(Ended::Stopped);
             };
             let subject = Subject {
-                spec: &self.spec,
+                spec: &mut self.spec,
                 born: &self.born,
                 hypervisor: self.hypervisor.as_ref(),
             };

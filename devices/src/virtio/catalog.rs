@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use kedge_diag::{Fix, Trouble};
 use serde_json::Value;
 
+use super::change::Changeable;
 use super::device::VirtioDevice;
 use super::{block, net, rng, vsock};
 
@@ -78,6 +79,8 @@ pub struct Kind {
     pub host_fields: &'static [HostField],
     /// The flag's value where it names such things: `[id=NAME,]path=FILE`.
     pub override_value: &'static str,
+    /// How such devices change while their machine runs; none where they cannot.
+    pub change: Option<Changeable>,
 }
 
 /// What names something of the host's.

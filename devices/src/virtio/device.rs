@@ -10,6 +10,7 @@ use kedge_saved_state::Part;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::change::{Change, ChangeError, Changed};
 use super::worker::{EventLoop, LoopError};
 
 /// What kind of device it is (Virtio 1.2, 5).
@@ -123,6 +124,14 @@ pub trait VirtioDevice: Send {
     /// The event loop is gone; or [`LoopError::Late`]: it was not done by
     /// `deadline`, and works on.
     fn deactivate(&mut self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError>;
+
+    /// Becomes what `change` says, while its queues are home.
+    ///
+    /// # Errors
+    /// It cannot. It is as it was.
+    fn change(&mut self, change: &Change) -> Result<Changed, Trouble> {
+        Err(Trouble::new(ChangeError::Fixed { noun: change.kind().noun }))
+    }
 
     /// The driver has reset the device, whose queues are home: what the device
     /// held for it is nobody's any more.

@@ -8,6 +8,7 @@ pub mod block;
 pub mod body;
 pub mod buffers;
 pub mod catalog;
+pub mod change;
 pub mod device;
 pub mod limits;
 pub mod net;

@@ -184,7 +184,7 @@ pub fn apply(
 }
 
 /// `device` with `fields` in place of its own.
-fn with(
+pub(super) fn with(
     device: &dyn DeviceConfig,
     fields: &Map<String, Value>,
 ) -> Result<Box<dyn DeviceConfig>, OverrideError> {

@@ -10,6 +10,7 @@ use kedge_bus::{AddressMap, IrqLine, MmioDevice, Node, Stateful};
 use kedge_devices::generation::Generation;
 use kedge_devices::rtc::Rtc;
 use kedge_devices::serial::SerialPort;
+use kedge_devices::virtio::change::Target;
 use kedge_devices::virtio::device::VirtioDevice;
 use kedge_devices::virtio::transport::MmioTransport;
 use kedge_devices::virtio::worker::EventLoop;
@@ -84,6 +85,7 @@ pub(super) fn place(
     let serial = serial_port(site, parts, &mut board)?;
     real_time_clock(site, &mut board, event_loop)?;
     let mut transports = Vec::with_capacity(virtio.len());
+    let mut targets: Vec<Arc<dyn Target>> = Vec::with_capacity(virtio.len());
     for (index, device) in virtio.into_iter().enumerate() {
         let place = site.layout.virtio(index)?;
         let irq = board.wire(place.spi)?;
@@ -91,6 +93,7 @@ pub(super) fn place(
             .map_err(BuildError::host("make an event for a virtio queue"))?;
         let transport = Arc::new(transport);
         board.add(&virtio_name(index), place, &transport)?;
+        targets.push(Arc::<MmioTransport>::clone(&transport));
         transports.push(transport);
     }
     let pages = pages(site, parts, &mut board)?;
@@ -98,7 +101,8 @@ pub(super) fn place(
     let map = AddressMap::new(
         board.devices.into_iter().map(|(place, device)| (place.range.start.0, device)),
     )?;
-    Ok(Placed { serial, transports, devices: Devices::new(board.stateful), pages, map, nodes })
+    let devices = Devices::new(board.stateful, targets);
+    Ok(Placed { serial, transports, devices, pages, map, nodes })
 }
 
 fn serial_port(

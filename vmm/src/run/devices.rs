@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kedge_bus::{NotAtRest, PauseError, RestoreError, ResumeError, Stateful};
+use kedge_devices::virtio::catalog::DeviceConfig;
+use kedge_devices::virtio::change::{Change, ChangeError, Target};
 use kedge_saved_state::{FileError, Section, StateFile};
 use tracing::error;
 
 /// How long devices may take to finish what they are at, all together.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The devices, each under the name that it has in a saved machine.
-pub(crate) struct Devices(Vec<(String, Arc<dyn Stateful>)>);
+/// The devices, each under the name that it has in a saved machine; and those that can be
+/// changed, in the order of the machine's specification.
+pub(crate) struct Devices(Vec<(String, Arc<dyn Stateful>)>, Vec<Arc<dyn Target>>);
 
 /// Why devices cannot be as they were saved.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +27,29 @@ pub(crate) enum DevicesError {
 }
 
 impl Devices {
-    pub(crate) fn new(devices: Vec<(String, Arc<dyn Stateful>)>) -> Self {
-        Self(devices)
+    pub(crate) fn new(
+        devices: Vec<(String, Arc<dyn Stateful>)>,
+        targets: Vec<Arc<dyn Target>>,
+    ) -> Self {
+        Self(devices, targets)
+    }
+
+    /// Makes `change` in one of those that are `configured`, and in what is configured.
+    ///
+    /// # Errors
+    /// There is no such device, or it cannot be so: then nothing has changed.
+    pub(crate) fn change(
+        &self,
+        configured: &mut [Box<dyn DeviceConfig>],
+        change: &Change,
+    ) -> Result<(), ChangeError> {
+        let index = change.find(configured)?;
+        let changed = change.applied(configured[index].as_ref())?;
+        // There is a target for each that is configured.
+        let Some(target) = self.1.get(index) else { return Ok(()) };
+        target.change(change, Instant::now() + PATIENCE)?;
+        configured[index] = changed;
+        Ok(())
     }
 
     /// Brings all to rest, or none.

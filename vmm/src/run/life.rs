@@ -236,6 +236,11 @@ impl<'a> Life<'a> {
             (Control::Save(order, reply), &State::Paused(since)) => {
                 self.save(order, since, reply);
             }
+            (Control::Change(change, reply), State::Running | State::Paused(_)) => {
+                let configured = &mut self.subject.spec.devices;
+                let changed = self.built.devices.change(configured, &change);
+                reply.answer(changed.map_err(ControlError::from));
+            }
             (Control::Save(_, reply), State::Running) => reply.answer(Err(ControlError::NotPaused)),
             (Control::Pause(reply), State::Paused(_))
             | (Control::Resume(_, reply), State::Running) => reply.answer(Ok(())),

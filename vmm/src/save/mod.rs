@@ -171,9 +171,9 @@ impl Fix for SaveError {
 }
 
 /// What of a machine is not in its threads and devices.
-#[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
-    pub(crate) spec: &'a MachineSpec,
+    /// Its devices may change while it runs.
+    pub(crate) spec: &'a mut MachineSpec,
     pub(crate) born: &'a Born,
     pub(crate) hypervisor: &'a dyn Hypervisor,
 }

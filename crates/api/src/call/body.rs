@@ -1,5 +1,6 @@
 //! Reading a body, and what is wrong with one.
 
+use kedge_devices::virtio::change::ChangeError;
 use kedge_diag::{Fix, nearest, one_line};
 use serde::de::DeserializeOwned;
 
@@ -34,6 +35,9 @@ pub enum Fault {
         /// What to do about it.
         cure: &'static str,
     },
+    /// A change that there cannot be.
+    #[error(transparent)]
+    Change(ChangeError),
     /// Clones that there cannot be.
     #[error(transparent)]
     Clones(BadClones),
@@ -54,7 +58,7 @@ impl Fault {
                     "An error occurred when deserializing the json body of a request";
                 format!("{BEGIN}: {}", one_line(self))
             }
-            Self::Fields { .. } | Self::Clones(_) => one_line(self),
+            Self::Fields { .. } | Self::Change(_) | Self::Clones(_) => one_line(self),
         }
     }
 }
@@ -70,6 +74,7 @@ impl Fix for Fault {
         match self {
             Self::Json(error) => meant(&error.to_string()).map(|word| format!("write `{word}`")),
             Self::Fields { cure, .. } => Some((*cure).to_owned()),
+            Self::Change(source) => source.fix(),
             Self::Clones(source) => source.fix(),
             Self::NoRoute { .. } | Self::Surplus(_) | Self::Empty(_) => None,
         }

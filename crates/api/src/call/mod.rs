@@ -5,10 +5,12 @@
 //! defaults and spelling of the interface.
 
 mod body;
+mod change;
 mod clone;
 mod snapshot;
 mod state;
 
+use kedge_devices::virtio::change::Change;
 use serde_json::Value;
 
 pub use body::Fault;
@@ -36,6 +38,8 @@ pub enum Call {
     LoadSnapshot(LoadSnapshot),
     /// `PUT /clone`, kedge's own.
     Clone(Box<CloneMachine>),
+    /// `PATCH /drives/{id}` and its like.
+    Change(Change),
 }
 
 /// A call as it was read.
@@ -94,6 +98,9 @@ impl Parsed {
     pub fn read(request: &Request) -> Result<Self, Fault> {
         let Request { method, path, body, .. } = request;
         let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        if let Some(change) = change::read(request, &words) {
+            return change;
+        }
         let fits = |route: &&Route| route.method == *method && route.fits(&words);
         let Some(route) = ROUTES.iter().find(fits) else {
             return Err(Fault::NoRoute { method: *method, path: path.clone() });

@@ -251,6 +251,7 @@ fn message(call: &Call, error: &OrderError) -> String {
         }
         (_, Call::CreateSnapshot(_)) => "Create snapshot error: ",
         (_, Call::Clone(_)) => "Clone error: ",
+        (_, Call::Change(change)) => change.kind().change.map_or("", |change| change.fault),
         _ => "",
     };
     format!("{begin}{}", one_line(error))
@@ -279,6 +280,7 @@ fn obey(handle: &Handle, call: &Call) -> Result<(), OrderError> {
         Call::SetState(WantedState::Resumed) => Ok(handle.resume(Clock::default())?),
         Call::LoadSnapshot(_) => Err(OrderError::Started),
         Call::CreateSnapshot(create) => save(handle, create),
+        Call::Change(change) => Ok(handle.change(change.clone())?),
         Call::Clone(_) | Call::Describe | Call::Version => Ok(()),
     }
 }

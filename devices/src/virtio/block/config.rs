@@ -10,6 +10,7 @@ use super::disk::Disk;
 use super::{Access, Block};
 use crate::virtio::body::{self, BodyError};
 use crate::virtio::catalog::{DeviceConfig, HostField, Kind, Parsed};
+use crate::virtio::change::{Changeable, is_a};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::limits::{Limits, RateLimiter};
 use crate::virtio::options::{OptionError, Options};
@@ -27,6 +28,10 @@ pub static KIND: Kind = Kind {
     id_field: "drive_id",
     host_fields: &[HostField { option: "path", field: "path_on_host" }],
     override_value: "[id=NAME,]path=FILE",
+    change: Some(Changeable {
+        check: is_a::<Patch>,
+        fault: "Drive config error: Unable to patch the block device: ",
+    }),
 };
 
 const USAGE: &str =
@@ -96,6 +101,18 @@ struct Body {
     #[serde(default)]
     io_engine: Engine,
     socket: Option<PathBuf>,
+}
+
+/// `PATCH /drives/{drive_id}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Patch {
+    #[serde(rename = "drive_id")]
+    _id: String,
+    /// The file behind the disk from now on, opened anew even where it is the same.
+    pub(super) path_on_host: Option<PathBuf>,
+    /// Its limits from now on.
+    pub(super) rate_limiter: Option<RateLimiter>,
 }
 
 fn from_flag(value: &str, index: usize) -> Parsed {
@@ -200,7 +217,7 @@ impl DeviceConfig for BlockConfig {
 
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
         let disk = Disk::open(self).map_err(Trouble::new)?;
-        Ok(Box::new(Block::new(disk, Limits::new(self.limits))))
+        Ok(Box::new(Block::new(self, disk, Limits::new(self.limits))))
     }
 }
 

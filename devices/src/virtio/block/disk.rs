@@ -196,6 +196,11 @@ impl Disk {
         self.promise = promise;
     }
 
+    /// What it keeps to.
+    pub(super) fn promised(&self) -> Promise {
+        self.promise
+    }
+
     /// Its name.
     pub(super) fn id(&self) -> &str {
         &self.id

@@ -11,12 +11,15 @@ pub mod saved;
 mod worker;
 
 #[cfg(test)]
+mod change_tests;
+#[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
 mod restore_tests;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,12 +29,14 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
 };
 
+use super::change::{Change, Changed};
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
 use super::limits::Limits;
 use super::worker::{LoopError, Running, stop};
+use config::Patch;
 pub use config::{BlockConfig, Cache, KIND};
-use disk::Disk;
 pub use disk::{Access, OpenError};
+use disk::{Disk, Promise};
 pub use restore::DiskChanged;
 use saved::BlockV1;
 use worker::BlockWorker;
@@ -49,15 +54,30 @@ const SECTOR: u64 = 512;
 /// The device.
 #[derive(Debug)]
 pub struct Block {
+    config: BlockConfig,
     disk: Arc<Disk>,
     limits: Limits,
     running: Option<Running>,
 }
 
 impl Block {
-    /// The device of an open disk, which goes as fast as `limits` let it.
-    fn new(disk: Disk, limits: Limits) -> Self {
-        Self { disk: Arc::new(disk), limits, running: None }
+    /// The device of an open disk, as `config` describes it, which goes as fast as
+    /// `limits` let it.
+    fn new(config: &BlockConfig, disk: Disk, limits: Limits) -> Self {
+        Self { config: config.clone(), disk: Arc::new(disk), limits, running: None }
+    }
+
+    /// Another file behind the disk, opened before the old one is let go of. What the
+    /// guest goes by stays, but for the size and the serial number.
+    fn swap(&mut self, path: PathBuf) -> Result<(), OpenError> {
+        let access = self.disk.access();
+        let config = BlockConfig { path, access, ..self.config.clone() };
+        let mut disk = Disk::open(&config)?;
+        let serial = *disk.serial();
+        disk.promise(Promise { serial, ..self.disk.promised() });
+        self.disk = Arc::new(disk);
+        self.config = config;
+        Ok(())
     }
 
     /// `struct virtio_blk_config` (5.2.4), up to the last field that we have.
@@ -109,6 +129,21 @@ impl VirtioDevice for Block {
 
     fn deactivate(&mut self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError> {
         stop(&mut self.running, deadline)
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Changed, Trouble> {
+        let Patch { path_on_host, rate_limiter, .. } = change.read()?;
+        let changed = match path_on_host {
+            Some(path) => {
+                self.swap(path).map_err(Trouble::new)?;
+                Changed::Config
+            }
+            None => Changed::Unseen,
+        };
+        if let Some(limits) = rate_limiter {
+            self.limits.change(limits);
+        }
+        Ok(changed)
     }
 
     fn save(&self) -> Part {

@@ -28,7 +28,7 @@ fn refused(
 ) {
     let image = image();
     let mut config = config(image.path());
-    let part = Block::new(Disk::open(&config).unwrap(), Limits::default()).save();
+    let part = Block::new(&config, Disk::open(&config).unwrap(), Limits::default()).save();
     let mut saved: BlockV1 = part.read().unwrap();
     damage(&mut saved);
     change(&mut config);

@@ -191,9 +191,10 @@ fn a_full_host_is_an_error_to_the_guest() {
     // Takes every write and fails it with ENOSPC.
     let full = File::options().read(true).write(true).open("/dev/full").unwrap();
     let image = image();
-    let mut disk = Disk::open(&config(image.path())).unwrap();
+    let config = config(image.path());
+    let mut disk = Disk::open(&config).unwrap();
     disk.replace_file(full);
-    let mut driver = Driver::running(Box::new(Block::new(disk, Limits::default())), 0);
+    let mut driver = Driver::running(Box::new(Block::new(&config, disk, Limits::default())), 0);
     assert_eq!(send(&mut driver, OUT, 0, &[9; 512]), IOERR);
     assert_eq!(driver.read(reg::STATUS) & NEEDS_RESET, 0);
 }

@@ -33,6 +33,7 @@ pub static KIND: Kind = Kind {
         HostField { option: "mac", field: "guest_mac" },
     ],
     override_value: "[id=NAME,]tap=NAME[,mac=ADDRESS]",
+    change: None,
 };
 
 /// The options of `--net`, the most important first.

@@ -23,6 +23,7 @@ pub static KIND: Kind = Kind {
     id_field: "",
     host_fields: &[],
     override_value: "",
+    change: None,
 };
 
 /// An entropy device.

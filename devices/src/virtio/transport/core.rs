@@ -6,6 +6,7 @@
 //! breaks the rules gets what the specification has for it: features that are
 //! not accepted, or a device that needs a reset.
 
+mod change;
 mod rest;
 
 use std::fmt;

@@ -16,6 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::core::{Area, Core, Half};
 use super::signals::{Notifier, Signals};
+use crate::virtio::change::{Change, ChangeError, Target};
 use crate::virtio::device::{DeviceId, VirtioDevice};
 use crate::virtio::worker::{EventLoop, LoopError};
 
@@ -238,6 +239,12 @@ impl Stateful for MmioTransport {
     fn restore(&self, saved: &Part) -> Result<(), RestoreError> {
         let mut core = self.core();
         core.restore(saved).map_err(|source| RestoreError { device: core.name(), source })
+    }
+}
+
+impl Target for MmioTransport {
+    fn change(&self, change: &Change, deadline: Instant) -> Result<(), ChangeError> {
+        self.core().change(change, deadline)
     }
 }
 

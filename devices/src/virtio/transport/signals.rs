@@ -57,6 +57,11 @@ impl<N: Notifier> Signals<N> {
         self.generation.load(Ordering::SeqCst)
     }
 
+    /// The configuration is another now.
+    pub(super) fn next_generation(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Marks the device, and says so in the log: the first time, the second, the
     /// fourth, the eighth and so on, since a guest can do it at will.
     pub(super) fn mark_broken(&self, why: &dyn fmt::Display) {
@@ -85,7 +90,7 @@ impl<N: Notifier> Interrupt for Signals<N> {
     }
 
     fn config_changed(&self) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.next_generation();
         self.notifier.config();
     }
 

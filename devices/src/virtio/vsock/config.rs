@@ -27,6 +27,7 @@ pub static KIND: Kind = Kind {
     id_field: "",
     host_fields: &[HostField { option: "path", field: "uds_path" }],
     override_value: "path=SOCKET",
+    change: None,
 };
 
 /// The options of `--vsock`, the most important first.
