@@ -11,6 +11,7 @@ use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::change::{Change, ChangeError, Changed};
+use super::detour::Detour;
 use super::worker::{EventLoop, LoopError};
 
 /// What kind of device it is (Virtio 1.2, 5).
@@ -108,6 +109,10 @@ pub trait VirtioDevice: Send {
 
     /// Stores to the configuration space. Fields that are read-only stay.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// Puts somebody beside its network, before it is first active. A device without one
+    /// has no place for it.
+    fn set_detour(&mut self, _detour: Box<dyn Detour>) {}
 
     /// Starts work.
     ///

@@ -9,6 +9,7 @@ pub mod body;
 pub mod buffers;
 pub mod catalog;
 pub mod change;
+pub mod detour;
 pub mod device;
 pub mod limits;
 pub mod net;

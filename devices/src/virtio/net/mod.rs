@@ -5,6 +5,7 @@
 //! sides, so checksums and segmentation left undone by the guest are the host
 //! kernel's work, and the other way round where the guest agreed to it.
 
+mod branch;
 mod config;
 mod metrics;
 mod receive;
@@ -26,9 +27,11 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_MTU,
 };
 
+use super::detour::Detour;
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
 use super::worker::{LoopError, Running, stop};
 use crate::tap::{HEADER_SIZE, Offloads, Tap};
+use branch::Branch;
 pub use config::{KIND, MacAddress, NetConfig};
 pub use metrics::NetMetrics;
 pub use restore::UnpromisedMac;
@@ -92,6 +95,7 @@ pub struct Net {
     tap: Arc<Tap>,
     identity: Identity,
     shelf: Shelf,
+    branch: Option<Arc<Branch>>,
     metrics: Arc<NetMetrics>,
     running: Option<Running>,
 }
@@ -105,6 +109,7 @@ impl Net {
             tap: Arc::new(tap),
             identity: Identity { mac, mtu },
             shelf: Shelf::default(),
+            branch: None,
             metrics: Arc::default(),
             running: None,
         }
@@ -169,6 +174,10 @@ impl VirtioDevice for Net {
         }
     }
 
+    fn set_detour(&mut self, detour: Box<dyn Detour>) {
+        self.branch = Some(Arc::new(Branch::new(detour)));
+    }
+
     fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
         let offloads = offloads(activation.features);
         if let Err(error) = self.tap.set_offloads(offloads) {
@@ -176,7 +185,8 @@ impl VirtioDevice for Net {
             tracing::debug!(%error, ?offloads, "the tap keeps its offloads");
         }
         let event_loop = activation.event_loop.clone();
-        let worker = NetWorker::new(activation, Arc::clone(&self.tap), &self.shelf, &self.metrics);
+        let worker = NetWorker::new(activation, Arc::clone(&self.tap), &self.shelf, &self.metrics)
+            .with_branch(self.branch.clone())?;
         self.running = Some(event_loop.start(Box::new(worker))?);
         Ok(())
     }
@@ -211,6 +221,8 @@ impl fmt::Debug for Net {
     }
 }
 
+#[cfg(test)]
+mod branch_tests;
 #[cfg(test)]
 mod restore_tests;
 #[cfg(test)]

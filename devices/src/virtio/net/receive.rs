@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 use virtio_queue::QueueT;
 
+use super::branch::AtWork;
 use super::metrics::{NetMetrics, count, drop_one};
 use super::{LARGEST_FRAME, Shelf};
 use crate::tap::{HEADER_SIZE, Tap};
@@ -65,12 +66,17 @@ impl Receiver {
         Self { ring, most_chains, buffer, held, shelf, metrics }
     }
 
-    /// Receives until the tap is empty or the guest out of buffers, up to a
+    /// Receives until tap and detour are empty or the guest out of buffers, up to a
     /// batch.
-    pub(super) fn work(&mut self, memory: &GuestMemory, tap: &Tap) {
+    pub(super) fn work(
+        &mut self,
+        memory: &GuestMemory,
+        tap: &Tap,
+        mut branch: Option<&mut AtWork>,
+    ) {
         self.ring.suspend(memory);
         for _ in 0..BATCH {
-            if !self.hold_a_frame(tap) {
+            if !self.hold_a_frame(tap, branch.as_deref_mut()) {
                 self.ring.flush(memory);
                 return;
             }
@@ -98,7 +104,12 @@ impl Receiver {
     }
 
     /// Whether there is a frame in the buffer, after reading one if need be.
-    fn hold_a_frame(&mut self, tap: &Tap) -> bool {
+    fn hold_a_frame(&mut self, tap: &Tap, branch: Option<&mut AtWork>) -> bool {
+        if self.held == 0
+            && let Some(length) = branch.and_then(|branch| branch.give(&mut self.buffer))
+        {
+            self.held = length;
+        }
         while self.held == 0 {
             match rustix::io::read(tap, &mut *self.buffer) {
                 // The end of what is no tap.

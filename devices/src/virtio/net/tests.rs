@@ -29,7 +29,7 @@ pub(super) fn card(mac: Option<MacAddress>) -> (Net, OwnedFd) {
 pub(super) struct Fixture {
     pub(super) driver: Driver,
     pub(super) metrics: Arc<NetMetrics>,
-    cable: OwnedFd,
+    pub(super) cable: OwnedFd,
 }
 
 impl Fixture {

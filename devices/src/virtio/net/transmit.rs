@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kedge_guest_memory::GuestMemory;
 
 use super::LARGEST_FRAME;
+use super::branch::AtWork;
 use super::metrics::{NetMetrics, count, drop_one};
 use crate::tap::{HEADER_SIZE, Tap};
 use crate::virtio::buffers::Buffers;
@@ -28,13 +29,21 @@ impl Transmitter {
     }
 
     /// Sends what is available, up to one queue full.
-    pub(super) fn work(&mut self, memory: &GuestMemory, tap: &Tap) {
+    pub(super) fn work(
+        &mut self,
+        memory: &GuestMemory,
+        tap: &Tap,
+        mut branch: Option<&mut AtWork>,
+    ) {
         let Self { ring, metrics } = self;
         ring.serve(memory, |chain| {
             if chain.readable.len() < HEADER_SIZE {
                 return Err(Corrupt::Request { head: chain.head, what: "it has no header" });
             }
-            send(&chain.readable, tap, metrics);
+            let frame = &chain.readable;
+            if !branch.as_mut().is_some_and(|branch| branch.takes(frame)) {
+                send(frame, tap, metrics);
+            }
             Ok(Done::Used(0))
         });
     }

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use event_manager::{EventOps, EventSet, Events};
 use kedge_guest_memory::GuestMemory;
 
+use super::branch::{AtWork, Branch};
 use super::metrics::NetMetrics;
 use super::receive::Receiver;
 use super::transmit::Transmitter;
 use super::{RECEIVE, Shelf, TRANSMIT};
 use crate::tap::Tap;
 use crate::virtio::device::{Activation, ActiveQueue};
-use crate::virtio::worker::Worker;
+use crate::virtio::worker::{LoopError, Worker};
 
 /// The tap's event data; the rings have their indices.
 const TAP: u32 = 2;
+/// That of the detour's timer.
+const DUE: u32 = 3;
 
 /// A card whose queues the driver set up; either may be missing.
 pub(super) struct NetWorker {
@@ -22,6 +25,7 @@ pub(super) struct NetWorker {
     tap: Arc<Tap>,
     receiver: Option<Receiver>,
     transmitter: Option<Transmitter>,
+    branch: Option<AtWork>,
 }
 
 impl NetWorker {
@@ -45,18 +49,33 @@ impl NetWorker {
                 _ => {}
             }
         }
-        Self { memory, tap, receiver, transmitter }
+        Self { memory, tap, receiver, transmitter, branch: None }
+    }
+
+    /// With somebody beside the tap.
+    ///
+    /// # Errors
+    /// The host has no timer for it.
+    pub(super) fn with_branch(self, branch: Option<Arc<Branch>>) -> Result<Self, LoopError> {
+        Ok(Self { branch: branch.map(Branch::work).transpose()?, ..self })
     }
 
     fn receive(&mut self) {
         if let Some(receiver) = &mut self.receiver {
-            receiver.work(&self.memory, &self.tap);
+            receiver.work(&self.memory, &self.tap, self.branch.as_mut());
+        }
+        if let Some(branch) = &mut self.branch {
+            branch.set_timer();
         }
     }
 
     fn transmit(&mut self) {
         if let Some(transmitter) = &mut self.transmitter {
-            transmitter.work(&self.memory, &self.tap);
+            transmitter.work(&self.memory, &self.tap, self.branch.as_mut());
+        }
+        // It may have been asked something.
+        if self.branch.as_mut().is_some_and(AtWork::was_asked) {
+            self.receive();
         }
     }
 }
@@ -70,6 +89,10 @@ impl Worker for NetWorker {
             // go on.
             let edges = EventSet::IN | EventSet::EDGE_TRIGGERED;
             ops.add(Events::with_data(&*self.tap, TAP, edges))?;
+            if let Some(branch) = &mut self.branch {
+                ops.add(Events::with_data(branch.timer(), DUE, edges))?;
+                branch.set_timer();
+            }
         }
         if let Some(transmitter) = &self.transmitter {
             transmitter.ring.watch(ops)?;
@@ -81,7 +104,7 @@ impl Worker for NetWorker {
 
     fn process(&mut self, events: Events, _: &mut EventOps<'_>) {
         match events.data() {
-            TAP => self.receive(),
+            TAP | DUE => self.receive(),
             index if index == u32::from(RECEIVE) => {
                 if let Some(receiver) = &self.receiver {
                     receiver.ring.answer();
@@ -98,7 +121,7 @@ impl Worker for NetWorker {
     }
 
     fn retire(self: Box<Self>) -> Vec<ActiveQueue> {
-        let Self { memory, tap: _, receiver, transmitter } = *self;
+        let Self { memory, tap: _, receiver, transmitter, branch: _ } = *self;
         let receiver = receiver.map(|receiver| receiver.retire(&memory));
         let transmitter = transmitter.map(|transmitter| transmitter.ring.retire(&memory));
         receiver.into_iter().chain(transmitter).collect()
