@@ -22,6 +22,7 @@ pub use console::{ConsoleError, SerialInput};
 pub use control::{Clock, ControlError, Handle, Lifecycle};
 pub use kedge_arch::smccc;
 pub use kedge_guest_memory::Lost;
+pub use kedge_metadata as metadata;
 pub use machine::{Ended, Machine, Reset, RunError, Stopper};
 pub use restore::{Forecast, MemorySource, Pages, Restoration, RestoreError, WorkingSetError};
 pub use run::VcpuFailure;

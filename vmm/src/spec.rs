@@ -12,6 +12,7 @@ use kedge_devices::virtio::catalog::DeviceConfig;
 pub use kedge_firmware::GuestAbi;
 use kedge_firmware::{ARM64_V1, Firmware, FwReg, builtin};
 use kedge_hv::{GicVersion, VcpuFeatures};
+use kedge_metadata::Config as MetadataConfig;
 use serde::{Serialize, Serializer};
 
 /// A machine.
@@ -40,6 +41,9 @@ pub struct MachineSpec {
     /// guest finds them.
     #[serde(serialize_with = "devices_as_json")]
     pub devices: Vec<Box<dyn DeviceConfig>>,
+    /// Where the guest finds a metadata service, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<MetadataConfig>,
     /// What a reset by the guest does.
     pub on_reset: OnReset,
     /// What a panic of the guest's kernel does, once its console has told of it.
@@ -61,6 +65,7 @@ impl MachineSpec {
             rom: Vec::new(),
             serial: SerialSpec::default(),
             devices: Vec::new(),
+            metadata: None,
             on_reset: OnReset::Exit,
             on_panic: OnPanic::Exit,
         }

@@ -9,6 +9,7 @@ use kedge_arch::smccc::{Service, record};
 use kedge_firmware::{Notes, NotesOf, ServiceRecord};
 use kedge_guest_memory::Lost;
 use kedge_hv::VcpuFeatures;
+use kedge_metadata::Service as MetadataService;
 
 use crate::machine::RunError;
 
@@ -35,6 +36,7 @@ pub struct Surroundings {
     pub(crate) entropy: Entropy,
     pub(crate) services: Vec<Arc<dyn Service>>,
     notes: Option<Arc<dyn Notes>>,
+    pub(crate) metadata: Option<Arc<MetadataService>>,
 }
 
 impl Surroundings {
@@ -49,6 +51,7 @@ impl Surroundings {
             entropy: host_entropy,
             services: Vec::new(),
             notes: None,
+            metadata: None,
         }
     }
 
@@ -110,6 +113,14 @@ impl Surroundings {
     #[must_use]
     pub fn with_notes(mut self, notes: impl Notes + 'static) -> Self {
         self.notes = Some(Arc::new(notes));
+        self
+    }
+
+    /// With `service` behind the network cards of a machine that is to have a metadata
+    /// service. Without it such a machine has one of its own, which is empty.
+    #[must_use]
+    pub fn with_metadata(mut self, service: Arc<MetadataService>) -> Self {
+        self.metadata = Some(service);
         self
     }
 

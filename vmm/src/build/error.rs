@@ -16,6 +16,7 @@ use kedge_diag::{Fix, Trouble};
 use kedge_firmware::BirthError;
 use kedge_guest_memory::MapError;
 use kedge_hv::HvError;
+use kedge_metadata::BadConfig;
 
 use super::ProfileConflict;
 use super::services::ServicesError;
@@ -45,6 +46,9 @@ pub enum BuildError {
     /// A device cannot be opened.
     #[error(transparent)]
     Device(#[from] Trouble),
+    /// A metadata service that the machine cannot have.
+    #[error(transparent)]
+    Metadata(#[from] BadConfig),
     /// The host cannot map the guest's memory.
     #[error(transparent)]
     Memory(#[from] MapError),
@@ -130,6 +134,7 @@ impl Fix for BuildError {
             Self::Conflict(source) => source.fix(),
             Self::Clash(source) => source.fix(),
             Self::Device(source) => source.fix(),
+            Self::Metadata(source) => source.fix(),
             Self::Memory(source) => source.fix(),
             Self::Open { source, .. } => Some(match source.kind() {
                 io::ErrorKind::NotFound => "name a file that exists".to_owned(),

@@ -11,6 +11,7 @@ mod cpus;
 mod devices;
 mod error;
 mod memory;
+mod metadata;
 mod rebirth;
 mod rom;
 mod services;
@@ -121,7 +122,8 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
     let memory = map_anonymous(layout.ram())?;
     let (kernel, initrd) = load(&spec.boot, &files, &layout, &memory)?;
     let roms = rom::load(&spec.rom, &layout, &limits)?;
-    let opened = devices::open(spec)?;
+    let mut opened = devices::open(spec)?;
+    metadata::attach(spec, parts.surroundings, &mut opened)?;
     map_into(vm.as_ref(), &memory, &roms)?;
     if born.pv_time {
         services::place_pv_time(cpus.all(), &layout, &born.birth.abi)?;

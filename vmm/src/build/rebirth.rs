@@ -28,7 +28,7 @@ use tracing::warn;
 use super::birth::vm_config;
 use super::cpus::{self, Choice, Cpus};
 use super::memory::{self, Backing, Recalled};
-use super::{BuildError, Built, Frame, Infant, Parts, devices, map_into, rom, services};
+use super::{BuildError, Built, Frame, Infant, Parts, devices, map_into, metadata, rom, services};
 use crate::restore::{
     MemorySource, Parts as SavedParts, Restoration, RestoreError, Saved, WantedMemory,
 };
@@ -223,7 +223,8 @@ pub(crate) fn reassemble(
     reborn: Reborn,
 ) -> Result<Built, RestoreError> {
     let Infant { limits, layout, .. } = &reborn.infant;
-    let opened = devices::open(parts.spec)?;
+    let mut opened = devices::open(parts.spec)?;
+    metadata::attach(parts.spec, parts.surroundings, &mut opened)?;
     let roms = rom::load(&parts.spec.rom, layout, limits)?;
     check_roms(&saved.parts.machine.rom, parts.spec, &roms)?;
     let about = (parts, saved.id());

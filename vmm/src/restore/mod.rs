@@ -17,6 +17,7 @@ use kedge_devices::virtio::catalog::{DeviceConfig, KINDS};
 use kedge_firmware::Born;
 use kedge_hv::VcpuFeatures;
 use kedge_ids::RegId;
+use kedge_metadata::Config as MetadataConfig;
 use kedge_saved_state::{Contents, Snapshot, SnapshotId, StateFile};
 
 pub use error::RestoreError;
@@ -159,6 +160,7 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
         devices,
         restarts,
         ends_on_panic,
+        metadata,
     } = saved;
     let mut features = VcpuFeatures::NONE;
     for name in cpu_features {
@@ -184,9 +186,16 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
             .collect(),
         serial: serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),
         devices: devices.iter().map(device).collect::<Result<_, _>>()?,
+        metadata: metadata.as_deref().map(metadata_config).transpose()?,
         on_reset: if *restarts { OnReset::Restart } else { OnReset::Exit },
         on_panic: if *ends_on_panic { OnPanic::Exit } else { OnPanic::Continue },
     })
+}
+
+/// A metadata service as it was configured.
+fn metadata_config(saved: &str) -> Result<MetadataConfig, RestoreError> {
+    let config = serde_json::from_str(saved);
+    config.map_err(|error| parts::field("metadata", format!("is not what it was: {error}")))
 }
 
 /// A device as it was configured.

@@ -54,6 +54,7 @@ pub(super) fn machine(spec: &MachineSpec, roms: &[GuestMemory]) -> MachineV1 {
         rom,
         serial,
         devices,
+        metadata,
         on_reset,
         on_panic,
     } = spec;
@@ -78,6 +79,8 @@ pub(super) fn machine(spec: &MachineSpec, roms: &[GuestMemory]) -> MachineV1 {
             .collect(),
         restarts: *on_reset == OnReset::Restart,
         ends_on_panic: *on_panic == OnPanic::Exit,
+        // What it holds always is JSON.
+        metadata: metadata.as_ref().and_then(|config| serde_json::to_string(config).ok()),
     }
 }
 

@@ -35,6 +35,10 @@ pub(crate) struct MachineV1 {
     pub(crate) restarts: bool,
     /// Whether a panic of the guest's kernel ends the machine.
     pub(crate) ends_on_panic: bool,
+    /// Where the guest finds its metadata service: the JSON object that a configuration
+    /// file would have. Nothing where it has none, as in snapshots before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metadata: Option<String>,
 }
 
 impl Versioned for MachineV1 {

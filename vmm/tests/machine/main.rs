@@ -14,6 +14,7 @@ mod forecast;
 mod guest;
 mod life;
 mod memory;
+mod metadata;
 mod panic;
 mod pause;
 mod profile;

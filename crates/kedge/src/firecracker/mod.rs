@@ -239,6 +239,7 @@ fn request(
         rom: Vec::new(),
         serial: SerialSpec::Stdio,
         devices,
+        metadata: None,
         on_reset: on_reset_of(flags),
         // A panic ends the machine when its command line says so: `panic=1`.
         on_panic: OnPanic::Continue,

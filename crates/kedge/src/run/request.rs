@@ -98,6 +98,7 @@ pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
         serial: serial_of(text(flags, "serial"))?,
         devices: devices::from_flags(flags)?,
         on_reset: on_reset_of(flags),
+        metadata: None,
         on_panic: OnPanic::Exit,
     };
     let (dry_run, dump_dtb) = (is_set(flags, "dry-run"), path(flags, "dump-dtb"));
