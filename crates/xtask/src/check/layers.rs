@@ -49,6 +49,7 @@ const LAYERS: &[Row] = &[
     row("kedge-saved-state",  1,     BELOW),
     row("kedge-guest-memory", 1,     BELOW),
     row("kedge-metadata",     1,     BELOW),
+    row("kedge-metrics",      1,     BELOW),
     row("kedge-hv",           2,     BELOW),
     row("kedge-bus",          2,     BELOW),
     row("kedge-sandbox",      2,     BELOW),

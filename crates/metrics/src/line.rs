@@ -1,0 +1,250 @@
+//! Firecracker's form: a line of JSON, with what was counted since the last one.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::registry::{Entry, Registry};
+use crate::shape::{AGGREGATE, GROUPS, Group, group};
+
+/// What stands beside the counters on every line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// The machine's name.
+    pub id: Option<String>,
+    /// More, as its user likes.
+    pub properties: Map<String, Value>,
+}
+
+/// Makes line after line.
+#[derive(Debug)]
+pub struct Lines {
+    registry: Registry,
+    tags: Tags,
+    /// What each counter had at the last line: by its group, device and name.
+    last: HashMap<Place, u64>,
+}
+
+type Place = (&'static str, Option<String>, &'static str);
+
+/// A line, until it is known whether somebody has got it.
+#[derive(Debug)]
+pub struct Line {
+    text: String,
+    read: HashMap<Place, u64>,
+}
+
+impl Line {
+    /// The line itself, without an end.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Lines {
+    /// Lines of what `registry` has.
+    pub fn new(registry: Registry, tags: Tags) -> Self {
+        Self { registry, tags, last: HashMap::new() }
+    }
+
+    /// The next line, at `now` in milliseconds since 1970. It counts for the one after it
+    /// once [`Lines::sent`] has it.
+    pub fn next(&self, now: u64) -> Line {
+        let entries = self.registry.entries();
+        let mut read = HashMap::new();
+        let mut line = Map::new();
+        for group in GROUPS {
+            let values = Values::new(group);
+            line.insert(group.name.to_owned(), values.to_json());
+        }
+        for entry in &entries {
+            let Some(group) = group(entry.group) else { continue };
+            let values = self.since(entry, group, &mut read);
+            if let Some(id) = entry.id.as_ref().filter(|_| group.each) {
+                line.insert(format!("{}_{id}", group.name), values.to_json());
+            }
+            let sum = line.get(group.name).map(|sum| values.plus(sum));
+            line.extend(sum.map(|sum| (group.name.to_owned(), sum)));
+        }
+        line.insert("utc_timestamp_ms".to_owned(), json!(now));
+        let Tags { id, properties } = &self.tags;
+        if let Some(id) = id {
+            line.insert("id".to_owned(), json!(id));
+        }
+        if !properties.is_empty() {
+            line.insert("properties".to_owned(), Value::Object(properties.clone()));
+        }
+        Line { text: Value::Object(line).to_string(), read }
+    }
+
+    /// Somebody has got `line`: the next one is from there on.
+    pub fn sent(&mut self, line: Line) {
+        self.last = line.read;
+    }
+
+    /// What an entry has counted since the last line.
+    fn since(
+        &self,
+        entry: &Entry,
+        group: &'static Group,
+        read: &mut HashMap<Place, u64>,
+    ) -> Values {
+        let mut values = Values::new(group);
+        entry.counters.each(&mut |name, now| {
+            let place = (entry.group, entry.id.clone(), name);
+            let before = self.last.get(&place).copied().unwrap_or_default();
+            // Counters that have begun anew have counted all of it since then.
+            let since =
+                if group.is_measured() { now } else { now.checked_sub(before).unwrap_or(now) };
+            values.add(name, since);
+            read.insert(place, now);
+        });
+        values
+    }
+}
+
+/// The values of a group, in the order of its keys.
+struct Values {
+    group: &'static Group,
+    values: Vec<u64>,
+}
+
+impl Values {
+    fn new(group: &'static Group) -> Self {
+        Self { group, values: vec![0; group.keys.len()] }
+    }
+
+    /// Adds to a key; what Firecracker does not have is left out.
+    fn add(&mut self, name: &str, more: u64) {
+        let place = self.group.keys.iter().position(|key| *key == name);
+        if let Some(value) = place.and_then(|place| self.values.get_mut(place)) {
+            *value = value.saturating_add(more);
+        }
+    }
+
+    /// The same with what stands there already.
+    fn plus(&self, sum: &Value) -> Value {
+        let mut whole = Self::new(self.group);
+        for (key, value) in self.group.keys.iter().zip(&self.values) {
+            whole.add(key, *value);
+            whole.add(key, sum.get(key).and_then(Value::as_u64).unwrap_or_default());
+        }
+        whole.to_json()
+    }
+
+    fn to_json(&self) -> Value {
+        let row = |(key, value): (&&str, &u64)| match key.ends_with(AGGREGATE) {
+            // Nobody measures these.
+            true => ((*key).to_owned(), json!({"min_us": 0, "max_us": 0, "sum_us": 0})),
+            false => ((*key).to_owned(), json!(value)),
+        };
+        Value::Object(self.group.keys.iter().zip(&self.values).map(row).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Tally;
+
+    fn lines() -> (Lines, Registry) {
+        let registry = Registry::default();
+        (Lines::new(registry.clone(), Tags::default()), registry)
+    }
+
+    fn next(lines: &mut Lines) -> Value {
+        let line = lines.next(5);
+        let value = serde_json::from_str(line.text()).unwrap();
+        lines.sent(line);
+        value
+    }
+
+    #[test]
+    fn every_key_is_there_before_anybody_counts() {
+        let (mut lines, _registry) = lines();
+        let line = next(&mut lines);
+        let Value::Object(groups) = &line else { panic!("{line}") };
+        assert_eq!(groups.len(), GROUPS.len() + 1);
+        for group in GROUPS {
+            let Value::Object(keys) = &line[group.name] else { panic!("{}", group.name) };
+            assert_eq!(keys.len(), group.keys.len());
+            for key in group.keys {
+                let expected = match key.ends_with("_agg") {
+                    true => json!({"min_us": 0, "max_us": 0, "sum_us": 0}),
+                    false => json!(0),
+                };
+                assert_eq!(keys[*key], expected);
+            }
+        }
+        assert_eq!(line["utc_timestamp_ms"], 5);
+    }
+
+    #[test]
+    fn a_line_has_what_came_since_the_last_that_was_sent() {
+        let (mut lines, registry) = lines();
+        let tally = Arc::new(Tally::of(&["panic_count"]));
+        registry.add("vmm", None, Arc::<Tally>::clone(&tally));
+        tally.count("panic_count");
+        assert_eq!(next(&mut lines)["vmm"]["panic_count"], 1);
+        assert_eq!(next(&mut lines)["vmm"]["panic_count"], 0);
+        tally.add("panic_count", 2);
+        // Nobody gets this one.
+        drop(lines.next(6));
+        assert_eq!(next(&mut lines)["vmm"]["panic_count"], 2);
+    }
+
+    #[test]
+    fn counters_that_begin_anew_lose_nothing() {
+        let (mut lines, registry) = lines();
+        let count = |value| {
+            let tally = Tally::of(&["panic_count"]);
+            tally.add("panic_count", value);
+            registry.add("vmm", None, Arc::new(tally));
+        };
+        count(10);
+        assert_eq!(next(&mut lines)["vmm"]["panic_count"], 10);
+        count(3);
+        assert_eq!(next(&mut lines)["vmm"]["panic_count"], 3);
+    }
+
+    #[test]
+    fn what_is_measured_stays_as_it_was_measured() {
+        let (mut lines, registry) = lines();
+        let tally = Tally::of(&["pause_vm"]);
+        tally.set("pause_vm", 140);
+        registry.add("latencies_us", None, Arc::new(tally));
+        assert_eq!(next(&mut lines)["latencies_us"]["pause_vm"], 140);
+        assert_eq!(next(&mut lines)["latencies_us"]["pause_vm"], 140);
+    }
+
+    #[test]
+    fn devices_have_a_group_each_and_one_of_all() {
+        let (mut lines, registry) = lines();
+        for (id, count) in [("eth0", 3), ("eth1", 4)] {
+            let tally = Tally::of(&["rx_count", "kedges_own"]);
+            tally.add("rx_count", count);
+            tally.add("kedges_own", count);
+            registry.add("net", Some(id), Arc::new(tally));
+        }
+        let line = next(&mut lines);
+        let counts = ["net", "net_eth0", "net_eth1"].map(|group| &line[group]["rx_count"]);
+        assert_eq!(counts, [7, 3, 4]);
+        assert_eq!(
+            line["net_eth0"].as_object().unwrap().len(),
+            line["net"].as_object().unwrap().len()
+        );
+        registry.remove("net", Some("eth1"));
+        assert_eq!(next(&mut lines).get("net_eth1"), None);
+    }
+
+    #[test]
+    fn tags_are_on_every_line() {
+        let properties = [("zone".to_owned(), json!("a"))].into_iter().collect();
+        let tags = Tags { id: Some("web".to_owned()), properties };
+        let mut lines = Lines::new(Registry::default(), tags);
+        let line = next(&mut lines);
+        assert_eq!((&line["id"], &line["properties"]["zone"]), (&json!("web"), &json!("a")));
+    }
+}
