@@ -23,6 +23,7 @@ pub use control::{Clock, ControlError, Handle, Lifecycle};
 pub use kedge_arch::smccc;
 pub use kedge_guest_memory::Lost;
 pub use kedge_metadata as metadata;
+pub use kedge_metrics as metrics;
 pub use machine::{Ended, Machine, Reset, RunError, Stopper};
 pub use restore::{Forecast, MemorySource, Pages, Restoration, RestoreError, WorkingSetError};
 pub use run::VcpuFailure;

@@ -10,6 +10,7 @@ use kedge_firmware::{Notes, NotesOf, ServiceRecord};
 use kedge_guest_memory::Lost;
 use kedge_hv::VcpuFeatures;
 use kedge_metadata::Service as MetadataService;
+use kedge_metrics::Registry;
 
 use crate::machine::RunError;
 
@@ -37,6 +38,7 @@ pub struct Surroundings {
     pub(crate) services: Vec<Arc<dyn Service>>,
     notes: Option<Arc<dyn Notes>>,
     pub(crate) metadata: Option<Arc<MetadataService>>,
+    pub(crate) metrics: Option<Registry>,
 }
 
 impl Surroundings {
@@ -52,6 +54,7 @@ impl Surroundings {
             services: Vec::new(),
             notes: None,
             metadata: None,
+            metrics: None,
         }
     }
 
@@ -121,6 +124,13 @@ impl Surroundings {
     #[must_use]
     pub fn with_metadata(mut self, service: Arc<MetadataService>) -> Self {
         self.metadata = Some(service);
+        self
+    }
+
+    /// With `registry` to be handed what the machine's parts count.
+    #[must_use]
+    pub fn with_metrics(mut self, registry: &Registry) -> Self {
+        self.metrics = Some(registry.clone());
         self
     }
 

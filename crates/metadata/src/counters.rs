@@ -6,38 +6,38 @@ use kedge_ids::u64_from;
 
 /// The service's counters, since it was made.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(crate) struct Counts {
     /// Frames of guests that were for the service.
-    pub rx_accepted: AtomicU64,
+    pub(crate) rx_accepted: AtomicU64,
     /// Those of them that it could not take: it has too much to send.
-    pub rx_accepted_err: AtomicU64,
+    pub(crate) rx_accepted_err: AtomicU64,
     /// Those of them that are neither ARP nor TCP.
-    pub rx_accepted_unusual: AtomicU64,
+    pub(crate) rx_accepted_unusual: AtomicU64,
     /// Those of them that are cut off.
-    pub rx_bad_eth: AtomicU64,
+    pub(crate) rx_bad_eth: AtomicU64,
     /// Those of them that it took.
-    pub rx_count: AtomicU64,
+    pub(crate) rx_count: AtomicU64,
     /// Requests with a token that is not valid, or not any more.
-    pub rx_invalid_token: AtomicU64,
+    pub(crate) rx_invalid_token: AtomicU64,
     /// Requests without a token.
-    pub rx_no_token: AtomicU64,
+    pub(crate) rx_no_token: AtomicU64,
     /// Bytes of frames to guests.
-    pub tx_bytes: AtomicU64,
+    pub(crate) tx_bytes: AtomicU64,
     /// Frames that guests were sent.
-    pub tx_count: AtomicU64,
+    pub(crate) tx_count: AtomicU64,
     /// Frames that guests had no room for.
-    pub tx_errors: AtomicU64,
+    pub(crate) tx_errors: AtomicU64,
     /// Frames made for guests.
-    pub tx_frames: AtomicU64,
+    pub(crate) tx_frames: AtomicU64,
     /// Connections that guests made.
-    pub connections_created: AtomicU64,
+    pub(crate) connections_created: AtomicU64,
     /// Those that are over.
-    pub connections_destroyed: AtomicU64,
+    pub(crate) connections_destroyed: AtomicU64,
 }
 
-impl Counters {
+impl Counts {
     /// Each with its name in Firecracker's metrics.
-    pub fn named(&self) -> [(&'static str, &AtomicU64); 13] {
+    pub(crate) fn named(&self) -> [(&'static str, &AtomicU64); 13] {
         [
             ("rx_accepted", &self.rx_accepted),
             ("rx_accepted_err", &self.rx_accepted_err),

@@ -18,7 +18,6 @@ mod token;
 mod view;
 
 pub use config::{BadConfig, Config, Version};
-pub use counters::Counters;
 pub use net::{MAC, Stack};
 pub use service::{Random, Service};
 pub use store::StoreError;

@@ -1,12 +1,14 @@
 //! The service: a document that its user writes and guests read, whatever card they ask on.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kedge_metrics::Counters;
 use serde_json::{Map, Value};
 
-use crate::counters::Counters;
+use crate::counters::Counts;
 use crate::store::{Store, StoreError};
 use crate::token::Authority;
 use crate::view::{self, Form, Nothing};
@@ -20,7 +22,7 @@ pub type Random = fn(&mut [u8]) -> io::Result<()>;
 pub struct Service {
     store: Mutex<Store>,
     authority: Mutex<Authority>,
-    counters: Counters,
+    counters: Counts,
     began: Instant,
 }
 
@@ -31,7 +33,7 @@ impl Service {
         Self {
             store: Mutex::new(Store::new(limit)),
             authority: Mutex::new(Authority::new(id, random)),
-            counters: Counters::default(),
+            counters: Counts::default(),
             began: Instant::now(),
         }
     }
@@ -59,7 +61,7 @@ impl Service {
     }
 
     /// What it has done so far.
-    pub fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Counts {
         &self.counters
     }
 
@@ -96,6 +98,14 @@ impl Service {
 
     fn authority(&self) -> MutexGuard<'_, Authority> {
         self.authority.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counters for Service {
+    fn each(&self, to: &mut dyn FnMut(&'static str, u64)) {
+        for (name, counter) in self.counters.named() {
+            to(name, counter.load(Ordering::Relaxed));
+        }
     }
 }
 

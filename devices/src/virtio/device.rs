@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use kedge_diag::Trouble;
 use kedge_guest_memory::GuestMemory;
+use kedge_metrics::Counters;
 use kedge_saved_state::Part;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
@@ -109,6 +110,11 @@ pub trait VirtioDevice: Send {
 
     /// Stores to the configuration space. Fields that are read-only stay.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// What it counts, and what kind of thing metrics call it: `net`.
+    fn counters(&self) -> Option<(&'static str, Arc<dyn Counters>)> {
+        None
+    }
 
     /// Puts somebody beside its network, before it is first active. A device without one
     /// has no place for it.

@@ -24,6 +24,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::{BuildError, Parts};
 use crate::run::Devices;
 use crate::spec::MachineSpec;
+use crate::surroundings::Surroundings;
 
 /// Where devices go.
 pub(super) struct Site<'a> {
@@ -68,6 +69,20 @@ impl Pages {
 /// A host resource is missing, busy, or may not be used.
 pub(super) fn open(spec: &MachineSpec) -> Result<Vec<Box<dyn VirtioDevice>>, BuildError> {
     spec.devices.iter().map(|config| Ok(config.open()?)).collect()
+}
+
+/// Has what the open devices count in the metrics; `opened` are those of `spec`.
+pub(super) fn hand_counters_out(
+    spec: &MachineSpec,
+    surroundings: &Surroundings,
+    opened: &[Box<dyn VirtioDevice>],
+) {
+    let Some(metrics) = &surroundings.metrics else { return };
+    for (config, device) in spec.devices.iter().zip(opened) {
+        if let Some((group, counters)) = device.counters() {
+            metrics.add(group, config.kind().many.then(|| config.id()), counters);
+        }
+    }
 }
 
 /// Gives every device its place.

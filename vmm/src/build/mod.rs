@@ -46,8 +46,8 @@ use crate::restore::Parts as SavedParts;
 use crate::restore::working_set::Recorder;
 use crate::run::event_loop::LoopThread;
 use crate::run::{
-    AddressSpace, Calls, Changes, Devices, Event, Gate, GuestTime, Shared, Start, VcpuThreads,
-    Wanted,
+    AccessCounters, AddressSpace, Calls, Changes, Devices, Event, Exits, Gate, GuestTime, Shared,
+    Start, VcpuThreads, Wanted,
 };
 use crate::spec::{Boot, MachineSpec};
 use crate::surroundings::Surroundings;
@@ -124,6 +124,7 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
     let roms = rom::load(&spec.rom, &layout, &limits)?;
     let mut opened = devices::open(spec)?;
     metadata::attach(spec, parts.surroundings, &mut opened)?;
+    devices::hand_counters_out(spec, parts.surroundings, &opened);
     map_into(vm.as_ref(), &memory, &roms)?;
     if born.pv_time {
         services::place_pv_time(cpus.all(), &layout, &born.birth.abi)?;
@@ -139,7 +140,7 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
 
     let infant = Infant { limits, vm, layout, cpus, gic, dispatcher, time };
     let frame = Frame { infant, memory, roms, loop_thread, placed };
-    frame.into_built(device_tree, parts.events)
+    frame.into_built(device_tree, parts)
 }
 
 /// All of a machine but the threads of its vCPUs.
@@ -156,13 +157,19 @@ impl Frame {
     ///
     /// # Errors
     /// The host has no more threads.
-    fn into_built(self, device_tree: Vec<u8>, events: &Sender<Event>) -> Result<Built, BuildError> {
+    fn into_built(self, device_tree: Vec<u8>, parts: &Parts<'_>) -> Result<Built, BuildError> {
+        let Parts { surroundings, events, .. } = *parts;
         let Self { infant, memory, roms, loop_thread, placed } = self;
         let Infant { vm, layout, cpus, gic, dispatcher, time, .. } = infant;
         let devices::Placed { serial, transports, devices, pages, map, .. } = placed;
         let space = AddressSpace::new(map, roms.iter().flat_map(rom::ranges).collect());
         let (gate, calls) = (Gate::new(cpus.vcpus.len()), Calls::new(dispatcher));
-        let shared = Arc::new(Shared { space, gate, calls });
+        let exits = Arc::new(Exits::of(cpus.vcpus.len()));
+        if let Some(metrics) = &surroundings.metrics {
+            metrics.add("vcpu", None, Arc::<Exits>::clone(&exits));
+            metrics.add("bus", None, Arc::<AccessCounters>::clone(&space.counters));
+        }
+        let shared = Arc::new(Shared { space, gate, calls, exits });
         let features = cpus.features();
         let mpidrs = cpus.mpidrs.clone();
         let threads = VcpuThreads::start(cpus.vcpus, shared, events)

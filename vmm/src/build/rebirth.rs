@@ -225,6 +225,7 @@ pub(crate) fn reassemble(
     let Infant { limits, layout, .. } = &reborn.infant;
     let mut opened = devices::open(parts.spec)?;
     metadata::attach(parts.spec, parts.surroundings, &mut opened)?;
+    devices::hand_counters_out(parts.spec, parts.surroundings, &opened);
     let roms = rom::load(&parts.spec.rom, layout, limits)?;
     check_roms(&saved.parts.machine.rom, parts.spec, &roms)?;
     let about = (parts, saved.id());
@@ -289,7 +290,7 @@ fn revive(
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
     placed.devices.restore(state)?;
     let frame = Frame { infant, memory, roms, loop_thread, placed };
-    let mut built = frame.into_built(Vec::new(), parts.events)?;
+    let mut built = frame.into_built(Vec::new(), parts)?;
     built.changes.saved_as(id);
     Ok(built)
 }

@@ -1,12 +1,14 @@
 //! Guest accesses to addresses without (writable) memory: who answers, and what
 //! the guest gets where nobody does.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kedge_bus::AddressMap;
 use kedge_guest_memory::{GuestAddress, GuestRange};
 use kedge_hv::{HvError, Vcpu};
 use kedge_ids::u64_from;
+use kedge_metrics::Counters;
 use tracing::debug;
 
 /// Accesses that no device took, since the machine was built.
@@ -20,13 +22,21 @@ pub(crate) struct AccessCounters {
     pub(crate) aborts: AtomicU64,
 }
 
+impl Counters for AccessCounters {
+    fn each(&self, to: &mut dyn FnMut(&'static str, u64)) {
+        to("unowned_loads", self.unowned_loads.load(Ordering::Relaxed));
+        to("unowned_stores", self.unowned_stores.load(Ordering::Relaxed));
+        to("aborts", self.aborts.load(Ordering::Relaxed));
+    }
+}
+
 /// The guest's address space outside its RAM.
 #[derive(Debug)]
 pub(crate) struct AddressSpace {
     pub(crate) devices: AddressMap,
     /// Memory that the guest may not store to.
     pub(crate) read_only: Vec<GuestRange>,
-    pub(crate) counters: AccessCounters,
+    pub(crate) counters: Arc<AccessCounters>,
 }
 
 /// What became of a store.
@@ -41,7 +51,7 @@ pub(crate) enum Store {
 impl AddressSpace {
     /// The address space of a machine with `devices`.
     pub(crate) fn new(devices: AddressMap, read_only: Vec<GuestRange>) -> Self {
-        Self { devices, read_only, counters: AccessCounters::default() }
+        Self { devices, read_only, counters: Arc::default() }
     }
 
     /// Answers a load. Where no device does, the guest reads ones, as from a bus

@@ -11,6 +11,7 @@ use kedge_ids::RegId;
 
 use super::Event;
 use super::access::{AddressSpace, Store};
+use super::exits::Exits;
 use super::gate::{Gate, Passed};
 use super::hypercall::{Calls, Unanswered};
 use super::suspend;
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) space: AddressSpace,
     pub(crate) gate: Gate<Box<dyn Vcpu>>,
     pub(crate) calls: Calls,
+    pub(crate) exits: Arc<Exits>,
 }
 
 /// A vCPU ready to run.
@@ -235,7 +237,9 @@ impl Runner {
 
     fn step(&self, vcpu: &mut dyn Vcpu) -> Result<Next, HvError> {
         let space = &self.shared.space;
-        match vcpu.run()? {
+        let exit = vcpu.run()?;
+        self.shared.exits.count(self.index, &exit);
+        match exit {
             Exit::MmioRead { address, data } => space.load(address, data),
             Exit::MmioWrite { address, data } => {
                 if space.store(address, data) == Store::Aborts {

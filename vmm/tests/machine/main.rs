@@ -15,6 +15,7 @@ mod guest;
 mod life;
 mod memory;
 mod metadata;
+mod metrics;
 mod panic;
 mod pause;
 mod profile;

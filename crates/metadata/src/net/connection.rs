@@ -6,7 +6,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Duration;
 
-use crate::counters::{Counters, count};
+use crate::counters::{Counts, count};
 use crate::guest_http::{Response, Rules, answer, read};
 use crate::service::Service;
 
@@ -83,7 +83,7 @@ impl Connection {
     }
 
     /// Takes note of a guest that comes, or goes before it was there.
-    pub(super) fn look(&mut self, socket: &Socket<'_>, counters: &Counters, now: Instant) {
+    pub(super) fn look(&mut self, socket: &Socket<'_>, counters: &Counts, now: Instant) {
         match (self.begun, socket.state()) {
             (false, State::Listen | State::Closed) => {}
             (false, _) => {

@@ -46,10 +46,10 @@ const LAYERS: &[Row] = &[
     //   crate                layer  may import
     row("kedge-ids",          0,     BELOW),
     row("kedge-diag",         0,     BELOW),
+    row("kedge-metrics",      0,     BELOW),
     row("kedge-saved-state",  1,     BELOW),
     row("kedge-guest-memory", 1,     BELOW),
     row("kedge-metadata",     1,     BELOW),
-    row("kedge-metrics",      1,     BELOW),
     row("kedge-hv",           2,     BELOW),
     row("kedge-bus",          2,     BELOW),
     row("kedge-sandbox",      2,     BELOW),

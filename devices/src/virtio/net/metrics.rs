@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kedge_ids::u64_from;
+use kedge_metrics::Counters;
 
 /// A card's counters, since it was made.
 #[derive(Debug, Default)]
@@ -21,6 +22,22 @@ pub struct NetMetrics {
     /// Frames of the guest that the tap did not take: it is down, full, or the
     /// frame is none.
     pub send_dropped: AtomicU64,
+}
+
+/// By the names in Firecracker's metrics.
+impl Counters for NetMetrics {
+    fn each(&self, to: &mut dyn FnMut(&'static str, u64)) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        to("rx_count", read(&self.received));
+        to("rx_packets_count", read(&self.received));
+        to("rx_bytes_count", read(&self.received_bytes));
+        to("rx_fails", read(&self.receive_dropped));
+        to("tx_count", read(&self.sent));
+        to("tx_packets_count", read(&self.sent));
+        to("tx_bytes_count", read(&self.sent_bytes));
+        to("tx_fails", read(&self.send_dropped));
+        to("tap_write_fails", read(&self.send_dropped));
+    }
 }
 
 /// Adds one frame of `bytes` to a pair of counters.

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kedge_diag::Trouble;
+use kedge_metrics::Counters;
 use kedge_saved_state::{Bytes, Part};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
@@ -172,6 +173,10 @@ impl VirtioDevice for Net {
         for (byte, field) in data.iter_mut().zip(fields.unwrap_or_default()) {
             *byte = *field;
         }
+    }
+
+    fn counters(&self) -> Option<(&'static str, Arc<dyn Counters>)> {
+        Some(("net", Arc::<NetMetrics>::clone(&self.metrics)))
     }
 
     fn set_detour(&mut self, detour: Box<dyn Detour>) {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kedge_metrics::Counters;
+
 /// A device's counters, since it was made.
 #[derive(Debug, Default)]
 pub struct VsockMetrics {
@@ -19,6 +21,19 @@ pub struct VsockMetrics {
     pub received_bytes: AtomicU64,
     /// Packets of the guest that break the rules of the protocol.
     pub bad_packets: AtomicU64,
+}
+
+/// By the names in Firecracker's metrics.
+impl Counters for VsockMetrics {
+    fn each(&self, to: &mut dyn FnMut(&'static str, u64)) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        to("conns_added", read(&self.connected_out).saturating_add(read(&self.connected_in)));
+        to("conns_removed", read(&self.ended));
+        to("conns_refused", read(&self.refused));
+        to("tx_bytes_count", read(&self.sent_bytes));
+        to("rx_bytes_count", read(&self.received_bytes));
+        to("bad_packets", read(&self.bad_packets));
+    }
 }
 
 /// Adds `more`.

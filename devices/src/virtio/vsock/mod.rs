@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kedge_diag::Trouble;
+use kedge_metrics::Counters;
 use kedge_saved_state::{Part, StateError};
 
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
@@ -101,6 +102,10 @@ impl VirtioDevice for Vsock {
 
     fn name(&self) -> String {
         "the vsock device".to_owned()
+    }
+
+    fn counters(&self) -> Option<(&'static str, Arc<dyn Counters>)> {
+        Some(("vsock", Arc::<VsockMetrics>::clone(&self.metrics)))
     }
 
     fn features(&self) -> u64 {

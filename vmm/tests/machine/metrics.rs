@@ -1,0 +1,30 @@
+//! What a machine counts.
+
+use kedge_vmm::metrics::{Lines, Registry, Tags};
+use serde_json::Value;
+
+use crate::guest::{Guest, off, print, program, reset};
+
+fn line(lines: &mut Lines) -> Value {
+    let line = lines.next(0);
+    let value = serde_json::from_str(line.text()).unwrap();
+    lines.sent(line);
+    value
+}
+
+#[test]
+fn exits_are_counted_by_their_reason_and_over_resets() {
+    let registry = Registry::default();
+    let mut lines = Lines::new(registry.clone(), Tags::default());
+    let handed = registry.clone();
+    let guest = Guest::new(&[program(&[print("four"), reset()])])
+        .then(program(&[print("fifteen signs..."), off()]))
+        .with(|spec| spec.on_reset = kedge_vmm::spec::OnReset::Restart)
+        .around(move |around| around.with_metrics(&handed));
+    guest.run();
+    // A line looks at the second life alone: the first one's counters went with it.
+    let counted = line(&mut lines);
+    assert_eq!(counted["vcpu"]["exit_mmio_write"], 16);
+    assert_eq!(counted["vcpu"]["failures"], 0);
+    assert_eq!(line(&mut lines)["vcpu"]["exit_mmio_write"], 0);
+}
