@@ -67,6 +67,8 @@ fn the_disk() {
         serial: Bytes(b"12345678901234567890".to_vec()),
         read_only: false,
         flush: true,
+        physical_exp: None,
+        write_through: false,
         limits: None,
     };
     frozen(

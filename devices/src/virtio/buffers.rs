@@ -49,6 +49,15 @@ impl<'m, B: BitmapSlice> Buffers<'m, B> {
         self.length == 0
     }
 
+    /// Whether every piece starts at a multiple of `alignment`, a power of two, and is
+    /// as long as one.
+    pub fn are_aligned(&self, alignment: usize) -> bool {
+        self.slices.iter().all(|slice| {
+            let start = slice.ptr_guard().as_ptr().addr();
+            (start | slice.len()).is_multiple_of(alignment)
+        })
+    }
+
     /// Takes the first `count` bytes off. None, and nothing taken, where there
     /// are fewer.
     pub fn split_front(&mut self, count: usize) -> Option<Self> {
@@ -169,7 +178,7 @@ impl<'m, B: BitmapSlice> Buffers<'m, B> {
     }
 
     /// Records the first `count` bytes as written: the kernel does not.
-    fn mark_written(&self, mut count: usize) {
+    pub fn mark_written(&self, mut count: usize) {
         for slice in &self.slices {
             slice.bitmap().mark_dirty(0, count.min(slice.len()));
             count = count.saturating_sub(slice.len());
@@ -180,7 +189,7 @@ impl<'m, B: BitmapSlice> Buffers<'m, B> {
     }
 
     /// The pieces as the kernel takes them; the first 1024 (`UIO_MAXIOV`).
-    fn iovecs(&self) -> Vec<libc::iovec> {
+    pub fn iovecs(&self) -> Vec<libc::iovec> {
         const MOST: usize = 1024;
         let slices = self.slices.iter().take(MOST);
         slices

@@ -91,6 +91,8 @@ pub enum Done {
     /// It is used, with this many bytes written from the start of its writable
     /// buffers.
     Used(u32),
+    /// It will be used later, by [`Ring::add_used`].
+    Later,
     /// It cannot be used now: it goes back to where it came from, and so do
     /// those behind it.
     NotNow,
@@ -177,6 +179,7 @@ impl Ring {
             let head = chain.head;
             match handle(chain) {
                 Ok(Done::Used(length)) => self.add_used(memory, head, length),
+                Ok(Done::Later) => {}
                 Ok(Done::NotNow) => {
                     self.put_back();
                     break;

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Instant;
 
 use event_manager::{EventOps, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId};
-use kedge_diag::Fix;
+use kedge_diag::{Fix, Trouble};
 
 use super::device::ActiveQueue;
 
@@ -64,6 +64,9 @@ pub enum LoopError {
     /// It is gone, or out of resources.
     #[error("the device's event loop does not take it")]
     Refused(#[from] event_manager::Error),
+    /// What the device needs of the host is not to be had now.
+    #[error(transparent)]
+    Resource(Trouble),
     /// It is at something else, or the worker is.
     #[error("the device has not finished its requests in time")]
     Late,
@@ -73,6 +76,7 @@ impl Fix for LoopError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::Start(_) => Some("raise the limits of the process (ulimit -a)".to_owned()),
+            Self::Resource(source) => source.fix(),
             Self::Refused(_) | Self::Late => None,
         }
     }

@@ -34,8 +34,12 @@ pub static KIND: Kind = Kind {
     }),
 };
 
-const USAGE: &str =
-    "path=FILE[,readonly][,id=NAME][,cache=writeback|unsafe][,bandwidth=RATE][,ops=RATE]";
+const USAGE: &str = "path=FILE[,readonly][,id=NAME][,cache=writeback|writethrough|unsafe][,direct]\
+                     [,queues=N][,engine=sync|io_uring][,bandwidth=RATE][,ops=RATE]";
+
+/// How many queues a disk can have.
+const QUEUES: std::ops::RangeInclusive<u16> = 1..=64;
+const QUEUES_WANTED: &str = "a number of queues from 1 to 64";
 
 /// What a flush by the guest does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,18 +47,31 @@ pub enum Cache {
     /// There is no flush: what the guest wrote lasts when the host gets to it.
     #[default]
     Unsafe,
-    /// What the guest wrote is on the host's disk when the flush is done.
+    /// What the guest wrote is on the host's disk when the flush is done. A guest can
+    /// ask for [`Cache::Writethrough`] instead.
     Writeback,
+    /// What the guest writes is on the host's disk when the write is done; kedge's
+    /// own.
+    Writethrough,
 }
 
-/// How requests reach the host. Async is accepted and served as Sync: what the
-/// guest sees is the same.
+/// Whether the host keeps what is on a disk in its memory, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Caching {
+    /// It does.
+    #[default]
+    Host,
+    /// It does not, where requests are as it wants them (`O_DIRECT`, open(2)).
+    Direct,
+}
+
+/// How requests reach the host: what the guest sees is the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Engine {
     /// By reads and writes that wait.
     #[default]
     Sync,
-    /// By `io_uring`.
+    /// By `io_uring`, many at once; where the host has none, as [`Engine::Sync`].
     Async,
 }
 
@@ -71,6 +88,10 @@ pub struct BlockConfig {
     pub cache: Cache,
     /// How requests reach the host.
     pub engine: Engine,
+    /// Whether the host caches what they read and write.
+    pub caching: Caching,
+    /// How many queues there are for them: [`QUEUES`].
+    pub queues: u16,
     /// How fast it may go.
     pub limits: RateLimiter,
     /// Whether, and where on it, the guest's root file system is.
@@ -101,6 +122,11 @@ struct Body {
     #[serde(default)]
     io_engine: Engine,
     socket: Option<PathBuf>,
+    /// kedge's own.
+    #[serde(default)]
+    direct: bool,
+    /// kedge's own.
+    num_queues: Option<u16>,
 }
 
 /// `PATCH /drives/{drive_id}`.
@@ -123,7 +149,8 @@ fn from_flag(value: &str, index: usize) -> Parsed {
 }
 
 fn parse_flag(value: &str, index: usize) -> Result<BlockConfig, OptionError> {
-    let known = ["path", "readonly", "id", "cache", "bandwidth", "ops"];
+    let known =
+        ["path", "readonly", "id", "cache", "direct", "queues", "engine", "bandwidth", "ops"];
     let options = Options::parse(KIND.flag, USAGE, &known, value)?;
     let id = options.value("id").map_or_else(|| format!("disk{index}"), str::to_owned);
     if !body::is_id(&id) {
@@ -131,15 +158,31 @@ fn parse_flag(value: &str, index: usize) -> Result<BlockConfig, OptionError> {
     }
     let cache = match options.value("cache") {
         None | Some("writeback") => Cache::Writeback,
+        Some("writethrough") => Cache::Writethrough,
         Some("unsafe") => Cache::Unsafe,
-        Some(other) => return Err(options.refuse("cache", other, "`writeback` or `unsafe`")),
+        Some(other) => {
+            let wanted = "`writeback`, `writethrough` or `unsafe`";
+            return Err(options.refuse("cache", other, wanted));
+        }
     };
+    let engine = match options.value("engine") {
+        None | Some("sync") => Engine::Sync,
+        Some("io_uring") => Engine::Async,
+        Some(other) => return Err(options.refuse("engine", other, "`sync` or `io_uring`")),
+    };
+    let queues = options.value("queues").unwrap_or("1");
+    let queues = queues.parse().ok().filter(|count| QUEUES.contains(count));
+    let queues = queues.ok_or_else(|| {
+        options.refuse("queues", options.value("queues").unwrap_or_default(), QUEUES_WANTED)
+    })?;
     Ok(BlockConfig {
         id,
         path: options.needed("path")?.into(),
         access: access(options.is_on("readonly")?),
         cache,
-        engine: Engine::Sync,
+        engine,
+        caching: caching(options.is_on("direct")?),
+        queues,
         limits: RateLimiter::from_options(&options, "bandwidth", "ops")?,
         root: None,
     })
@@ -159,6 +202,11 @@ fn parse_body(value: Value) -> Result<BlockConfig, BodyError> {
     if body.socket.is_some() {
         return Err(BodyError::Unsupported { key, field: "socket" });
     }
+    let queues = body.num_queues.unwrap_or(1);
+    if !QUEUES.contains(&queues) {
+        let (field, value) = ("num_queues", queues.to_string());
+        return Err(BodyError::Value { key, field, value, wanted: QUEUES_WANTED });
+    }
     let missing = BodyError::Missing { key, field: "path_on_host" };
     let root = body.is_root_device.then(|| body.partuuid.map_or(Root::Whole, Root::Partition));
     Ok(BlockConfig {
@@ -167,6 +215,8 @@ fn parse_body(value: Value) -> Result<BlockConfig, BodyError> {
         access: access(body.is_read_only.unwrap_or_default()),
         cache: body.cache_type,
         engine: body.io_engine,
+        caching: caching(body.direct),
+        queues,
         limits: body.rate_limiter.unwrap_or_default(),
         root,
     })
@@ -174,6 +224,10 @@ fn parse_body(value: Value) -> Result<BlockConfig, BodyError> {
 
 const fn access(read_only: bool) -> Access {
     if read_only { Access::ReadOnly } else { Access::ReadWrite }
+}
+
+const fn caching(direct: bool) -> Caching {
+    if direct { Caching::Direct } else { Caching::Host }
 }
 
 impl DeviceConfig for BlockConfig {
@@ -190,7 +244,7 @@ impl DeviceConfig for BlockConfig {
             Some(Root::Partition(uuid)) => Some(uuid),
             Some(Root::Whole) | None => None,
         };
-        json!({
+        let mut body = json!({
             "drive_id": self.id,
             "is_root_device": self.root.is_some(),
             "partuuid": partuuid,
@@ -200,7 +254,15 @@ impl DeviceConfig for BlockConfig {
             "rate_limiter": self.limits.to_json(),
             "io_engine": self.engine,
             "socket": null,
-        })
+        });
+        // Firecracker's own clients know no others.
+        if self.caching == Caching::Direct {
+            body["direct"] = json!(true);
+        }
+        if self.queues != 1 {
+            body["num_queues"] = json!(self.queues);
+        }
+        body
     }
 
     fn cmdline(&self, index: usize) -> Option<String> {
@@ -217,7 +279,7 @@ impl DeviceConfig for BlockConfig {
 
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
         let disk = Disk::open(self).map_err(Trouble::new)?;
-        Ok(Box::new(Block::new(self, disk, Limits::new(self.limits))))
+        Ok(Box::new(Block::new(disk, self.queues, Limits::new(self.limits))))
     }
 }
 

@@ -1,144 +1,47 @@
-//! The host's side of a block device: a raw file or block device, opened with
-//! errors that say how to mend them, and the operations on it.
+//! The host's side of a block device, at work: what a request does to a raw file or
+//! block device, and what its guest is told of it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use kedge_diag::Fix;
 use kedge_ids::u64_from;
-use rustix::fs::{SeekFrom, ioctl_blksszget, seek};
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+    VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
+    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 
-use super::config::{BlockConfig, Cache};
-use super::request::Operation;
-use super::{SECTOR, SEG_MAX};
+use super::SECTOR;
+use super::config::{BlockConfig, Cache, Engine};
+use super::free::{self, Span, Zeroes};
+use super::lock::{self, Locked};
+use super::open::{Access, OpenError, Opened, SERIAL};
+use super::promise::{DISCARD, Promise, WRITE_ZEROES};
+use super::request::{Operation, Trim};
 use crate::virtio::buffers::Buffers;
-
-/// Whether the guest may write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// It may.
-    ReadWrite,
-    /// It may not.
-    ReadOnly,
-}
-
-/// Why a disk could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// There is nothing there.
-    #[error("disk `{id}`: there is no file {}", path.display())]
-    Missing {
-        /// The disk's name.
-        id: String,
-        /// The path.
-        path: PathBuf,
-    },
-    /// The user may not even read it.
-    #[error("disk `{id}`: no permission to open {}", path.display())]
-    Denied {
-        /// The disk's name.
-        id: String,
-        /// The path.
-        path: PathBuf,
-    },
-    /// The guest shall write, and this cannot be written to.
-    #[error("disk `{id}`: {} is read-only", path.display())]
-    ReadOnly {
-        /// The disk's name.
-        id: String,
-        /// The path.
-        path: PathBuf,
-    },
-    /// A directory, terminal, socket.
-    #[error("disk `{id}`: {} is {what}, not a file or a block device", path.display())]
-    NotADisk {
-        /// The disk's name.
-        id: String,
-        /// The path.
-        path: PathBuf,
-        /// What it is.
-        what: &'static str,
-    },
-    /// Not one sector.
-    #[error("disk `{id}`: {} has {bytes} bytes, and a disk at least 512", path.display())]
-    TooSmall {
-        /// The disk's name.
-        id: String,
-        /// The path.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
-    /// Anything else.
-    #[error("disk `{id}`: {} cannot be opened", path.display())]
-    Io {
-        /// The disk's name.
-        id: String,
-        /// The path.
-        path: PathBuf,
-        /// What the host said.
-        source: io::Error,
-    },
-}
-
-impl Fix for OpenError {
-    fn fix(&self) -> Option<String> {
-        match self {
-            Self::Missing { path, .. } => {
-                Some(format!("correct the path, or make a disk: truncate -s 1G {}", path.display()))
-            }
-            Self::Denied { path, .. } => Some(format!(
-                "give this user access to it, for example: sudo chown $USER {}",
-                path.display()
-            )),
-            Self::ReadOnly { path, .. } => Some(format!(
-                "add `readonly` to --disk (`is_read_only` in a configuration file), or make it \
-                 writable: chmod u+w {}",
-                path.display()
-            )),
-            Self::NotADisk { .. } => Some("give the path of a disk image".to_owned()),
-            Self::TooSmall { path, .. } => {
-                Some(format!("make it larger: truncate -s 1G {}", path.display()))
-            }
-            Self::Io { .. } => None,
-        }
-    }
-}
 
 /// An open disk.
 #[derive(Debug)]
 pub(super) struct Disk {
-    id: String,
+    config: BlockConfig,
     file: File,
+    /// The same past the host's cache, where it is to be used.
+    direct: Option<File>,
     sectors: u64,
     promise: Promise,
+    /// Whether the driver has turned its cache off (`writeback` is 0).
+    through: AtomicBool,
     failures: AtomicU64,
 }
 
-/// What a guest goes by as long as it lives, besides the size.
+/// Whether what is written is to last before it is said to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Promise {
-    /// The size of a block in bytes.
-    pub(super) block_size: u32,
-    /// Buffers in a request, besides its header and its status.
-    pub(super) seg_max: u32,
-    /// The serial number.
-    pub(super) serial: [u8; SERIAL],
-    /// Whether the guest may write.
-    pub(super) access: Access,
-    /// Whether the guest can flush.
-    pub(super) cache: Cache,
+pub(super) enum Lasting {
+    /// When the host gets to it, or at the next flush.
+    Later,
+    /// At once.
+    AtOnce,
 }
-
-/// Bytes in a serial number (5.2.6).
-#[expect(clippy::as_conversions, reason = "20, as the specification says, in a const")]
-pub(super) const SERIAL: usize = VIRTIO_BLK_ID_BYTES as usize;
 
 /// What came of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,61 +52,69 @@ pub(super) struct Outcome {
     pub(super) written: usize,
 }
 
+/// What direct access wants of addresses and lengths, on most hosts. Those that want
+/// more say so, and are then asked by way of the cache.
+const ALIGNMENT: usize = 512;
+
 impl Disk {
     /// Opens the disk that `config` describes.
     ///
     /// # Errors
-    /// It is missing, no disk, too small, or this user may not do so.
+    /// It is missing, no disk, too small, in use, or this user may not do so.
     pub(super) fn open(config: &BlockConfig) -> Result<Self, OpenError> {
-        let BlockConfig { id, path, access, cache, .. } = config;
-        let (id, access, cache) = (id.clone(), *access, *cache);
-        let failed = |source| OpenError::Io { id: id.clone(), path: path.clone(), source };
-        let file = open_file(path, access).map_err(|error| explain(&id, path, access, error))?;
-        let metadata = file.metadata().map_err(failed)?;
-        if let Some(what) = not_a_disk(&metadata.file_type()) {
-            return Err(OpenError::NotADisk { id, path: path.clone(), what });
+        let opened = Opened::open(config)?;
+        let promise = Promise::new(config, &opened);
+        let Opened { file, direct, sectors, .. } = opened;
+        let (through, failures) = (AtomicBool::new(false), AtomicU64::new(0));
+        let config = config.clone();
+        Ok(Self { config, file, direct, sectors, promise, through, failures })
+    }
+
+    /// Another file behind the disk. What the guest goes by stays, but for the size
+    /// and the serial number.
+    ///
+    /// # Errors
+    /// As for [`Disk::open`].
+    pub(super) fn on(&self, path: std::path::PathBuf) -> Result<Self, OpenError> {
+        let config = BlockConfig { path, access: self.access(), ..self.config.clone() };
+        let mut disk = Self::open(&config)?;
+        disk.promise = Promise { serial: disk.promise.serial, ..self.promise };
+        disk.through = AtomicBool::new(self.through.load(Ordering::Relaxed));
+        Ok(disk)
+    }
+
+    /// Takes the disk, which it has from when it is opened until it lets go of it.
+    ///
+    /// # Errors
+    /// Somebody else has it by now.
+    pub(super) fn take(&self) -> Result<(), OpenError> {
+        let (id, path) = (self.config.id.clone(), self.config.path.clone());
+        match lock::lock(&self.file, self.access()) {
+            Ok(Locked::Yes) => Ok(()),
+            Ok(Locked::InUse) => Err(OpenError::InUse { id, path }),
+            Err(source) => Err(OpenError::Io { id, path, source }),
         }
-        // A privileged user can write to what nobody may write to. An image is
-        // usually marked so because it shall stay as it is.
-        let nobody_may_write = metadata.is_file() && metadata.mode() & 0o222 == 0;
-        if access == Access::ReadWrite && nobody_may_write {
-            return Err(OpenError::ReadOnly { id, path: path.clone() });
-        }
-        let is_device = metadata.file_type().is_block_device();
-        // The size of a block device is where it ends; its metadata say 0.
-        let bytes = seek(&file, SeekFrom::End(0)).map_err(|error| failed(error.into()))?;
-        let block_size = if is_device { ioctl_blksszget(&file) } else { Ok(512) };
-        let block_size = block_size.map_err(|error| failed(error.into()))?;
-        let sectors = bytes / SECTOR;
-        if sectors == 0 {
-            return Err(OpenError::TooSmall { id, path: path.clone(), bytes });
-        }
-        if bytes % SECTOR != 0 {
-            tracing::warn!(
-                "disk `{id}`: the guest does not see the last {} bytes of {}, which are no whole \
-                 sector of 512",
-                bytes % SECTOR,
-                path.display()
-            );
-        }
-        let serial = serial(&metadata);
-        let promise = Promise { block_size, seg_max: u32::from(SEG_MAX), serial, access, cache };
-        Ok(Self { id, file, sectors, promise, failures: AtomicU64::new(0) })
+    }
+
+    /// Lets go of the disk: nothing is written to it or read from it until it is taken
+    /// again.
+    pub(super) fn let_go(&self) {
+        lock::unlock(&self.file);
     }
 
     /// Keeps to `promise` from now on, which a guest was given of a disk like it.
-    pub(super) fn promise(&mut self, promise: Promise) {
+    pub(super) fn keep(&mut self, promise: Promise) {
         self.promise = promise;
     }
 
     /// What it keeps to.
-    pub(super) fn promised(&self) -> Promise {
-        self.promise
+    pub(super) fn promise(&self) -> &Promise {
+        &self.promise
     }
 
     /// Its name.
     pub(super) fn id(&self) -> &str {
-        &self.id
+        &self.config.id
     }
 
     /// The disk with another file behind it.
@@ -217,62 +128,157 @@ impl Disk {
         self.sectors
     }
 
-    /// The size of a block in bytes: what the guest should read and write at
-    /// least.
-    pub(super) fn block_size(&self) -> u32 {
-        self.promise.block_size
-    }
-
-    /// Buffers in a request, besides its header and its status.
-    pub(super) fn seg_max(&self) -> u32 {
-        self.promise.seg_max
-    }
-
-    /// The serial number.
-    pub(super) fn serial(&self) -> &[u8; SERIAL] {
-        &self.promise.serial
-    }
-
     /// Whether the guest may write.
     pub(super) fn access(&self) -> Access {
         self.promise.access
     }
 
-    /// Whether the guest can flush.
-    pub(super) fn cache(&self) -> Cache {
-        self.promise.cache
+    /// Whether the driver has turned its cache off.
+    pub(super) fn is_through(&self) -> bool {
+        self.through.load(Ordering::Relaxed)
+    }
+
+    /// The driver turns its cache off or on, if it has one.
+    pub(super) fn set_through(&self, through: bool) {
+        let has_cache = self.promise.cache == Cache::Writeback;
+        self.through.store(through && has_cache, Ordering::Relaxed);
+    }
+
+    /// When what is written lasts, for a driver that accepted `features`: one that
+    /// knows nothing of flushes relies on every write (5.2.6.2).
+    pub(super) fn lasting(&self, features: u64) -> Lasting {
+        let accepted = |bit| features & 1_u64 << bit != 0;
+        let at_once = match self.promise.cache {
+            Cache::Unsafe => false,
+            Cache::Writethrough => true,
+            Cache::Writeback if accepted(VIRTIO_BLK_F_CONFIG_WCE) => self.is_through(),
+            Cache::Writeback => !accepted(VIRTIO_BLK_F_FLUSH),
+        };
+        if at_once { Lasting::AtOnce } else { Lasting::Later }
     }
 
     /// Does what the driver wants. What the host cannot do is an error for the
     /// guest.
-    pub(super) fn execute(&self, operation: Operation<'_>) -> Outcome {
+    pub(super) fn execute(&self, operation: Operation<'_>, lasting: Lasting) -> Outcome {
         match operation {
             Operation::In { sector, into } => {
                 let written = into.len();
-                let done = self.offset(sector, &into).map(|at| into.read_exact_at(&self.file, at));
+                let done = self.offset(sector, &into).map(|at| self.read(into, at));
                 self.outcome("read", done, written)
             }
-            Operation::Out { .. } if self.access() == Access::ReadOnly => {
+            Operation::Out { .. } | Operation::Trim { .. } if self.access() == Access::ReadOnly => {
                 failure(VIRTIO_BLK_S_IOERR)
             }
             Operation::Out { sector, from } => {
-                let done = self.offset(sector, &from).map(|at| from.write_all_at(&self.file, at));
+                let written = self.offset(sector, &from).map(|at| self.write(from, at));
+                let done = written.map(|written| written.and_then(|()| self.settle(lasting)));
                 self.outcome("write", done, 0)
             }
-            Operation::Flush if self.cache() == Cache::Writeback => {
+            Operation::Trim { trim, from } => self.trim(trim, from, lasting),
+            Operation::Flush if self.promise.cache == Cache::Writeback => {
                 self.outcome("flush", Some(self.file.sync_data()), 0)
             }
             Operation::GetId { mut into } if into.len() >= SERIAL => {
-                self.outcome("identify", Some(Ok(())), into.copy_from(self.serial()))
+                self.outcome("identify", Some(Ok(())), into.copy_from(&self.promise.serial))
             }
             Operation::GetId { .. } => failure(VIRTIO_BLK_S_IOERR),
             Operation::Flush | Operation::Unsupported => failure(VIRTIO_BLK_S_UNSUPP),
         }
     }
 
+    fn read(&self, into: Buffers<'_>, at: u64) -> io::Result<()> {
+        if let Some(direct) = self.direct_for(&into) {
+            match into.clone().read_exact_at(direct, at) {
+                Err(error) if wants_more(&error) => {}
+                done => return done,
+            }
+        }
+        into.read_exact_at(&self.file, at)
+    }
+
+    fn write(&self, from: Buffers<'_>, at: u64) -> io::Result<()> {
+        if let Some(direct) = self.direct_for(&from) {
+            match from.clone().write_all_at(direct, at) {
+                Err(error) if wants_more(&error) => {}
+                done => return done,
+            }
+        }
+        from.write_all_at(&self.file, at)
+    }
+
+    /// The file by way of the host's cache.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The file past it, if there is to be one.
+    pub(super) fn direct(&self) -> Option<&File> {
+        self.direct.as_ref()
+    }
+
+    /// How requests reach the host.
+    pub(super) fn engine(&self) -> Engine {
+        self.config.engine
+    }
+
+    /// The file past the host's cache, if it is to be used and `data` fit for it. The
+    /// host keeps its cache in step where some of the data goes by way of that.
+    pub(super) fn direct_for(&self, data: &Buffers<'_>) -> Option<&File> {
+        self.direct.as_ref().filter(|_| data.are_aligned(ALIGNMENT))
+    }
+
+    fn settle(&self, lasting: Lasting) -> io::Result<()> {
+        match lasting {
+            Lasting::Later => Ok(()),
+            Lasting::AtOnce => self.file.sync_data(),
+        }
+    }
+
+    /// Discards what `from` lists, or fills it with zeroes: all of it, or nothing
+    /// where any of it is not for the driver to ask for (5.2.6.2).
+    fn trim(&self, trim: Trim, mut from: Buffers<'_>, lasting: Lasting) -> Outcome {
+        let most = match trim {
+            Trim::Discard => DISCARD,
+            Trim::WriteZeroes => WRITE_ZEROES,
+        };
+        let mut pieces = Vec::new();
+        while !from.is_empty() {
+            let mut segment = [0; 16];
+            let is_whole = from.copy_to(&mut segment) == segment.len();
+            let segment = Segment::parse(segment);
+            if segment.is_strange(trim) {
+                return failure(VIRTIO_BLK_S_UNSUPP);
+            }
+            let span = self.span(segment.sector, segment.sectors);
+            match span.filter(|_| is_whole && segment.sectors <= most.sectors) {
+                Some(span) => pieces.push((span, segment.zeroes())),
+                None => return failure(VIRTIO_BLK_S_IOERR),
+            }
+            if u64_from(pieces.len()) > most.segments.into() {
+                return failure(VIRTIO_BLK_S_IOERR);
+            }
+        }
+        let piece = |&(span, zeroes): &(Span, Zeroes)| match trim {
+            Trim::Discard => free::discard(&self.file, span),
+            Trim::WriteZeroes => free::zero(&self.file, span, zeroes),
+        };
+        let done = pieces.iter().try_for_each(piece).and_then(|()| self.settle(lasting));
+        self.outcome("free", Some(done), 0)
+    }
+
+    /// Where `sectors` from `sector` on are in the file. None where they are not all
+    /// within the disk, or there are none.
+    fn span(&self, sector: u64, sectors: u32) -> Option<Span> {
+        let end = sector.checked_add(sectors.into())?;
+        (sectors != 0 && end <= self.sectors).then(|| Span {
+            offset: sector.saturating_mul(SECTOR),
+            length: u64::from(sectors).saturating_mul(SECTOR),
+        })
+    }
+
     /// Where `data` from `sector` on starts in the file. None where it is not
     /// whole sectors, or not all of it within the disk.
-    fn offset(&self, sector: u64, data: &Buffers<'_>) -> Option<u64> {
+    pub(super) fn offset(&self, sector: u64, data: &Buffers<'_>) -> Option<u64> {
         let length = u64_from(data.len());
         let end = sector.checked_add(length / SECTOR)?;
         (length.is_multiple_of(SECTOR) && end <= self.sectors)
@@ -281,7 +287,12 @@ impl Disk {
 
     /// The outcome of an attempt at `verb`, none where the driver asked for what
     /// the disk does not have.
-    fn outcome(&self, verb: &str, done: Option<io::Result<()>>, written: usize) -> Outcome {
+    pub(super) fn outcome(
+        &self,
+        verb: &str,
+        done: Option<io::Result<()>>,
+        written: usize,
+    ) -> Outcome {
         match done {
             Some(Ok(())) => Outcome { status: low_byte(VIRTIO_BLK_S_OK), written },
             Some(Err(error)) => {
@@ -297,9 +308,47 @@ impl Disk {
     fn report(&self, verb: &str, error: &io::Error) {
         let times = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if times.is_power_of_two() {
-            tracing::warn!(times, "disk `{}`: the host cannot {verb}: {error}", self.id);
+            tracing::warn!(times, "disk `{}`: the host cannot {verb}: {error}", self.id());
         }
     }
+}
+
+/// `struct virtio_blk_discard_write_zeroes` (5.2.6).
+#[derive(Clone, Copy)]
+struct Segment {
+    sector: u64,
+    sectors: u32,
+    flags: u32,
+}
+
+impl Segment {
+    fn parse(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, n0, n1, n2, n3, f0, f1, f2, f3] = bytes;
+        Self {
+            sector: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            sectors: u32::from_le_bytes([n0, n1, n2, n3]),
+            flags: u32::from_le_bytes([f0, f1, f2, f3]),
+        }
+    }
+
+    /// Whether it has flags that are reserved, or that a discard cannot have.
+    fn is_strange(self, trim: Trim) -> bool {
+        let known = match trim {
+            Trim::Discard => 0,
+            Trim::WriteZeroes => VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+        };
+        self.flags & !known != 0
+    }
+
+    fn zeroes(self) -> Zeroes {
+        let may_unmap = self.flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0;
+        if may_unmap { Zeroes::Freed } else { Zeroes::Kept }
+    }
+}
+
+/// Whether direct access is refused for want of alignment.
+pub(super) fn wants_more(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
 }
 
 fn failure(status: u32) -> Outcome {
@@ -308,53 +357,4 @@ fn failure(status: u32) -> Outcome {
 
 fn low_byte(status: u32) -> u8 {
     status.to_le_bytes()[0]
-}
-
-fn open_file(path: &Path, access: Access) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(access == Access::ReadWrite)
-        // Opening a FIFO would wait for its other end.
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-}
-
-/// What the host's refusal means.
-fn explain(id: &str, path: &Path, access: Access, error: io::Error) -> OpenError {
-    let (id, path) = (id.to_owned(), path.to_owned());
-    match error.kind() {
-        io::ErrorKind::NotFound => OpenError::Missing { id, path },
-        io::ErrorKind::IsADirectory => OpenError::NotADisk { id, path, what: "a directory" },
-        io::ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly { id, path },
-        io::ErrorKind::PermissionDenied
-            if access == Access::ReadWrite && open_file(&path, Access::ReadOnly).is_ok() =>
-        {
-            OpenError::ReadOnly { id, path }
-        }
-        io::ErrorKind::PermissionDenied => OpenError::Denied { id, path },
-        _ => OpenError::Io { id, path, source: error },
-    }
-}
-
-fn not_a_disk(kind: &std::fs::FileType) -> Option<&'static str> {
-    if kind.is_file() || kind.is_block_device() {
-        None
-    } else if kind.is_dir() {
-        Some("a directory")
-    } else if kind.is_char_device() {
-        Some("a character device")
-    } else {
-        Some("a pipe or a socket")
-    }
-}
-
-/// What Firecracker's guests find as serial number: the numbers of the file's
-/// device, of itself as a device, and of its inode, cut to 20 digits.
-fn serial(metadata: &std::fs::Metadata) -> [u8; SERIAL] {
-    let digits = format!("{}{}{}", metadata.dev(), metadata.rdev(), metadata.ino());
-    let mut serial = [0; SERIAL];
-    for (to, from) in serial.iter_mut().zip(digits.bytes()) {
-        *to = from;
-    }
-    serial
 }

@@ -5,45 +5,51 @@
 
 mod config;
 mod disk;
+mod free;
+mod lock;
+mod open;
+mod promise;
 mod request;
 mod restore;
 pub mod saved;
+mod space;
+mod uring;
 mod worker;
 
 #[cfg(test)]
 mod change_tests;
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
 mod restore_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod uring_tests;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use kedge_diag::Trouble;
 use kedge_saved_state::Part;
-use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
-};
 
 use super::change::{Change, Changed};
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
 use super::limits::Limits;
 use super::worker::{LoopError, Running, stop};
 use config::Patch;
-pub use config::{BlockConfig, Cache, KIND};
-pub use disk::{Access, OpenError};
-use disk::{Disk, Promise};
+pub use config::{BlockConfig, Cache, Caching, Engine, KIND};
+use disk::Disk;
+pub use open::{Access, OpenError};
 pub use restore::DiskChanged;
 use saved::BlockV1;
+use uring::Uring;
 use worker::BlockWorker;
 
-/// The largest size of the one queue, `requestq`.
+/// The largest size of each queue, `requestq`.
 const QUEUE_SIZE: u16 = 256;
-const QUEUE_SIZES: [u16; 1] = [QUEUE_SIZE];
 
 /// Buffers in a request, besides its header and its status.
 const SEG_MAX: u16 = QUEUE_SIZE - 2;
@@ -54,39 +60,48 @@ const SECTOR: u64 = 512;
 /// The device.
 #[derive(Debug)]
 pub struct Block {
-    config: BlockConfig,
     disk: Arc<Disk>,
+    queue_sizes: Vec<u16>,
     limits: Limits,
     running: Option<Running>,
 }
 
 impl Block {
-    /// The device of an open disk, as `config` describes it, which goes as fast as
-    /// `limits` let it.
-    fn new(config: &BlockConfig, disk: Disk, limits: Limits) -> Self {
-        Self { config: config.clone(), disk: Arc::new(disk), limits, running: None }
+    /// The device of an open disk with so many queues, which goes as fast as `limits`
+    /// let it.
+    fn new(disk: Disk, queues: u16, limits: Limits) -> Self {
+        let queue_sizes = vec![QUEUE_SIZE; queues.into()];
+        Self { disk: Arc::new(disk), queue_sizes, limits, running: None }
     }
 
-    /// Another file behind the disk, opened before the old one is let go of. What the
-    /// guest goes by stays, but for the size and the serial number.
-    fn swap(&mut self, path: PathBuf) -> Result<(), OpenError> {
-        let access = self.disk.access();
-        let config = BlockConfig { path, access, ..self.config.clone() };
-        let mut disk = Disk::open(&config)?;
-        let serial = *disk.serial();
-        disk.promise(Promise { serial, ..self.disk.promised() });
-        self.disk = Arc::new(disk);
-        self.config = config;
+    /// `io_uring` where it was asked for and the host has it.
+    fn uring(&self, activation: &Activation) -> Option<Uring> {
+        if self.disk.engine() == Engine::Sync {
+            return None;
+        }
+        match Uring::new(activation.memory.clone()) {
+            Ok(uring) => Some(uring),
+            Err(error) => {
+                let disk = self.disk.id();
+                tracing::warn!("disk `{disk}`: the host has no io_uring, does without: {error}");
+                None
+            }
+        }
+    }
+
+    /// Another file behind the disk, or the old one stays.
+    fn swap(&mut self, path: std::path::PathBuf) -> Result<(), Trouble> {
+        // It may be the same one.
+        self.disk.let_go();
+        match self.disk.on(path) {
+            Ok(disk) => self.disk = Arc::new(disk),
+            Err(error) => {
+                // Whoever has it by now is found out when it goes to work.
+                let _ = self.disk.take();
+                return Err(Trouble::new(error));
+            }
+        }
         Ok(())
-    }
-
-    /// `struct virtio_blk_config` (5.2.4), up to the last field that we have.
-    fn config(&self) -> [u8; 24] {
-        let mut config = [0; 24];
-        config[0..8].copy_from_slice(&self.disk.sectors().to_le_bytes()); // capacity
-        config[12..16].copy_from_slice(&self.disk.seg_max().to_le_bytes()); // seg_max
-        config[20..24].copy_from_slice(&self.disk.block_size().to_le_bytes()); // blk_size
-        config
     }
 }
 
@@ -100,42 +115,51 @@ impl VirtioDevice for Block {
     }
 
     fn features(&self) -> u64 {
-        let read_only = self.disk.access() == Access::ReadOnly;
-        let flush = self.disk.cache() == Cache::Writeback;
-        1 << VIRTIO_BLK_F_SEG_MAX
-            | 1 << VIRTIO_BLK_F_BLK_SIZE
-            | u64::from(read_only) << VIRTIO_BLK_F_RO
-            | u64::from(flush) << VIRTIO_BLK_F_FLUSH
+        self.disk.promise().features()
     }
 
     fn queue_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
+        &self.queue_sizes
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let config = self.config();
-        let from = usize::try_from(offset).ok().and_then(|offset| config.get(offset..));
+        let space = space::space(&self.disk);
+        let from = usize::try_from(offset).ok().and_then(|offset| space.get(offset..));
         for (to, from) in data.iter_mut().zip(from.unwrap_or_default()) {
             *to = *from;
         }
     }
 
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        if let Some(writeback) = space::stored_writeback(offset, data) {
+            self.disk.set_through(writeback == 0);
+        }
+    }
+
     fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
+        self.disk.take().map_err(|error| LoopError::Resource(Trouble::new(error)))?;
         let event_loop = activation.event_loop.clone();
-        let worker = BlockWorker::new(activation, Arc::clone(&self.disk), &self.limits);
+        let uring = self.uring(&activation);
+        let worker = BlockWorker::new(activation, Arc::clone(&self.disk), &self.limits, uring);
         self.running = Some(event_loop.start(Box::new(worker))?);
         Ok(())
     }
 
     fn deactivate(&mut self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError> {
-        stop(&mut self.running, deadline)
+        let queues = stop(&mut self.running, deadline)?;
+        self.disk.let_go();
+        Ok(queues)
+    }
+
+    fn reset(&mut self) {
+        self.disk.set_through(false);
     }
 
     fn change(&mut self, change: &Change) -> Result<Changed, Trouble> {
         let Patch { path_on_host, rate_limiter, .. } = change.read()?;
         let changed = match path_on_host {
             Some(path) => {
-                self.swap(path).map_err(Trouble::new)?;
+                self.swap(path)?;
                 Changed::Config
             }
             None => Changed::Unseen,

@@ -3,7 +3,8 @@
 
 use kedge_ids::u64_from;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 
 use crate::virtio::buffers::Buffers;
@@ -26,6 +27,13 @@ pub(super) enum Operation<'m> {
         /// Where the data is.
         from: Buffers<'m>,
     },
+    /// Sectors that the guest does not need any more, or needs to be zeroes.
+    Trim {
+        /// Which of both.
+        trim: Trim,
+        /// Where the list of them is.
+        from: Buffers<'m>,
+    },
     /// What was written shall last.
     Flush,
     /// The disk's serial number.
@@ -37,12 +45,21 @@ pub(super) enum Operation<'m> {
     Unsupported,
 }
 
+/// What becomes of sectors for which no data comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trim {
+    /// Nobody needs what is in them.
+    Discard,
+    /// They are zeroes.
+    WriteZeroes,
+}
+
 impl Operation<'_> {
     /// Bytes of data that it moves to or from the disk.
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::In { into: data, .. } | Self::Out { from: data, .. } => u64_from(data.len()),
-            Self::Flush | Self::GetId { .. } | Self::Unsupported => 0,
+            Self::Trim { .. } | Self::Flush | Self::GetId { .. } | Self::Unsupported => 0,
         }
     }
 }
@@ -80,9 +97,19 @@ pub(super) fn parse(chain: Chain<'_>) -> Result<Request<'_>, Corrupt> {
     let operation = match u32::from_le_bytes([t0, t1, t2, t3]) {
         VIRTIO_BLK_T_IN => Operation::In { sector, into },
         VIRTIO_BLK_T_OUT => Operation::Out { sector, from },
+        VIRTIO_BLK_T_DISCARD => Operation::Trim { trim: Trim::Discard, from },
+        VIRTIO_BLK_T_WRITE_ZEROES => Operation::Trim { trim: Trim::WriteZeroes, from },
         VIRTIO_BLK_T_FLUSH => Operation::Flush,
         VIRTIO_BLK_T_GET_ID => Operation::GetId { into },
         _ => Operation::Unsupported,
     };
     Ok(Request { operation, status, room })
+}
+
+/// The used length of a request with `written` bytes in `room` before its status. The
+/// status is behind all else: it only counts as written from the start where all else
+/// was.
+pub(super) fn used(written: usize, room: usize) -> u32 {
+    let length = if written == room { room.saturating_add(1) } else { written };
+    u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -12,12 +12,22 @@ use super::saved::BlockV1;
 use super::tests::{IN, OK, OUT, config, drive, fetch, image, send};
 use super::*;
 use crate::virtio::catalog::DeviceConfig;
+use crate::virtio::testing::Driver;
 use crate::virtio::transport::reg;
 use crate::virtio::transport::saved::TransportV1;
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO};
 
 const GET_ID: u32 = 8;
 const READ_ONLY: u32 = 1 << VIRTIO_BLK_F_RO;
 const FLUSH: u32 = 1 << VIRTIO_BLK_F_FLUSH;
+
+/// The guest of `driver` on the disk of `config`, which the old one has let go of.
+fn moved(driver: &Driver, config: &BlockConfig) -> Driver {
+    let saved = driver.save();
+    let moved = driver.moved(config.open().unwrap(), &saved).unwrap();
+    moved.transport.resume().unwrap();
+    moved
+}
 
 /// What becomes of a disk whose saved state is `damaged`, on the configuration that
 /// `change` makes of its own.
@@ -28,7 +38,7 @@ fn refused(
 ) {
     let image = image();
     let mut config = config(image.path());
-    let part = Block::new(&config, Disk::open(&config).unwrap(), Limits::default()).save();
+    let part = Block::new(Disk::open(&config).unwrap(), 1, Limits::default()).save();
     let mut saved: BlockV1 = part.read().unwrap();
     damage(&mut saved);
     change(&mut config);
@@ -44,7 +54,7 @@ fn a_disk_moves_with_what_was_written_and_what_was_asked_for() {
     assert_eq!(send(&mut driver, OUT, 3, &[0x33; 512]), OK);
     let header = [IN.to_le_bytes(), [0; 4], 3_u32.to_le_bytes(), [0; 4]].concat();
     let waiting = driver.offer(0, &[&header], &[512, 1]);
-    let mut moved = driver.move_to(config.open().unwrap());
+    let mut moved = moved(&driver, &config);
     assert_eq!(moved.wait_used(0).unwrap().length, 513);
     assert_eq!(moved.bytes(waiting.writable[0], 512), [0x33; 512]);
     assert_eq!(fetch(&mut moved, IN, 4, 512), (OK, vec![4; 512]));
@@ -55,7 +65,7 @@ fn a_disk_keeps_its_serial_number_on_another_file() {
     let (mine, copy) = (image(), image());
     let mut driver = drive(&config(mine.path()));
     let serial = fetch(&mut driver, GET_ID, 0, 20);
-    let mut moved = driver.move_to(config(copy.path()).open().unwrap());
+    let mut moved = moved(&driver, &config(copy.path()));
     assert_eq!(fetch(&mut moved, GET_ID, 0, 20), serial);
 }
 
@@ -68,7 +78,7 @@ fn what_the_guest_was_offered_comes_before_what_is_configured() {
     let driver = drive(&config);
     config.cache = Cache::Writeback;
     config.access = Access::ReadWrite;
-    let mut moved = driver.move_to(config.open().unwrap());
+    let mut moved = moved(&driver, &config);
     assert_eq!(moved.read(reg::DEVICE_FEATURES) & (READ_ONLY | FLUSH), READ_ONLY);
     assert_ne!(send(&mut moved, OUT, 3, &[0x33; 512]), OK);
 }
@@ -127,6 +137,13 @@ fn sizes_that_no_disk_has_are_refused() {
               fix: take another snapshot: this one is damaged"#]],
     );
     refused(
+        |saved| saved.physical_exp = Some(8),
+        |_| {},
+        &expect![[r#"
+            error: the saved `virtio-block` is not plausible: `physical_exp` is above 7
+              fix: take another snapshot: this one is damaged"#]],
+    );
+    refused(
         |saved| saved.serial.0.truncate(19),
         |_| {},
         &expect![[r#"
@@ -150,7 +167,7 @@ proptest! {
             let header = [OUT.to_le_bytes(), [0; 4], u32::from(sector).to_le_bytes(), [0; 4]];
             driver.offer(0, &[&header.concat(), &[content; 512]], &[1]);
             if moves {
-                driver = driver.move_to(config.open().unwrap());
+                driver = moved(&driver, &config);
             } else {
                 driver.kick(0);
             }

@@ -22,6 +22,13 @@ pub struct BlockV1 {
     pub read_only: bool,
     /// Whether the guest can flush.
     pub flush: bool,
+    /// What is stored as one, as a power of two of blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical_exp: Option<u8>,
+    /// Whether all that the guest writes lasts at once: its disk has no cache, or it
+    /// has turned it off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub write_through: bool,
     /// What is left of its limits; none where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsV1>,

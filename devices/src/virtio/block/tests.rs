@@ -9,6 +9,7 @@ use kedge_diag::{Trouble, report};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO};
 
 use super::*;
 use crate::virtio::catalog::DeviceConfig;
@@ -18,13 +19,14 @@ use crate::virtio::transport::reg;
 
 pub(super) const IN: u32 = 0;
 pub(super) const OUT: u32 = 1;
-const FLUSH: u32 = 4;
+pub(super) const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
-const DISCARD: u32 = 11;
+pub(super) const DISCARD: u32 = 11;
+const SECURE_ERASE: u32 = 14;
 
 pub(super) const OK: u8 = 0;
-const IOERR: u8 = 1;
-const UNSUPP: u8 = 2;
+pub(super) const IOERR: u8 = 1;
+pub(super) const UNSUPP: u8 = 2;
 
 /// A disk of 8 sectors, each filled with its number.
 pub(super) fn image() -> NamedTempFile {
@@ -41,7 +43,9 @@ pub(super) fn config(path: &Path) -> BlockConfig {
         path: path.to_owned(),
         access: Access::ReadWrite,
         cache: Cache::Writeback,
-        engine: config::Engine::Sync,
+        engine: Engine::Sync,
+        caching: Caching::Host,
+        queues: 1,
         limits: RateLimiter::default(),
         root: None,
     }
@@ -143,7 +147,7 @@ fn a_serial_number_needs_room() {
 fn requests_that_the_device_does_not_have_are_unsupported() {
     let image = image();
     let mut driver = drive(&config(image.path()));
-    assert_eq!(send(&mut driver, DISCARD, 0, &[0; 16]), UNSUPP);
+    assert_eq!(send(&mut driver, SECURE_ERASE, 0, &[0; 16]), UNSUPP);
     assert_eq!(send(&mut driver, u32::MAX, 0, &[]), UNSUPP);
 }
 
@@ -194,7 +198,7 @@ fn a_full_host_is_an_error_to_the_guest() {
     let config = config(image.path());
     let mut disk = Disk::open(&config).unwrap();
     disk.replace_file(full);
-    let mut driver = Driver::running(Box::new(Block::new(&config, disk, Limits::default())), 0);
+    let mut driver = Driver::running(Box::new(Block::new(disk, 1, Limits::default())), 0);
     assert_eq!(send(&mut driver, OUT, 0, &[9; 512]), IOERR);
     assert_eq!(driver.read(reg::STATUS) & NEEDS_RESET, 0);
 }
@@ -220,7 +224,10 @@ fn the_configuration_tells_size_and_limits() {
     assert_eq!(driver.read(reg::CONFIG + 4), 0);
     assert_eq!(driver.read(reg::CONFIG + 12), 254);
     assert_eq!(driver.read(reg::CONFIG + 20), 512);
-    assert_eq!(driver.read(reg::CONFIG + 24), 0);
+    let stored = image.as_file().metadata().unwrap().blksize();
+    assert_eq!(u64::from(driver.read(reg::CONFIG + 24) >> 16), stored / 512);
+    assert_eq!(512 << (driver.read(reg::CONFIG + 24) & 0xff), stored);
+    assert_eq!(driver.read(reg::CONFIG + 60), 0);
 }
 
 #[test]
@@ -362,7 +369,7 @@ fn a_flag_names_the_cache_modes_there_are() {
         flag("path=a.img,cache=none"),
         &expect![[r#"
             error: --disk cannot have `cache=none`
-              fix: give `writeback` or `unsafe`"#]],
+              fix: give `writeback`, `writethrough` or `unsafe`"#]],
     );
 }
 
@@ -410,7 +417,7 @@ fn a_body_with_an_unknown_field_is_refused_by_name() {
         body(json!({"drive_id": "d", "is_root_device": false, "colour": "red"})),
         &expect![[r#"
             error: `drives` in the configuration file is not right
-              because: unknown field `colour`, expected one of `drive_id`, `is_root_device`, `partuuid`, `cache_type`, `is_read_only`, `path_on_host`, `rate_limiter`, `io_engine`, `socket`
+              because: unknown field `colour`, expected one of `drive_id`, `is_root_device`, `partuuid`, `cache_type`, `is_read_only`, `path_on_host`, `rate_limiter`, `io_engine`, `socket`, `direct`, `num_queues`
               fix: correct the field named above: they are those of Firecracker's API"#]],
     );
 }
