@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kedge_ids::u64_from;
 use virtio_bindings::virtio_blk::{
@@ -15,6 +16,7 @@ use super::SECTOR;
 use super::config::{BlockConfig, Cache, Engine};
 use super::free::{self, Span, Zeroes};
 use super::lock::{self, Locked};
+use super::metrics::{self, Act, BlockMetrics};
 use super::open::{Access, OpenError, Opened, SERIAL};
 use super::promise::{DISCARD, Promise, WRITE_ZEROES};
 use super::request::{Operation, Trim};
@@ -31,7 +33,7 @@ pub(super) struct Disk {
     promise: Promise,
     /// Whether the driver has turned its cache off (`writeback` is 0).
     through: AtomicBool,
-    failures: AtomicU64,
+    metrics: Arc<BlockMetrics>,
 }
 
 /// Whether what is written is to last before it is said to be written.
@@ -65,9 +67,8 @@ impl Disk {
         let opened = Opened::open(config)?;
         let promise = Promise::new(config, &opened);
         let Opened { file, direct, sectors, .. } = opened;
-        let (through, failures) = (AtomicBool::new(false), AtomicU64::new(0));
-        let config = config.clone();
-        Ok(Self { config, file, direct, sectors, promise, through, failures })
+        let (config, through) = (config.clone(), AtomicBool::new(false));
+        Ok(Self { config, file, direct, sectors, promise, through, metrics: Arc::default() })
     }
 
     /// Another file behind the disk. What the guest goes by stays, but for the size
@@ -80,6 +81,7 @@ impl Disk {
         let mut disk = Self::open(&config)?;
         disk.promise = Promise { serial: disk.promise.serial, ..self.promise };
         disk.through = AtomicBool::new(self.through.load(Ordering::Relaxed));
+        disk.metrics = Arc::clone(&self.metrics);
         Ok(disk)
     }
 
@@ -110,6 +112,11 @@ impl Disk {
     /// What it keeps to.
     pub(super) fn promise(&self) -> &Promise {
         &self.promise
+    }
+
+    /// What it has done.
+    pub(super) fn metrics(&self) -> &Arc<BlockMetrics> {
+        &self.metrics
     }
 
     /// Its name.
@@ -162,27 +169,29 @@ impl Disk {
     pub(super) fn execute(&self, operation: Operation<'_>, lasting: Lasting) -> Outcome {
         match operation {
             Operation::In { sector, into } => {
-                let written = into.len();
+                let bytes = into.len();
                 let done = self.offset(sector, &into).map(|at| self.read(into, at));
-                self.outcome("read", done, written)
+                self.outcome(Act::Read, done, bytes)
             }
             Operation::Out { .. } | Operation::Trim { .. } if self.access() == Access::ReadOnly => {
-                failure(VIRTIO_BLK_S_IOERR)
+                self.refuse(VIRTIO_BLK_S_IOERR)
             }
             Operation::Out { sector, from } => {
+                let bytes = from.len();
                 let written = self.offset(sector, &from).map(|at| self.write(from, at));
                 let done = written.map(|written| written.and_then(|()| self.settle(lasting)));
-                self.outcome("write", done, 0)
+                self.outcome(Act::Write, done, bytes)
             }
             Operation::Trim { trim, from } => self.trim(trim, from, lasting),
             Operation::Flush if self.promise.cache == Cache::Writeback => {
-                self.outcome("flush", Some(self.file.sync_data()), 0)
+                self.outcome(Act::Flush, Some(self.file.sync_data()), 0)
             }
             Operation::GetId { mut into } if into.len() >= SERIAL => {
-                self.outcome("identify", Some(Ok(())), into.copy_from(&self.promise.serial))
+                let written = into.copy_from(&self.promise.serial);
+                Outcome { status: low_byte(VIRTIO_BLK_S_OK), written }
             }
-            Operation::GetId { .. } => failure(VIRTIO_BLK_S_IOERR),
-            Operation::Flush | Operation::Unsupported => failure(VIRTIO_BLK_S_UNSUPP),
+            Operation::GetId { .. } => self.refuse(VIRTIO_BLK_S_IOERR),
+            Operation::Flush | Operation::Unsupported => self.refuse(VIRTIO_BLK_S_UNSUPP),
         }
     }
 
@@ -230,7 +239,10 @@ impl Disk {
     fn settle(&self, lasting: Lasting) -> io::Result<()> {
         match lasting {
             Lasting::Later => Ok(()),
-            Lasting::AtOnce => self.file.sync_data(),
+            Lasting::AtOnce => {
+                self.metrics.done(Act::Flush, 0);
+                self.file.sync_data()
+            }
         }
     }
 
@@ -247,15 +259,15 @@ impl Disk {
             let is_whole = from.copy_to(&mut segment) == segment.len();
             let segment = Segment::parse(segment);
             if segment.is_strange(trim) {
-                return failure(VIRTIO_BLK_S_UNSUPP);
+                return self.refuse(VIRTIO_BLK_S_UNSUPP);
             }
             let span = self.span(segment.sector, segment.sectors);
             match span.filter(|_| is_whole && segment.sectors <= most.sectors) {
                 Some(span) => pieces.push((span, segment.zeroes())),
-                None => return failure(VIRTIO_BLK_S_IOERR),
+                None => return self.refuse(VIRTIO_BLK_S_IOERR),
             }
             if u64_from(pieces.len()) > most.segments.into() {
-                return failure(VIRTIO_BLK_S_IOERR);
+                return self.refuse(VIRTIO_BLK_S_IOERR);
             }
         }
         let piece = |&(span, zeroes): &(Span, Zeroes)| match trim {
@@ -263,7 +275,7 @@ impl Disk {
             Trim::WriteZeroes => free::zero(&self.file, span, zeroes),
         };
         let done = pieces.iter().try_for_each(piece).and_then(|()| self.settle(lasting));
-        self.outcome("free", Some(done), 0)
+        self.outcome(Act::Trim, Some(done), 0)
     }
 
     /// Where `sectors` from `sector` on are in the file. None where they are not all
@@ -285,30 +297,36 @@ impl Disk {
             .then(|| sector.saturating_mul(SECTOR))
     }
 
-    /// The outcome of an attempt at `verb`, none where the driver asked for what
-    /// the disk does not have.
-    pub(super) fn outcome(
-        &self,
-        verb: &str,
-        done: Option<io::Result<()>>,
-        written: usize,
-    ) -> Outcome {
+    /// The outcome of an attempt at `act` with `bytes` of data, none where the driver
+    /// asked for what the disk does not have.
+    pub(super) fn outcome(&self, act: Act, done: Option<io::Result<()>>, bytes: usize) -> Outcome {
         match done {
-            Some(Ok(())) => Outcome { status: low_byte(VIRTIO_BLK_S_OK), written },
+            Some(Ok(())) => {
+                self.metrics.done(act, bytes);
+                let written = if act == Act::Read { bytes } else { 0 };
+                Outcome { status: low_byte(VIRTIO_BLK_S_OK), written }
+            }
             Some(Err(error)) => {
-                self.report(verb, &error);
+                self.report(act, &error);
                 failure(VIRTIO_BLK_S_IOERR)
             }
-            None => failure(VIRTIO_BLK_S_IOERR),
+            None => self.refuse(VIRTIO_BLK_S_IOERR),
         }
+    }
+
+    /// The outcome of what the driver may not ask for.
+    fn refuse(&self, status: u32) -> Outcome {
+        metrics::count(&self.metrics.refusals);
+        failure(status)
     }
 
     /// Says in the log what the host could not do: the first time, the second,
     /// the fourth, the eighth and so on, since a guest tries again and again.
-    fn report(&self, verb: &str, error: &io::Error) {
-        let times = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    fn report(&self, act: Act, error: &io::Error) {
+        let times = metrics::count(&self.metrics.failures);
         if times.is_power_of_two() {
-            tracing::warn!(times, "disk `{}`: the host cannot {verb}: {error}", self.id());
+            let (id, verb) = (self.id(), act.verb());
+            tracing::warn!(times, "disk `{id}`: the host cannot {verb}: {error}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use expect_test::expect;
 use kedge_bus::{MmioDevice, Stateful};
 use kedge_diag::report;
+use kedge_metrics::Counters;
 use tempfile::NamedTempFile;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
@@ -250,4 +251,29 @@ fn a_file_that_is_removed_is_there_until_the_machine_ends() {
     assert_eq!(send(&mut driver, OUT, 0, &[1; 512]), OK);
     assert_eq!(fetch(&mut driver, IN, 0, 512), (OK, vec![1; 512]));
     assert!(File::open(&path).is_err());
+}
+
+#[test]
+fn what_was_done_is_counted_by_either_engine() {
+    for engine in [Engine::Sync, Engine::Async] {
+        let image = image();
+        let config = BlockConfig { engine, ..config(image.path()) };
+        let device = Block::new(Disk::open(&config).unwrap(), 1, Limits::default());
+        let metrics = Arc::clone(device.metrics());
+        let mut driver = Driver::running(Box::new(device), 1 << VIRTIO_BLK_F_FLUSH);
+        assert_eq!(fetch(&mut driver, IN, 0, 1024).0, OK);
+        assert_eq!(send(&mut driver, OUT, 0, &[1; 512]), OK);
+        assert_eq!(send(&mut driver, FLUSH, 0, &[]), OK);
+        assert_eq!(fetch(&mut driver, IN, 8, 512).0, IOERR);
+        image.as_file().set_len(512).unwrap();
+        assert_eq!(fetch(&mut driver, IN, 1, 512).0, IOERR);
+        let mut seen = std::collections::BTreeMap::new();
+        metrics.each(&mut |name, value| {
+            seen.insert(name, value);
+        });
+        let of = |name| seen[name];
+        assert_eq!([of("read_count"), of("read_bytes")], [1, 1024]);
+        assert_eq!([of("write_count"), of("write_bytes"), of("flush_count")], [1, 512, 1]);
+        assert_eq!([of("execute_fails"), of("invalid_reqs_count")], [1, 1]);
+    }
 }

@@ -7,6 +7,7 @@ mod config;
 mod disk;
 mod free;
 mod lock;
+mod metrics;
 mod open;
 mod promise;
 mod request;
@@ -42,6 +43,7 @@ use super::worker::{LoopError, Running, stop};
 use config::Patch;
 pub use config::{BlockConfig, Cache, Caching, Engine, KIND};
 use disk::Disk;
+pub use metrics::BlockMetrics;
 pub use open::{Access, OpenError};
 pub use restore::DiskChanged;
 use saved::BlockV1;
@@ -72,6 +74,26 @@ impl Block {
     fn new(disk: Disk, queues: u16, limits: Limits) -> Self {
         let queue_sizes = vec![QUEUE_SIZE; queues.into()];
         Self { disk: Arc::new(disk), queue_sizes, limits, running: None }
+    }
+
+    fn change_to(&mut self, patch: Patch) -> Result<Changed, Trouble> {
+        let Patch { path_on_host, rate_limiter, .. } = patch;
+        let changed = match path_on_host {
+            Some(path) => {
+                self.swap(path)?;
+                Changed::Config
+            }
+            None => Changed::Unseen,
+        };
+        if let Some(limits) = rate_limiter {
+            self.limits.change(limits);
+        }
+        Ok(changed)
+    }
+
+    /// What the disk has done so far.
+    pub fn metrics(&self) -> &Arc<BlockMetrics> {
+        self.disk.metrics()
     }
 
     /// `io_uring` where it was asked for and the host has it.
@@ -156,18 +178,11 @@ impl VirtioDevice for Block {
     }
 
     fn change(&mut self, change: &Change) -> Result<Changed, Trouble> {
-        let Patch { path_on_host, rate_limiter, .. } = change.read()?;
-        let changed = match path_on_host {
-            Some(path) => {
-                self.swap(path)?;
-                Changed::Config
-            }
-            None => Changed::Unseen,
-        };
-        if let Some(limits) = rate_limiter {
-            self.limits.change(limits);
-        }
-        Ok(changed)
+        let metrics = Arc::clone(self.metrics());
+        let changed = self.change_to(change.read()?);
+        let counter = if changed.is_ok() { &metrics.changes } else { &metrics.failed_changes };
+        metrics::count(counter);
+        changed
     }
 
     fn save(&self) -> Part {

@@ -18,6 +18,7 @@ use kedge_ids::u64_from;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::disk::{Disk, Lasting, Outcome, wants_more};
+use super::metrics::Act;
 use crate::virtio::buffers::Buffers;
 
 /// The most requests in flight, of all queues together.
@@ -41,6 +42,9 @@ struct Flight {
     tag: Tag,
     status: Buffers<'static>,
     room: usize,
+    /// What the request is.
+    act: Act,
+    /// What the kernel is at.
     step: Step,
     data: Buffers<'static>,
     offset: u64,
@@ -78,11 +82,12 @@ pub(super) enum Step {
 }
 
 impl Step {
-    fn verb(self) -> &'static str {
+    /// What a request does that begins so.
+    const fn act(self) -> Act {
         match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Sync => "flush",
+            Self::Read => Act::Read,
+            Self::Write => Act::Write,
+            Self::Sync => Act::Flush,
         }
     }
 }
@@ -153,8 +158,19 @@ impl Uring {
         let is_direct = step != Step::Sync && disk.direct_for(&data).is_some();
         let length = data.len();
         let iovecs = data.iovecs();
-        let flight =
-            Flight { tag, status, room, step, data, offset, length, lasting, is_direct, iovecs };
+        let flight = Flight {
+            tag,
+            status,
+            room,
+            act: step.act(),
+            step,
+            data,
+            offset,
+            length,
+            lasting,
+            is_direct,
+            iovecs,
+        };
         self.flights[slot] = Some(flight);
         self.push(slot, disk);
         Some(())
@@ -276,13 +292,9 @@ impl Flight {
             if self.is_direct && wants_more(&error) {
                 self.is_direct = false;
             } else if !again {
-                return Some(disk.outcome(self.step.verb(), Some(Err(error)), 0));
+                return Some(disk.outcome(self.act, Some(Err(error)), 0));
             }
             return None;
-        };
-        let written = match self.step {
-            Step::Read => self.length,
-            Step::Write | Step::Sync => 0,
         };
         if self.step != Step::Sync {
             let moved = self.data.split_front(count);
@@ -294,7 +306,7 @@ impl Flight {
                 (true, _) => {}
                 (false, 0) => {
                     let ends = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return Some(disk.outcome(self.step.verb(), Some(Err(ends)), 0));
+                    return Some(disk.outcome(self.act, Some(Err(ends)), 0));
                 }
                 (false, _) => {
                     self.iovecs = self.data.iovecs();
@@ -303,10 +315,11 @@ impl Flight {
             }
         }
         if (self.step, self.lasting) == (Step::Write, Lasting::AtOnce) {
+            disk.metrics().done(Act::Flush, 0);
             (self.step, self.is_direct) = (Step::Sync, false);
             return None;
         }
-        Some(disk.outcome(self.step.verb(), Some(Ok(())), written))
+        Some(disk.outcome(self.act, Some(Ok(())), self.length))
     }
 
     /// Tells the driver.

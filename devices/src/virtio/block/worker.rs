@@ -8,6 +8,7 @@ use kedge_guest_memory::GuestMemory;
 use vmm_sys_util::epoll::EventSet;
 
 use super::disk::{Disk, Lasting, Outcome};
+use super::metrics;
 use super::request::{self, Operation, Request};
 use super::uring::{Landed, Order, Step, Tag, Uring};
 use super::{Access, Cache};
@@ -125,11 +126,13 @@ impl Desk {
     fn take(&mut self, queue: u16, chain: Chain<'_>) -> Result<Done, Corrupt> {
         if self.uring.as_ref().is_some_and(Uring::is_full) {
             self.is_crowded = true;
+            metrics::count(&self.disk.metrics().crowded);
             return Ok(Done::NotNow);
         }
         let tag = Tag { queue, head: chain.head };
         let mut request = request::parse(chain)?;
         if !self.throttle.admits(request.operation.bytes()) {
+            metrics::count(&self.disk.metrics().throttled);
             return Ok(Done::NotNow);
         }
         let lasting = self.disk.lasting(self.features);
