@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use std::{fmt, mem};
 
@@ -23,6 +23,7 @@ use kedge_bus::{
 };
 use kedge_diag::Trouble;
 use kedge_ids::u64_from;
+use kedge_metrics::Counters;
 use kedge_saved_state::{Part, StateError};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
@@ -116,13 +117,22 @@ pub struct SerialCounters {
     pub received: AtomicU64,
 }
 
+/// By the names in Firecracker's metrics.
+impl Counters for SerialCounters {
+    fn each(&self, to: &mut dyn FnMut(&'static str, u64)) {
+        to("write_count", self.sent.load(Ordering::Relaxed));
+        to("missed_write_count", self.lost.load(Ordering::Relaxed));
+        to("read_count", self.received.load(Ordering::Relaxed));
+    }
+}
+
 /// A serial port between a guest and any writer.
 pub struct SerialPort {
     uart: Mutex<Uart>,
     out: Mutex<Box<dyn Write + Send>>,
     irq: IrqLine,
     drained: EventFd,
-    counters: SerialCounters,
+    counters: Arc<SerialCounters>,
 }
 
 impl SerialPort {
@@ -138,7 +148,7 @@ impl SerialPort {
             out: Mutex::new(out),
             irq,
             drained,
-            counters: SerialCounters::default(),
+            counters: Arc::default(),
         }
     }
 
@@ -160,7 +170,7 @@ impl SerialPort {
     }
 
     /// What the port has done so far.
-    pub fn counters(&self) -> &SerialCounters {
+    pub fn counters(&self) -> &Arc<SerialCounters> {
         &self.counters
     }
 

@@ -9,7 +9,7 @@ use kedge_arch::layout::Place;
 use kedge_bus::{AddressMap, IrqLine, MmioDevice, Node, Stateful};
 use kedge_devices::generation::Generation;
 use kedge_devices::rtc::Rtc;
-use kedge_devices::serial::SerialPort;
+use kedge_devices::serial::{SerialCounters, SerialPort};
 use kedge_devices::virtio::change::Target;
 use kedge_devices::virtio::device::VirtioDevice;
 use kedge_devices::virtio::transport::MmioTransport;
@@ -129,6 +129,9 @@ fn serial_port(
     let drained = parts.console.drained().map_err(BuildError::host(EVENT))?;
     let port = SerialPort::new(parts.console.output(), board.wire(place.spi)?, drained);
     let port = Arc::new(port);
+    if let Some(metrics) = &parts.surroundings.metrics {
+        metrics.add("uart", None, Arc::<SerialCounters>::clone(port.counters()));
+    }
     board.add(SERIAL, place, &port)?;
     Ok(port)
 }

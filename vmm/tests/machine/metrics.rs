@@ -26,5 +26,6 @@ fn exits_are_counted_by_their_reason_and_over_resets() {
     let counted = line(&mut lines);
     assert_eq!(counted["vcpu"]["exit_mmio_write"], 16);
     assert_eq!(counted["vcpu"]["failures"], 0);
+    assert_eq!(counted["uart"]["write_count"], 16);
     assert_eq!(line(&mut lines)["vcpu"]["exit_mmio_write"], 0);
 }

@@ -2,6 +2,7 @@
 //! buffers.
 
 mod config;
+mod metrics;
 pub mod saved;
 mod worker;
 
@@ -9,12 +10,14 @@ mod worker;
 mod tests;
 
 pub use config::{KIND, RngConfig};
+pub use metrics::RngMetrics;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use kedge_diag::Trouble;
+use kedge_metrics::Counters;
 use kedge_saved_state::Part;
 
 use self::worker::{RngWorker, Source};
@@ -27,6 +30,7 @@ const QUEUE_SIZES: [u16; 1] = [256];
 /// The device.
 pub struct Rng {
     source: Source,
+    metrics: Arc<RngMetrics>,
     running: Option<Running>,
 }
 
@@ -38,7 +42,7 @@ impl Rng {
 
     /// A device that asks `source`.
     fn from_source(source: Source) -> Self {
-        Self { source, running: None }
+        Self { source, metrics: Arc::default(), running: None }
     }
 }
 
@@ -67,9 +71,14 @@ impl VirtioDevice for Rng {
 
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
+    fn counters(&self) -> Option<(&'static str, Arc<dyn Counters>)> {
+        Some(("entropy", Arc::<RngMetrics>::clone(&self.metrics)))
+    }
+
     fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
         let event_loop = activation.event_loop.clone();
-        let worker = RngWorker::new(activation, Arc::clone(&self.source));
+        let worker =
+            RngWorker::new(activation, Arc::clone(&self.source), Arc::clone(&self.metrics));
         self.running = Some(event_loop.start(Box::new(worker))?);
         Ok(())
     }

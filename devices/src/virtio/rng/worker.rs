@@ -13,6 +13,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
+use super::metrics::RngMetrics;
 use crate::virtio::buffers::Buffers;
 use crate::virtio::device::{Activation, ActiveQueue};
 use crate::virtio::ring::{Chain, Corrupt, Done, Ring};
@@ -42,15 +43,16 @@ pub(super) struct RngWorker {
     memory: GuestMemory,
     rings: Vec<Ring>,
     source: Source,
+    metrics: Arc<RngMetrics>,
     /// Made when the host first had no entropy.
     timer: Option<TimerFd>,
 }
 
 impl RngWorker {
-    pub(super) fn new(activation: Activation, source: Source) -> Self {
+    pub(super) fn new(activation: Activation, source: Source, metrics: Arc<RngMetrics>) -> Self {
         let Activation { memory, queues, interrupt, .. } = activation;
         let rings = queues.into_iter().map(|active| Ring::new(active, interrupt.clone())).collect();
-        Self { memory, rings, source, timer: None }
+        Self { memory, rings, source, metrics, timer: None }
     }
 
     /// Serves every ring. Whether the host had no entropy for one of them.
@@ -58,7 +60,7 @@ impl RngWorker {
         let mut starved = false;
         for ring in &mut self.rings {
             ring.serve(&self.memory, |chain| {
-                let done = fill(chain, &self.source)?;
+                let done = fill(chain, &self.source, &self.metrics)?;
                 starved |= done == Done::NotNow;
                 Ok(done)
             });
@@ -111,12 +113,14 @@ impl fmt::Debug for RngWorker {
     }
 }
 
-fn fill(chain: Chain<'_>, source: &Source) -> Result<Done, Corrupt> {
+fn fill(chain: Chain<'_>, source: &Source, metrics: &RngMetrics) -> Result<Done, Corrupt> {
     let Chain { head, readable, mut writable } = chain;
     if !readable.is_empty() || writable.is_empty() {
         return Err(Corrupt::Request { head, what: "all its buffers must be writable" });
     }
-    match random(&mut writable, source) {
+    let filled = random(&mut writable, source);
+    metrics.gave(filled);
+    match filled {
         0 => Ok(Done::NotNow),
         filled => Ok(Done::Used(u32::try_from(filled).unwrap_or(u32::MAX))),
     }
