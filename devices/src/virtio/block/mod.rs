@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kedge_diag::Trouble;
+use kedge_metrics::Counters;
 use kedge_saved_state::Part;
 
 use super::change::{Change, Changed};
@@ -156,6 +157,10 @@ impl VirtioDevice for Block {
         if let Some(writeback) = space::stored_writeback(offset, data) {
             self.disk.set_through(writeback == 0);
         }
+    }
+
+    fn counters(&self) -> Option<(&'static str, Arc<dyn Counters>)> {
+        Some(("block", Arc::<BlockMetrics>::clone(self.metrics())))
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
