@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventOps, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId};
 use kedge_diag::{Fix, Trouble};
@@ -27,6 +27,15 @@ pub trait Worker: Send {
     /// Something registered happened. Must not wait for anything, and must
     /// return after a bounded amount of work: other devices share the loop.
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>);
+
+    /// Takes on nothing new from now on. Whether all that it took on is finished: it is
+    /// asked again until it is, or until it is to [`Worker::carry_on`].
+    fn wind_down(&mut self) -> bool {
+        true
+    }
+
+    /// Takes on new requests again.
+    fn carry_on(&mut self) {}
 
     /// Finishes the requests in flight and gives the queues back.
     fn retire(self: Box<Self>) -> Vec<ActiveQueue>;
@@ -143,21 +152,55 @@ impl Running {
     /// The loop is gone; or it is [`LoopError::Late`], and then the worker stays
     /// where it is.
     fn stop(&self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError> {
+        loop {
+            match self.take_off(deadline) {
+                Ok(Some(subscriber)) => return Ok(subscriber.worker.retire()),
+                // It is at something yet.
+                Ok(None) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+                    std::thread::sleep(BETWEEN_LOOKS);
+                }
+                Ok(None) | Err(LoopError::Late) => {
+                    self.carry_on()?;
+                    return Err(LoopError::Late);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn carry_on(&self) -> Result<(), LoopError> {
         let id = self.id;
+        Ok(self.event_loop.fire(move |ops| {
+            if let Ok(subscriber) = ops.subscriber_mut(id) {
+                subscriber.worker.carry_on();
+            }
+        })?)
+    }
+
+    /// Takes the worker off its loop, as it is where there is no `deadline`; none where
+    /// it has not finished what it took on.
+    fn take_off(&self, deadline: Option<Instant>) -> Result<Option<Subscriber>, LoopError> {
+        let (id, waits) = (self.id, deadline.is_some());
         let turn = Arc::new(Turn::default());
         let (answer, answered) = mpsc::channel();
         let loops_turn = Arc::clone(&turn);
         self.event_loop.fire(move |ops| {
-            if loops_turn.take() {
-                // Nobody gives up waiting once the turn is taken.
-                let _ = answer.send(ops.remove_subscriber(id));
+            if !loops_turn.take() {
+                return;
             }
+            let finished = ops.subscriber_mut(id).map(|it| !waits || it.worker.wind_down());
+            // Nobody gives up waiting once the turn is taken.
+            let _ = answer.send(match finished {
+                Ok(true) => ops.remove_subscriber(id).map(Some),
+                Ok(false) => Ok(None),
+                Err(error) => Err(error),
+            });
         })?;
-        let removed = match deadline {
+        let taken = match deadline {
             None => answered.recv().ok(),
             Some(deadline) => {
                 match answered.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(removed) => Some(removed),
+                    Ok(taken) => Some(taken),
                     Err(RecvTimeoutError::Timeout) if turn.take() => return Err(LoopError::Late),
                     // The loop is at it.
                     Err(RecvTimeoutError::Timeout) => answered.recv().ok(),
@@ -165,10 +208,13 @@ impl Running {
                 }
             }
         };
-        let subscriber = removed.ok_or(event_manager::Error::ChannelRecv)??;
-        Ok(subscriber.worker.retire())
+        Ok(taken.ok_or(event_manager::Error::ChannelRecv)??)
     }
 }
+
+/// How long to wait between two looks at whether a worker has finished: what the
+/// host is at takes longer, or is done at the first.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// Who goes first: the loop that takes a worker off, or whoever no longer waits
 /// for it. The second leaves things as they are.

@@ -145,6 +145,11 @@ impl Uring {
         self.free.is_empty()
     }
 
+    /// Whether nothing is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.free.len() == self.flights.len()
+    }
+
     /// Takes `order` off, whose buffers are in the RAM of this ring; it is on its way
     /// after [`Uring::submit`]. None where there is no room: then it is not done.
     pub(super) fn take_off(&mut self, order: Order<'_>, disk: &Disk) -> Option<()> {
@@ -215,7 +220,7 @@ impl Uring {
 
     /// Waits until nothing is in flight.
     pub(super) fn finish(&mut self, disk: &Disk, mut landed: impl FnMut(Landed)) {
-        while self.free.len() < self.flights.len() {
+        while !self.is_idle() {
             // A signal may interrupt the wait, and the kernel may be short of memory:
             // then again.
             let _ = self.ring.submit_and_wait(1);
@@ -244,7 +249,7 @@ impl Uring {
 impl Drop for Uring {
     /// The kernel may write to guest RAM until it is done.
     fn drop(&mut self) {
-        while self.free.len() < self.flights.len() {
+        while !self.is_idle() {
             let _ = self.ring.submit_and_wait(1);
             let mut done = 0;
             while let Some(entry) = self.ring.completion().next() {

@@ -1,8 +1,13 @@
 //! Requests by `io_uring`: what the driver sees is what it sees without.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use expect_test::expect;
 use kedge_bus::Stateful;
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
@@ -13,7 +18,7 @@ use super::tests::{
 use super::*;
 use crate::virtio::catalog::DeviceConfig;
 use crate::virtio::limits::{RateLimiter, TokenBucket};
-use crate::virtio::testing::Driver;
+use crate::virtio::testing::{Driver, wait_for};
 
 fn by_uring(image: &NamedTempFile) -> BlockConfig {
     BlockConfig { engine: Engine::Async, ..config(image.path()) }
@@ -104,6 +109,35 @@ fn what_is_in_flight_is_done_before_a_disk_rests() {
         assert_eq!(moved.bytes(offered.writable[0], 1), [OK]);
     }
     assert_eq!(fetch(&mut moved, IN, 3, 512), (OK, vec![0x33; 512]));
+}
+
+#[test]
+fn a_disk_that_does_not_answer_keeps_its_machine_from_resting_but_not_for_ever() {
+    let image = image();
+    let config = by_uring(&image);
+    let mut disk = Disk::open(&config).unwrap();
+    let (silent, mut voice) = UnixStream::pair().unwrap();
+    disk.replace_file(File::from(OwnedFd::from(silent)));
+    let mut driver = Driver::running(Box::new(Block::new(disk, 1, Limits::default())), 0);
+    let offered = driver.offer(0, &[&header(IN, 0)], &[512, 1]);
+    driver.kick(0);
+    // Until the request is in flight, it rests all the same.
+    let mut late = String::new();
+    assert!(wait_for(|| {
+        let soon = Instant::now() + Duration::from_millis(50);
+        let paused = driver.transport.pause(soon).map_err(|error| late = error.to_string());
+        paused.is_err() || driver.transport.resume().is_err()
+    }));
+    expect!["disk `root` has not finished its requests in time"].assert_eq(&late);
+    voice.write_all(&[9; 512]).unwrap();
+    assert_eq!(driver.wait_used(0).unwrap().length, 513);
+    assert_eq!(driver.bytes(offered.writable[0], 512), [9; 512]);
+    let next = driver.offer(0, &[&header(IN, 0)], &[512, 1]);
+    driver.kick(0);
+    voice.write_all(&[8; 512]).unwrap();
+    assert!(driver.wait_used(0).is_some());
+    assert_eq!(driver.bytes(next.writable[0], 512), [8; 512]);
+    driver.transport.pause(Instant::now() + Duration::from_secs(10)).unwrap();
 }
 
 #[test]

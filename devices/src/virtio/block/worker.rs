@@ -29,6 +29,8 @@ pub(super) struct BlockWorker {
     memory: GuestMemory,
     rings: Vec<Ring>,
     desk: Desk,
+    /// Whether it takes on nothing new.
+    winds_down: bool,
 }
 
 /// What a request is done with.
@@ -54,12 +56,12 @@ impl BlockWorker {
         let rings = queues.into_iter().map(|active| Ring::new(active, Arc::clone(&interrupt)));
         let throttle = limits.throttle(THROTTLE);
         let desk = Desk { disk, throttle, uring, is_crowded: false, features };
-        Self { memory, rings: rings.collect(), desk }
+        Self { memory, rings: rings.collect(), desk, winds_down: false }
     }
 
     /// Gives back what is done.
     fn reap(&mut self) {
-        let Self { memory, rings, desk: Desk { disk, uring, .. } } = self;
+        let Self { memory, rings, desk: Desk { disk, uring, .. }, .. } = self;
         let Some(uring) = uring else { return };
         uring.reap(disk, |landed| give_back(rings, memory, landed));
         uring.submit();
@@ -67,7 +69,7 @@ impl BlockWorker {
     }
 
     fn serve(&mut self, is_due: impl Fn(&Ring) -> bool) {
-        let Self { memory, rings, desk } = self;
+        let Self { memory, rings, desk, winds_down: false } = self else { return };
         for ring in rings.iter_mut().filter(|ring| is_due(ring)) {
             let queue = ring.index();
             ring.serve(memory, |chain| desk.take(queue, chain));
@@ -105,8 +107,20 @@ impl Worker for BlockWorker {
         }
     }
 
+    fn wind_down(&mut self) -> bool {
+        self.winds_down = true;
+        self.reap();
+        self.desk.uring.as_ref().is_none_or(Uring::is_idle)
+    }
+
+    fn carry_on(&mut self) {
+        self.winds_down = false;
+        // What rang meanwhile was not heard.
+        self.rings.iter().for_each(Ring::come_back);
+    }
+
     fn retire(self: Box<Self>) -> Vec<ActiveQueue> {
-        let Self { memory, mut rings, desk: Desk { disk, uring, .. } } = *self;
+        let Self { memory, mut rings, desk: Desk { disk, uring, .. }, winds_down: _ } = *self;
         if let Some(mut uring) = uring {
             uring.finish(&disk, |landed| give_back(&mut rings, &memory, landed));
         }
