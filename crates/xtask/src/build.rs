@@ -70,12 +70,14 @@ impl Kind {
 
 const KEDGE: Program = ("kedge", Kind::Binary, "kedge", Profile::Release);
 const BENCH: Program = ("kedge-bench", Kind::Binary, "bench", Profile::Release);
+const CHECKER: Program = ("kedge-guest-tests", Kind::Binary, "disk_checker", Profile::Trial);
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 10] = [
+const HOST_PROGRAMS: [Program; 11] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests", Profile::Trial),
     ("kedge-guest-tests", Kind::Binary, "vsock_peer", Profile::Trial),
+    CHECKER,
     ("kedge-conformance", Kind::Binary, "conformance", Profile::Trial),
     BENCH,
     ("kedge-vmm", Kind::Example, "serial_output", Profile::Trial),
@@ -122,7 +124,7 @@ pub(crate) fn host_programs() -> anyhow::Result<Vec<Overlay>> {
 /// # Errors
 /// Something does not build.
 pub(crate) fn measured_programs() -> anyhow::Result<Vec<Overlay>> {
-    overlays(programs(&[KEDGE, BENCH])?)
+    overlays(programs(&[KEDGE, BENCH, CHECKER])?)
 }
 
 /// These programs and the payloads, where the emulated host has them.

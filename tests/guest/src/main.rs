@@ -14,6 +14,7 @@ mod clones;
 mod devices;
 mod devicetree;
 mod differences;
+mod disks;
 mod door;
 mod errors;
 mod evidence;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
     vsock::tests(&mut suite);
     restore::tests(&mut suite);
     devices::tests(&mut suite);
+    disks::tests(&mut suite);
     rom::tests(&mut suite);
     services::tests(&mut suite);
     features::tests(&mut suite);
