@@ -6,7 +6,8 @@ use kedge_devices::generation::saved::GenerationV1;
 use kedge_devices::rtc::saved::Pl031V1;
 use kedge_devices::serial::saved::SerialV1;
 use kedge_devices::virtio::block::saved::BlockV1;
-use kedge_devices::virtio::net::saved::NetV1;
+use kedge_devices::virtio::limits::saved::{BucketV1, LimitsV1};
+use kedge_devices::virtio::net::saved::{NetV1, PairsV1};
 use kedge_devices::virtio::rng::saved::RngV1;
 use kedge_devices::virtio::transport::saved::{QueueV1, TransportV1};
 use kedge_devices::virtio::vsock::saved::VsockV1;
@@ -48,7 +49,7 @@ fn the_transport() {
         interrupt_status: 1,
         config_generation: 5,
         queues: vec![queue],
-        device: Part::of(&RngV1 {}),
+        device: Part::of(&RngV1 { limits: None }),
     };
     frozen(
         &transport,
@@ -81,11 +82,34 @@ fn the_disk() {
 
 #[test]
 fn the_network_interface() {
-    let card = NetV1 { mac: Some([6, 0, 0xac, 0x10, 0, 2]), mtu: None, frame: Bytes(vec![0; 12]) };
+    let card = NetV1 {
+        mac: Some([6, 0, 0xac, 0x10, 0, 2]),
+        mtu: None,
+        frame: Bytes(vec![0; 12]),
+        pairs: None,
+        rx_limits: None,
+        tx_limits: None,
+    };
     frozen(
         &card,
         &expect![[
             r#"virtio-net 1: \xa3cmac\x86\x06\x00\x18\xac\x10\x00\x02cmtu\xf6eframeL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"#
+        ]],
+    );
+}
+
+#[test]
+fn the_network_interface_with_several_pairs_of_queues_and_limits() {
+    let pairs = Some(PairsV1 { in_use: 2, frames: vec![Bytes(vec![0; 12]), Bytes(Vec::new())] });
+    let bucket = BucketV1 { budget: -7, burst: 8 };
+    let rx_limits = Some(LimitsV1 { bandwidth: Some(bucket), ops: None });
+    let tx_limits = Some(LimitsV1 { bandwidth: None, ops: Some(bucket) });
+    let card =
+        NetV1 { mac: None, mtu: Some(1400), frame: Bytes(Vec::new()), pairs, rx_limits, tx_limits };
+    frozen(
+        &card,
+        &expect![[
+            r#"virtio-net 1: \xa6cmac\xf6cmtu\x19\x05xeframe@epairs\xa2fin_use\x02fframes\x82L\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00@irx_limits\xa1ibandwidth\xa2fbudget&eburst\x08itx_limits\xa1cops\xa2fbudget&eburst\x08"#
         ]],
     );
 }

@@ -56,6 +56,10 @@ pub(crate) fn flags() -> impl Iterator<Item = Arg> {
         let flag = match (kind.flag_value, kind.many) {
             ("", false) => switch(kind.flag),
             ("", true) => switch(kind.flag).action(ArgAction::Count),
+            // All of it is optional.
+            (value, false) if value.starts_with('[') => {
+                option(kind.flag, value).num_args(0..=1).default_missing_value("")
+            }
             (value, false) => option(kind.flag, value),
             (value, true) => option(kind.flag, value).action(ArgAction::Append),
         };

@@ -384,7 +384,7 @@ fn a_device_is_described_by_its_own_options() {
         &expect![[r#"
         2
         error: --net needs `tap=`
-          fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,id=NAME]
+          fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,id=NAME][,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]
     "#]],
     );
     wrong(
@@ -399,8 +399,8 @@ fn a_device_is_described_by_its_own_options() {
         &["--rng=fast"],
         &expect![[r#"
         2
-        error: `--rng` takes no value, and was given `fast`
-          fix: write `--rng` alone
+        error: --rng has no option `fast`
+          fix: write `bandwidth=fast`
     "#]],
     );
 }

@@ -80,6 +80,19 @@ impl<'m, B: BitmapSlice> Buffers<'m, B> {
         Some(front)
     }
 
+    /// Copies bytes from the front to `to`, and leaves them there: as many as both
+    /// have.
+    pub fn peek(&self, to: &mut [u8]) -> usize {
+        let mut copied = 0;
+        for slice in &self.slices {
+            if copied == to.len() {
+                break;
+            }
+            copied += slice.copy_to(&mut to[copied..]);
+        }
+        copied
+    }
+
     /// Takes bytes off the front into `to`: as many as both have.
     pub fn copy_to(&mut self, to: &mut [u8]) -> usize {
         let Some(front) = self.split_front(to.len().min(self.length)) else { return 0 };
@@ -278,6 +291,16 @@ mod tests {
         assert_eq!((front.copy_to(&mut first), buffers.copy_to(&mut last)), (3, 3));
         assert_eq!((&first[..3], &last[..3]), (&b"ked"[..], &b"ges"[..]));
         assert!(buffers.is_empty());
+    }
+
+    #[test]
+    fn what_is_peeked_at_stays() {
+        let mut memory = *b"kedges";
+        let mut buffers = in_pieces(&mut memory, &[2, 3, 1]);
+        let (mut first, mut all) = ([0; 3], [0; 8]);
+        assert_eq!((buffers.peek(&mut first), buffers.peek(&mut all)), (3, 6));
+        assert_eq!((&first, &all), (b"ked", b"kedges\0\0"));
+        assert_eq!(buffers.copy_to(&mut all), 6);
     }
 
     #[test]

@@ -135,8 +135,8 @@ impl Driver {
         let transport =
             MmioTransport::new(device, memory.clone(), line, event_loop.handle()).unwrap();
         let event_loop = Arc::clone(event_loop);
-        // The rings of 16 queues fit below the buffers.
-        let next_buffer = RAM + 16 * 0x4000;
+        // The rings of 20 queues fit below the buffers.
+        let next_buffer = RAM + 20 * 0x4000;
         Self { transport, memory, irq, queues: Vec::new(), next_buffer, event_loop }
     }
 

@@ -68,7 +68,7 @@ fn answer() -> Vec<Step> {
 }
 
 fn with_rng(steps: &[Vec<Step>]) -> Guest {
-    Guest::new(&[program(steps)]).with(|spec| spec.devices.push(Box::new(RngConfig)))
+    Guest::new(&[program(steps)]).with(|spec| spec.devices.push(Box::new(RngConfig::default())))
 }
 
 #[test]

@@ -143,8 +143,8 @@ fn devices_that_cannot_be_together_or_opened() {
     );
     refused(
         |spec| {
-            spec.devices.push(Box::new(RngConfig));
-            spec.devices.push(Box::new(RngConfig));
+            spec.devices.push(Box::new(RngConfig::default()));
+            spec.devices.push(Box::new(RngConfig::default()));
         },
         &expect![[r#"
             error: there is more than one entropy device

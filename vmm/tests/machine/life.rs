@@ -141,7 +141,7 @@ impl DeviceConfig for OnOpen {
         self.0.stopper.lock().unwrap().iter().for_each(Stopper::stop);
         let mut times = self.0.times.lock().unwrap();
         *times = times.checked_sub(1).ok_or_else(|| Trouble::new(Gone))?;
-        RngConfig.open()
+        RngConfig::default().open()
     }
 }
 

@@ -396,7 +396,7 @@ fn devices_go_on_where_they_were_saved() {
     let (place, programs) = (Place::new(), [with_devices()]);
     let guest = host("6.12", &programs).with(|spec| {
         spec.devices.push(disk(&place, "disk", b'D'));
-        spec.devices.push(Box::new(RngConfig));
+        spec.devices.push(Box::new(RngConfig::default()));
     });
     let guest = guest.start();
     guest.says("ready");
@@ -413,7 +413,7 @@ fn a_device_can_lead_elsewhere_when_it_is_restored() {
     let (place, programs) = (Place::new(), [with_devices()]);
     let guest = host("6.12", &programs).with(|spec| {
         spec.devices.push(disk(&place, "disk", b'D'));
-        spec.devices.push(Box::new(RngConfig));
+        spec.devices.push(Box::new(RngConfig::default()));
     });
     let guest = guest.start();
     guest.says("ready");

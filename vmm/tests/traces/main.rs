@@ -53,7 +53,7 @@ fn spec(kernel: &NamedTempFile) -> MachineSpec {
     let mut spec = MachineSpec::new(boot);
     spec.cpus = 4;
     spec.cpu_features = VcpuFeatures::SVE | VcpuFeatures::PMU_V3;
-    spec.devices.push(Box::new(RngConfig));
+    spec.devices.push(Box::new(RngConfig::default()));
     spec
 }
 

@@ -56,7 +56,7 @@ impl AtWork {
     /// Takes a frame of the guest, with its header, if it is for the detour.
     pub(super) fn takes(&mut self, frame: &Buffers<'_>) -> bool {
         let mut head = [0; HEADER_SIZE + HEAD];
-        let length = frame.clone().copy_to(&mut head);
+        let length = frame.peek(&mut head);
         let mut detour = self.branch.detour();
         if !detour.claims(&head[HEADER_SIZE.min(length)..length]) {
             return false;
@@ -64,7 +64,7 @@ impl AtWork {
         // A longer one is lost, as on the tap.
         if frame.len() <= LARGEST_FRAME {
             self.buffer.resize(frame.len(), 0);
-            frame.clone().copy_to(&mut self.buffer);
+            frame.peek(&mut self.buffer);
             detour.take(&self.buffer[HEADER_SIZE..], Instant::now());
         }
         self.asked = true;

@@ -8,15 +8,17 @@
 use std::sync::Arc;
 
 use kedge_guest_memory::GuestMemory;
+use kedge_ids::u64_from;
 use rustix::io::Errno;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 use virtio_queue::QueueT;
 
 use super::branch::AtWork;
-use super::metrics::{NetMetrics, count, drop_one};
+use super::metrics::{NetMetrics, count, one};
 use super::{LARGEST_FRAME, Shelf};
 use crate::tap::{HEADER_SIZE, Tap};
 use crate::virtio::device::{ActiveQueue, Interrupt};
+use crate::virtio::limits::Throttle;
 use crate::virtio::ring::{Chain, Corrupt, Ring, Used};
 
 /// Frames after which others on the loop have a turn.
@@ -43,8 +45,12 @@ pub(super) struct Receiver {
     buffer: Box<[u8]>,
     /// The bytes of the frame in `buffer` that the guest has had no room for.
     held: usize,
+    /// Whether the limits have let that frame through.
+    is_admitted: bool,
     /// Where that frame was before, and will be after.
     shelf: Shelf,
+    /// How many frames it has given to the guest.
+    frames: u64,
     metrics: Arc<NetMetrics>,
 }
 
@@ -63,38 +69,47 @@ impl Receiver {
         let frame = std::mem::take(&mut *shelf.frame());
         let held = frame.len().min(LARGEST_FRAME);
         buffer[..held].copy_from_slice(&frame[..held]);
-        Self { ring, most_chains, buffer, held, shelf, metrics }
+        Self { ring, most_chains, buffer, held, is_admitted: false, shelf, frames: 0, metrics }
     }
 
-    /// Receives until tap and detour are empty or the guest out of buffers, up to a
-    /// batch.
+    /// Receives until tap and detour are empty, the guest out of buffers, or
+    /// `throttle` holds it back, up to a batch.
     pub(super) fn work(
         &mut self,
         memory: &GuestMemory,
         tap: &Tap,
+        throttle: &mut Throttle,
         mut branch: Option<&mut AtWork>,
     ) {
         self.ring.suspend(memory);
         for _ in 0..BATCH {
-            if !self.hold_a_frame(tap, branch.as_deref_mut()) {
+            if !self.hold_a_frame(tap, branch.as_deref_mut()) || !self.pass(throttle) {
                 self.ring.flush(memory);
                 return;
             }
             match self.deliver(memory) {
                 Outcome::Delivered => {
+                    self.frames += 1;
                     let bytes = self.held - HEADER_SIZE;
-                    count(&self.metrics.received, &self.metrics.received_bytes, bytes);
+                    count(&self.metrics.rx_packets_count, &self.metrics.rx_bytes_count, bytes);
                 }
-                Outcome::Dropped => drop_one(&self.metrics.receive_dropped),
+                Outcome::Dropped => one(&self.metrics.rx_fails),
                 Outcome::Waiting => {
+                    one(&self.metrics.no_rx_avail_buffer);
                     self.ring.flush(memory);
                     return;
                 }
             }
             self.held = 0;
+            self.is_admitted = false;
         }
         self.ring.flush(memory);
         self.ring.come_back();
+    }
+
+    /// How many frames it has given to the guest.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// The queue again. The frame held goes to the shelf.
@@ -109,19 +124,37 @@ impl Receiver {
             && let Some(length) = branch.and_then(|branch| branch.give(&mut self.buffer))
         {
             self.held = length;
+            // Limits are on what comes from the network.
+            self.is_admitted = true;
         }
         while self.held == 0 {
             match rustix::io::read(tap, &mut *self.buffer) {
                 // The end of what is no tap.
                 Ok(0) => return false,
-                Ok(length) if length < HEADER_SIZE => drop_one(&self.metrics.receive_dropped),
-                Ok(length) => self.held = length,
+                Ok(length) if length < HEADER_SIZE => one(&self.metrics.rx_fails),
+                Ok(length) => {
+                    one(&self.metrics.rx_count);
+                    self.held = length;
+                }
                 Err(Errno::INTR) => {}
-                // Empty, down or gone. Nothing to do before the next event.
-                Err(_) => return false,
+                Err(Errno::AGAIN) => return false,
+                // Down or gone. Nothing to do before the next event.
+                Err(_) => {
+                    one(&self.metrics.tap_read_fails);
+                    return false;
+                }
             }
         }
         true
+    }
+
+    /// Whether the limits let the frame held through; each is asked for once.
+    fn pass(&mut self, throttle: &mut Throttle) -> bool {
+        self.is_admitted = self.is_admitted || throttle.admits(u64_from(self.held));
+        if !self.is_admitted {
+            one(&self.metrics.rx_rate_limiter_throttled);
+        }
+        self.is_admitted
     }
 
     /// Gives the frame held to the guest.

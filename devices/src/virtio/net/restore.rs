@@ -1,10 +1,11 @@
 //! A network card as a guest was promised it, on whatever tap of the host.
 
 use kedge_diag::{Fix, Trouble};
-use kedge_saved_state::StateError;
+use kedge_saved_state::{Bytes, StateError};
 
-use super::config::{MTUS, MacAddress};
-use super::saved::NetV1;
+use super::config::MTUS;
+use super::mac::MacAddress;
+use super::saved::{NetV1, PairsV1};
 use super::{Identity, LARGEST_FRAME};
 use crate::tap::HEADER_SIZE;
 
@@ -41,12 +42,45 @@ fn check(saved: &NetV1) -> Result<Identity, StateError> {
     if let Some(mtu) = saved.mtu.filter(|mtu| !MTUS.contains(mtu)) {
         return Err(bad("mtu", format!("is {mtu}, less than {}", MTUS.start())));
     }
-    let length = saved.frame.0.len();
+    check_frame("frame", &saved.frame)?;
+    Ok(Identity { mac, mtu: saved.mtu })
+}
+
+/// How many pairs of queues the driver of the card `saved` uses, of the `most` that
+/// the card has.
+///
+/// # Errors
+/// `saved` is damaged, or of a card with other queues.
+pub(super) fn in_use(saved: &NetV1, most: u16) -> Result<u16, Trouble> {
+    let Some(pairs) = &saved.pairs else {
+        return match most {
+            1 => Ok(1),
+            _ => Err(Trouble::new(bad("pairs", format!("are not there, and the card has {most}")))),
+        };
+    };
+    check_pairs(pairs, most).map_err(Trouble::new)?;
+    Ok(pairs.in_use)
+}
+
+fn check_pairs(pairs: &PairsV1, most: u16) -> Result<(), StateError> {
+    let PairsV1 { in_use, frames } = pairs;
+    let count = frames.len() + 1;
+    if most == 1 || count != usize::from(most) {
+        return Err(bad("pairs.frames", format!("are of {count} pairs, and the card has {most}")));
+    }
+    if !(1..=most).contains(in_use) {
+        return Err(bad("pairs.in_use", format!("is {in_use}, and not 1 to {most}")));
+    }
+    frames.iter().try_for_each(|frame| check_frame("pairs.frames", frame))
+}
+
+fn check_frame(field: &str, frame: &Bytes) -> Result<(), StateError> {
+    let length = frame.0.len();
     if length != 0 && !(HEADER_SIZE..=LARGEST_FRAME).contains(&length) {
         let problem = format!("is {length} bytes long, and not {HEADER_SIZE} to {LARGEST_FRAME}");
-        return Err(bad("frame", problem));
+        return Err(bad(field, problem));
     }
-    Ok(Identity { mac, mtu: saved.mtu })
+    Ok(())
 }
 
 fn bad(field: &str, problem: impl Into<String>) -> StateError {

@@ -74,7 +74,7 @@ fn a_frame_that_waits_for_buffers_does_not_outlive_a_reset() {
     net.send(b"new");
     assert_eq!(net.driver.wait_used(RX).unwrap().length, 15);
     assert_eq!(net.driver.bytes(offered.writable[0], 15), received(b"new", 1));
-    assert_eq!(net.metrics.receive_dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(net.metrics.rx_fails.load(Ordering::Relaxed), 1);
 }
 
 #[test]

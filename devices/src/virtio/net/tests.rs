@@ -22,7 +22,7 @@ pub(super) fn card(mac: Option<MacAddress>) -> (Net, OwnedFd) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let kind = SocketType::SEQPACKET;
     let (tap, cable) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None).unwrap();
-    (Net::new("eth0", Tap::from(tap), mac, None), cable)
+    (Net::new("eth0", vec![Tap::from(tap)], mac, None), cable)
 }
 
 /// A driver of a card, and the other end of its cable.
@@ -93,7 +93,7 @@ fn a_frame_reaches_the_guest_with_its_header() {
     assert_eq!(net.driver.wait_used(RX), Some(Used { head: 0, length: 16 }));
     assert_eq!(net.driver.bytes(offered.writable[0], 16), received(b"ahoy", 1));
     assert!(net.driver.wait_interrupt());
-    assert_eq!(net.metrics.received_bytes.load(Ordering::Relaxed), 4);
+    assert_eq!(net.metrics.rx_bytes_count.load(Ordering::Relaxed), 4);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_frame_of_the_guest_leaves_whole_with_its_header() {
     net.driver.kick(1);
     assert_eq!(net.driver.wait_used(TX), Some(Used { head: 0, length: 0 }));
     assert_eq!(net.next_frame(), [&HEADER[..], b"ahoy"].concat());
-    assert_eq!(net.metrics.sent_bytes.load(Ordering::Relaxed), 4);
+    assert_eq!(net.metrics.tx_bytes_count.load(Ordering::Relaxed), 4);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_frame_too_long_for_any_buffer_is_dropped_and_the_next_arrives() {
     net.send(b"next");
     assert_eq!(net.driver.wait_used(RX).unwrap().length, 16);
     assert_eq!(net.driver.bytes(offered.writable[0], 16), received(b"next", 1));
-    assert_eq!(net.metrics.receive_dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(net.metrics.rx_fails.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_frame_too_long_for_all_buffers_together_is_dropped() {
     net.send(&pattern(5000));
     net.send(b"next");
     assert_eq!(net.driver.wait_used(RX).unwrap().length, 16);
-    assert_eq!(net.metrics.receive_dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(net.metrics.rx_fails.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_tap_that_takes_no_frame_costs_the_frame_only() {
     net.driver.offer(TX, &[&HEADER, b"lost"], &[]);
     net.driver.kick(1);
     assert_eq!(net.driver.wait_used(TX), Some(Used { head: 0, length: 0 }));
-    assert_eq!(net.metrics.send_dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(net.metrics.tx_fails.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_frame_longer_than_any_network_takes_is_dropped() {
     net.driver.offer(TX, &[&pattern(LARGEST_FRAME + 1)], &[]);
     net.driver.kick(1);
     assert!(net.driver.wait_used(TX).is_some());
-    assert_eq!(net.metrics.send_dropped.load(Ordering::Relaxed), 1);
+    assert_eq!(net.metrics.tx_fails.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -252,6 +252,46 @@ fn a_corrupt_receive_queue_leaves_the_loop_idle_until_the_reset() {
 }
 
 #[test]
+fn datagrams_that_the_tap_does_not_cut_are_cut_here() {
+    let mut net = Fixture::running(1 << VIRTIO_NET_F_HOST_USO);
+    let whole = segment::tests::over_ipv4(1000, 0, &pattern(2500));
+    net.driver.offer(TX, &[&whole[..50], &whole[50..]], &[]);
+    net.driver.kick(1);
+    let pieces = [(); 3].map(|()| net.next_frame());
+    assert_eq!(pieces.each_ref().map(|piece| piece.len() - HEADER_SIZE - 42), [1000, 1000, 500]);
+    let data = pieces.each_ref().map(|piece| &piece[HEADER_SIZE + 42..]).concat();
+    assert_eq!(data, pattern(2500));
+    assert_eq!(net.metrics.tx_packets_count.load(Ordering::Relaxed), 1);
+    assert_eq!(net.metrics.tx_count.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn datagrams_that_cannot_be_cut_are_dropped() {
+    let mut net = Fixture::running(1 << VIRTIO_NET_F_HOST_USO);
+    let whole = segment::tests::over_ipv4(0, 0, &pattern(2500));
+    net.driver.offer(TX, &[&whole], &[]);
+    net.driver.kick(1);
+    assert_eq!(net.driver.wait_used(TX), Some(Used { head: 0, length: 0 }));
+    assert_eq!(net.metrics.tx_malformed_frames.load(Ordering::Relaxed), 1);
+    assert_eq!(net.metrics.tx_fails.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn frames_from_another_address_are_sent_and_counted() {
+    let (card, _cable) = card("06:00:ac:10:00:02".parse().ok());
+    let metrics = Arc::clone(card.metrics());
+    let mut driver = Driver::running(Box::new(card), 0);
+    for source in [2, 3] {
+        let frame = [[0xff; 6], [6, 0, 0xac, 0x10, 0, source]].concat();
+        driver.offer(TX, &[&HEADER, &frame], &[]);
+        driver.kick(1);
+        driver.wait_used(TX).unwrap();
+    }
+    assert_eq!(metrics.tx_packets_count.load(Ordering::Relaxed), 2);
+    assert_eq!(metrics.tx_spoofed_mac_count.load(Ordering::Relaxed), 1);
+}
+
+#[test]
 fn a_card_without_settings_leaves_address_and_mtu_to_the_driver() {
     let net = Fixture::running(0);
     let settings = 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_MTU;
@@ -269,7 +309,7 @@ fn a_card_shows_the_address_and_mtu_it_was_given() {
     )
     .unwrap();
     let mac = "06:00:ac:10:00:02".parse().unwrap();
-    let card = Net::new("eth0", Tap::from(tap), Some(mac), Some(9000));
+    let card = Net::new("eth0", vec![Tap::from(tap)], Some(mac), Some(9000));
     let settings = 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_MTU;
     assert_eq!(card.features() & settings, settings);
     let mut space = [0xff; 16];
@@ -283,7 +323,10 @@ fn a_card_shows_the_address_and_mtu_it_was_given() {
 fn the_tap_leaves_undone_what_the_driver_agreed_to_finish() {
     let all = FEATURES;
     let checksums = 1 << VIRTIO_NET_F_GUEST_CSUM | 1 << VIRTIO_NET_F_HOST_TSO4;
-    assert_eq!(offloads(all), Offloads::CSUM.and(Offloads::TSO4).and(Offloads::TSO6));
-    assert_eq!(offloads(checksums), Offloads::CSUM);
-    assert_eq!(offloads(0), Offloads::NONE);
+    let tcp = Offloads::CSUM.and(Offloads::TSO4).and(Offloads::TSO6);
+    assert_eq!(offloads(all, true), tcp.and(Offloads::USO));
+    assert_eq!(offloads(all, false), tcp);
+    assert_eq!(offloads(all & !(1 << VIRTIO_NET_F_GUEST_USO6), true), tcp);
+    assert_eq!(offloads(checksums, true), Offloads::CSUM);
+    assert_eq!(offloads(0, true), Offloads::NONE);
 }

@@ -1,6 +1,6 @@
 //! What a user says about the entropy device.
 
-use kedge_diag::{Fix, Trouble};
+use kedge_diag::Trouble;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -9,12 +9,13 @@ use crate::virtio::body;
 use crate::virtio::catalog::{DeviceConfig, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::limits::RateLimiter;
+use crate::virtio::options::Options;
 
 /// The row of the catalogue.
 pub static KIND: Kind = Kind {
     noun: "entropy device",
     flag: "rng",
-    flag_value: "",
+    flag_value: "[bandwidth=RATE][,ops=RATE]",
     flag_help: "Give the guest random bytes from the host",
     key: "entropy",
     many: false,
@@ -27,8 +28,11 @@ pub static KIND: Kind = Kind {
 };
 
 /// An entropy device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RngConfig;
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RngConfig {
+    /// How much it gives.
+    pub limits: RateLimiter,
+}
 
 /// `PUT /entropy`.
 #[derive(Deserialize)]
@@ -37,30 +41,17 @@ struct Body {
     rate_limiter: Option<RateLimiter>,
 }
 
-/// The flag has a value.
-#[derive(Debug, thiserror::Error)]
-#[error("--rng takes no value, and has `{value}`")]
-struct NoValue {
-    value: String,
-}
-
-impl Fix for NoValue {
-    fn fix(&self) -> Option<String> {
-        Some("write --rng".to_owned())
-    }
-}
-
 fn from_flag(value: &str, _index: usize) -> Parsed {
-    if value.is_empty() {
-        return Ok(Box::new(RngConfig));
-    }
-    Err(Trouble::new(NoValue { value: value.to_owned() }))
+    let options = Options::parse(KIND.flag, KIND.flag_value, &["bandwidth", "ops"], value);
+    let limits = options
+        .and_then(|options| RateLimiter::from_options(&options, "bandwidth", "ops"))
+        .map_err(Trouble::new)?;
+    Ok(Box::new(RngConfig { limits }))
 }
 
 fn from_json(value: Value) -> Parsed {
     let Body { rate_limiter } = body::parse(KIND.key, value).map_err(Trouble::new)?;
-    RateLimiter::refuse(rate_limiter, KIND.key, "rate_limiter").map_err(Trouble::new)?;
-    Ok(Box::new(RngConfig))
+    Ok(Box::new(RngConfig { limits: rate_limiter.unwrap_or_default() }))
 }
 
 impl DeviceConfig for RngConfig {
@@ -74,10 +65,13 @@ impl DeviceConfig for RngConfig {
     }
 
     fn to_json(&self) -> Value {
-        json!({})
+        match self.limits.to_json() {
+            Value::Null => json!({}),
+            limits => json!({ "rate_limiter": limits }),
+        }
     }
 
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
-        Ok(Box::new(Rng::new()))
+        Ok(Box::new(Rng::new().limited(self.limits)))
     }
 }

@@ -22,6 +22,7 @@ use kedge_saved_state::Part;
 
 use self::worker::{RngWorker, Source};
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
+use super::limits::{Limits, RateLimiter};
 use super::worker::{LoopError, Running, stop};
 
 /// The one queue, `requestq`.
@@ -30,6 +31,7 @@ const QUEUE_SIZES: [u16; 1] = [256];
 /// The device.
 pub struct Rng {
     source: Source,
+    limits: Limits,
     metrics: Arc<RngMetrics>,
     running: Option<Running>,
 }
@@ -42,7 +44,19 @@ impl Rng {
 
     /// A device that asks `source`.
     fn from_source(source: Source) -> Self {
-        Self { source, metrics: Arc::default(), running: None }
+        Self { source, limits: Limits::default(), metrics: Arc::default(), running: None }
+    }
+
+    /// The same device, which gives no more than `limits` let through: in bytes, and
+    /// in requests.
+    #[must_use]
+    pub fn limited(self, limits: RateLimiter) -> Self {
+        Self { limits: Limits::new(limits), ..self }
+    }
+
+    /// What the device has done so far.
+    pub fn metrics(&self) -> &Arc<RngMetrics> {
+        &self.metrics
     }
 }
 
@@ -77,9 +91,11 @@ impl VirtioDevice for Rng {
 
     fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
         let event_loop = activation.event_loop.clone();
-        let worker =
-            RngWorker::new(activation, Arc::clone(&self.source), Arc::clone(&self.metrics));
-        self.running = Some(event_loop.start(Box::new(worker))?);
+        let (source, metrics) = (Arc::clone(&self.source), Arc::clone(&self.metrics));
+        let worker = RngWorker::new(activation, source, &self.limits, metrics);
+        let running = event_loop.start(Box::new(worker));
+        let running = running.inspect_err(|_| metrics::one(&self.metrics.activate_fails));
+        self.running = Some(running?);
         Ok(())
     }
 
@@ -88,11 +104,12 @@ impl VirtioDevice for Rng {
     }
 
     fn save(&self) -> Part {
-        Part::of(&saved::RngV1 {})
+        Part::of(&saved::RngV1 { limits: self.limits.save() })
     }
 
     fn restore(&mut self, saved: &Part) -> Result<(), Trouble> {
-        let saved::RngV1 {} = saved.read().map_err(Trouble::new)?;
+        let saved::RngV1 { limits } = saved.read().map_err(Trouble::new)?;
+        self.limits.restore(limits.as_ref());
         Ok(())
     }
 }

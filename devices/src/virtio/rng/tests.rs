@@ -8,7 +8,8 @@ use kedge_diag::report;
 use serde_json::json;
 
 use super::*;
-use crate::virtio::testing::{Driver, TestLoop, Used, WRITE};
+use crate::virtio::limits::TokenBucket;
+use crate::virtio::testing::{Driver, TestLoop, Used, WRITE, wait_for};
 
 fn sevens(buffer: &mut [u8]) -> io::Result<usize> {
     buffer.fill(7);
@@ -104,14 +105,50 @@ fn a_reset_device_works_again() {
     assert_eq!(driver.request(&[], &[8]).unwrap().1.length, 8);
 }
 
+/// A bucket that does not fill while a test runs.
+fn slow(size: u64) -> TokenBucket {
+    TokenBucket { size, refill_time: 1_000_000_000, one_time_burst: None }
+}
+
 #[test]
-fn a_rate_limit_is_refused_by_name() {
-    let limiter = json!({"rate_limiter": {"ops": {"size": 1, "refill_time": 1}}});
-    let error = (KIND.from_json)(limiter).unwrap_err();
-    expect![[r#"
-        error: `rate_limiter` of `entropy` is not supported
-          fix: leave `rate_limiter` out"#]]
-    .assert_eq(&report(&error));
+fn a_limit_on_bytes_holds_requests_back() {
+    let limits = RateLimiter { bandwidth: Some(slow(100)), ops: None };
+    let rng = Rng::from_source(Arc::new(sevens)).limited(limits);
+    let metrics = Arc::clone(rng.metrics());
+    let mut driver = Driver::running(Box::new(rng), 0);
+    (0..3).for_each(|_| drop(driver.offer(0, &[], &[40])));
+    driver.kick(0);
+    assert!(driver.wait_used(0).is_some() && driver.wait_used(0).is_some());
+    let throttled = || metrics.entropy_rate_limiter_throttled.load(Ordering::Relaxed) > 0;
+    assert!(wait_for(throttled));
+    assert_eq!(driver.used_index(0), 2);
+    assert_eq!(metrics.entropy_bytes.load(Ordering::Relaxed), 80);
+    let left: crate::virtio::transport::saved::TransportV1 = driver.save().read().unwrap();
+    let left = left.device.read::<saved::RngV1>().unwrap().limits.unwrap();
+    assert_eq!(left.bandwidth.unwrap().budget, 20);
+}
+
+#[test]
+fn a_request_held_back_is_served_when_its_time_comes() {
+    let soon = TokenBucket { size: 1, refill_time: 10, one_time_burst: None };
+    let limits = RateLimiter { bandwidth: None, ops: Some(soon) };
+    let rng = Rng::from_source(Arc::new(sevens)).limited(limits);
+    let mut driver = Driver::running(Box::new(rng), 0);
+    (0..3).for_each(|_| drop(driver.offer(0, &[], &[40])));
+    driver.kick(0);
+    (0..3).for_each(|_| assert_eq!(driver.wait_used(0).unwrap().length, 40));
+}
+
+#[test]
+fn limits_are_given_by_flag_and_by_body() {
+    let json = json!({"rate_limiter": {
+        "bandwidth": {"size": 65536, "refill_time": 1000, "one_time_burst": null},
+        "ops": {"size": 5, "refill_time": 100, "one_time_burst": null},
+    }});
+    let config = (KIND.from_flag)("bandwidth=64K,ops=5/100ms", 0).unwrap();
+    assert_eq!(config.to_json(), json);
+    assert_eq!((KIND.from_json)(json.clone()).unwrap().to_json(), json);
+    assert_eq!((KIND.from_flag)("", 0).unwrap().to_json(), json!({}));
 }
 
 #[test]
@@ -131,10 +168,10 @@ fn an_unknown_key_is_refused_by_name() {
 }
 
 #[test]
-fn the_flag_takes_no_value() {
+fn an_unknown_option_of_the_flag_is_refused_by_name() {
     let error = (KIND.from_flag)("fast", 0).unwrap_err();
     expect![[r#"
-        error: --rng takes no value, and has `fast`
-          fix: write --rng"#]]
+        error: --rng has no option `fast`
+          fix: write `bandwidth=fast`"#]]
     .assert_eq(&report(&error));
 }

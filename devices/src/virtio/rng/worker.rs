@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use event_manager::{EventOps, Events};
 use kedge_guest_memory::GuestMemory;
+use kedge_ids::u64_from;
 use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::metrics::RngMetrics;
+use super::metrics::{RngMetrics, add, one};
 use crate::virtio::buffers::Buffers;
 use crate::virtio::device::{Activation, ActiveQueue};
+use crate::virtio::limits::{Limits, Throttle};
 use crate::virtio::ring::{Chain, Corrupt, Done, Ring};
 use crate::virtio::worker::Worker;
 
@@ -26,8 +28,9 @@ const MOST: usize = 64 * 1024;
 /// How long to wait after the host had no entropy.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The timer's event data; rings have their index.
+/// The timer's event data and that of the limits; rings have their index.
 const TIMER: u32 = u32::MAX;
+const LIMITS: u32 = u32::MAX - 1;
 
 /// Fills the buffer with random bytes, from its start. How many.
 pub(super) type Source = Arc<dyn Fn(&mut [u8]) -> io::Result<usize> + Send + Sync>;
@@ -43,26 +46,45 @@ pub(super) struct RngWorker {
     memory: GuestMemory,
     rings: Vec<Ring>,
     source: Source,
+    throttle: Throttle,
     metrics: Arc<RngMetrics>,
     /// Made when the host first had no entropy.
     timer: Option<TimerFd>,
 }
 
 impl RngWorker {
-    pub(super) fn new(activation: Activation, source: Source, metrics: Arc<RngMetrics>) -> Self {
+    pub(super) fn new(
+        activation: Activation,
+        source: Source,
+        limits: &Limits,
+        metrics: Arc<RngMetrics>,
+    ) -> Self {
         let Activation { memory, queues, interrupt, .. } = activation;
         let rings = queues.into_iter().map(|active| Ring::new(active, interrupt.clone())).collect();
-        Self { memory, rings, source, metrics, timer: None }
+        let throttle = limits.throttle(LIMITS);
+        Self { memory, rings, source, throttle, metrics, timer: None }
     }
 
     /// Serves every ring. Whether the host had no entropy for one of them.
     fn serve(&mut self) -> bool {
+        let Self { memory, rings, source, throttle, metrics, timer: _ } = self;
         let mut starved = false;
-        for ring in &mut self.rings {
-            ring.serve(&self.memory, |chain| {
-                let done = fill(chain, &self.source, &self.metrics)?;
-                starved |= done == Done::NotNow;
-                Ok(done)
+        for ring in rings {
+            ring.serve(memory, |chain| {
+                let mut buffers =
+                    checked(chain).inspect_err(|_| one(&metrics.entropy_event_fails))?;
+                if !throttle.admits(u64_from(buffers.len().min(MOST))) {
+                    one(&metrics.entropy_rate_limiter_throttled);
+                    return Ok(Done::NotNow);
+                }
+                let filled = random(&mut buffers, source);
+                if filled == 0 {
+                    one(&metrics.host_rng_fails);
+                    starved = true;
+                    return Ok(Done::NotNow);
+                }
+                add(&metrics.entropy_bytes, filled);
+                Ok(Done::Used(u32::try_from(filled).unwrap_or(u32::MAX)))
             });
         }
         starved
@@ -86,15 +108,24 @@ impl RngWorker {
 
 impl Worker for RngWorker {
     fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
+        self.throttle.watch(ops)?;
         self.rings.iter().try_for_each(|ring| ring.watch(ops))
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        if events.data() == TIMER {
-            // Takes the tick, as reading would, but never waits for one.
-            let _ = self.timer.as_mut().map(TimerFd::clear);
-        } else {
-            self.rings.iter().for_each(Ring::answer);
+        match events.data() {
+            TIMER => {
+                // Takes the tick, as reading would, but never waits for one.
+                let _ = self.timer.as_mut().map(TimerFd::clear);
+            }
+            LIMITS => {
+                one(&self.metrics.rate_limiter_event_count);
+                self.throttle.answer();
+            }
+            _ => {
+                one(&self.metrics.entropy_event_count);
+                self.rings.iter().for_each(Ring::answer);
+            }
         }
         if self.serve() {
             self.pause(ops);
@@ -113,17 +144,13 @@ impl fmt::Debug for RngWorker {
     }
 }
 
-fn fill(chain: Chain<'_>, source: &Source, metrics: &RngMetrics) -> Result<Done, Corrupt> {
-    let Chain { head, readable, mut writable } = chain;
+/// The buffers to fill.
+fn checked(chain: Chain<'_>) -> Result<Buffers<'_>, Corrupt> {
+    let Chain { head, readable, writable } = chain;
     if !readable.is_empty() || writable.is_empty() {
         return Err(Corrupt::Request { head, what: "all its buffers must be writable" });
     }
-    let filled = random(&mut writable, source);
-    metrics.gave(filled);
-    match filled {
-        0 => Ok(Done::NotNow),
-        filled => Ok(Done::Used(u32::try_from(filled).unwrap_or(u32::MAX))),
-    }
+    Ok(writable)
 }
 
 /// Fills `buffers` from the front, up to [`MOST`] or what the host has.
