@@ -13,6 +13,7 @@ use kedge_metadata::Service as MetadataService;
 use kedge_metrics::Registry;
 
 use crate::machine::RunError;
+use crate::opened::OpenDevices;
 
 /// What hears of a `Kernel panic` line on the guest's console.
 pub type PanicListener = Box<dyn FnMut(&str) + Send>;
@@ -39,6 +40,7 @@ pub struct Surroundings {
     notes: Option<Arc<dyn Notes>>,
     pub(crate) metadata: Option<Arc<MetadataService>>,
     pub(crate) metrics: Option<Registry>,
+    pub(crate) open: OpenDevices,
 }
 
 impl Surroundings {
@@ -55,6 +57,7 @@ impl Surroundings {
             notes: None,
             metadata: None,
             metrics: None,
+            open: OpenDevices::default(),
         }
     }
 
@@ -131,6 +134,13 @@ impl Surroundings {
     #[must_use]
     pub fn with_metrics(mut self, registry: &Registry) -> Self {
         self.metrics = Some(registry.clone());
+        self
+    }
+
+    /// With devices that are open already: the machine takes those that are its own.
+    #[must_use]
+    pub fn with_open(mut self, open: &OpenDevices) -> Self {
+        self.open = open.clone();
         self
     }
 

@@ -21,7 +21,7 @@ use kedge_vmm::{
 };
 use tracing::warn;
 
-use crate::api::{ApiError, Reachable};
+use crate::api::{ApiError, Reachable, View};
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::host_notes::HostNotes;
 use crate::report::Report;
@@ -166,6 +166,8 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
     }
     let hypervisor = Arc::new(Kvm::open()?);
     let habits = Habits::of(&spec);
+    let reachable =
+        reachable.map(|reachable| reachable.showing(View::of_spec(&spec, notes_changes)));
     let build = |surroundings| {
         let mut machine = Machine::build(spec, hypervisor, surroundings)?;
         if notes_changes {
@@ -197,6 +199,7 @@ pub(crate) fn load(
     let loading = request.read(&opened)?;
     let hypervisor = Arc::new(Kvm::open()?);
     let habits = Habits::of(&loading.restoration.spec);
+    let reachable = reachable.map(|reachable| reachable.showing(loading.view()));
     operate(habits, (reachable, report), |surroundings| loading.restore(hypervisor, surroundings))
 }
 
@@ -250,6 +253,11 @@ impl Loading<'_> {
     /// Whether its serial port is on standard input and output.
     pub(crate) fn is_on_stdio(&self) -> bool {
         self.restoration.spec.serial == SerialSpec::Stdio
+    }
+
+    /// What is shown of it.
+    pub(crate) fn view(&self) -> View {
+        View::of_spec(&self.restoration.spec, self.notes_changes)
     }
 
     /// Makes it.

@@ -3,72 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod program;
+mod waiting;
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use kedge_api::http::{CallError, Method, call};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-/// A kedge that waits for its machine. It is killed when dropped.
-struct Waiting {
-    process: Child,
-    folder: TempDir,
-    socket: PathBuf,
-}
-
-impl Waiting {
-    /// Starts it with more `words`, and waits until it answers.
-    fn start(words: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("api");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kedge"));
-        command.arg("--api-sock").arg(&socket).args(words);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().unwrap();
-        while UnixStream::connect(&socket).is_err() {
-            thread::sleep(Duration::from_millis(2));
-        }
-        Self { process, folder, socket }
-    }
-
-    fn socket(&self) -> &Path {
-        &self.socket
-    }
-
-    fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Ends it as a user does: its status.
-    fn terminate(mut self) -> Option<i32> {
-        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
-        self.process.wait().unwrap().code()
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// What the machine says no with.
-fn fault(answer: Result<Value, CallError>) -> String {
-    match answer {
-        Err(CallError::Fault(fault)) => fault,
-        other => panic!("no fault: {other:?}"),
-    }
-}
+use waiting::{Waiting, fault};
 
 fn load(socket: &Path, body: &Value) -> Result<Value, CallError> {
     call(socket, Method::Put, "/snapshot/load", Some(body))
@@ -94,7 +37,8 @@ fn it_says_who_it_is_and_ends_with_its_socket() {
     assert_eq!(instance["state"], "Not started");
     assert_eq!(instance["id"], "vm-7");
     let version = call(&socket, Method::Get, "/version", None).unwrap();
-    assert_eq!(version, json!({ "firecracker_version": "1.17.0" }));
+    let own = env!("CARGO_PKG_VERSION");
+    assert_eq!(version, json!({ "firecracker_version": "1.17.0", "kedge_version": own }));
     // 128 and the number of SIGTERM.
     assert_eq!(waiting.terminate(), Some(143));
     assert!(!socket.exists());
@@ -105,7 +49,7 @@ fn what_is_for_machines_that_have_started_is_refused_by_its_words() {
     let waiting = Waiting::start(&[]);
     let ask = |method, path, body| fault(call(waiting.socket(), method, path, Some(&body)));
     let expected = expect![
-        "The requested operation is not supported before starting the microVM. there is no machine yet; fix: load a snapshot: PUT /snapshot/load"
+        r#"The requested operation is not supported before starting the microVM. there is no machine yet; fix: start it: PUT /actions {"action_type": "InstanceStart"}; or load a snapshot: PUT /snapshot/load"#
     ];
     expected.assert_eq(&ask(Method::Patch, "/vm", json!({ "state": "Paused" })));
     let create = json!({ "snapshot_path": "s", "mem_file_path": "m" });

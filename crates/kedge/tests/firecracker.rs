@@ -165,7 +165,7 @@ fn the_help_shows_both_command_lines() {
         Firecracker's command line:
               --no-api              Run without an API
               --config-file <FILE>  The machine: Firecracker's configuration file (JSON);
-                                    without it, the API loads one
+                                    without it, the API describes or loads one
               --id <ID>             The machine's name in the log [default: anonymous-instance]
               --api-sock <FILE>     The API's socket [default: /run/firecracker.socket]
               --log-path <FILE>     The log's file or FIFO [default: standard output]

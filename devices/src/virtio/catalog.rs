@@ -81,6 +81,19 @@ pub struct Kind {
     pub override_value: &'static str,
     /// How such devices change while their machine runs; none where they cannot.
     pub change: Option<Changeable>,
+    /// How Firecracker's API speaks of it.
+    pub api: ApiWords,
+}
+
+/// How Firecracker's API speaks of a kind of device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiWords {
+    /// What messages about it begin with, before ` config error: `.
+    pub noun: &'static str,
+    /// What follows where it cannot be opened.
+    pub unopened: &'static str,
+    /// Fields of its object that will go away.
+    pub deprecated: &'static [&'static str],
 }
 
 /// What names something of the host's.

@@ -1,5 +1,7 @@
 //! A process that has no machine yet, and is asked for one by its API.
 
+mod described;
+
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use crate::tap::Tap;
 const REFUSED: &str = "Load snapshot error: Failed to restore from snapshot: ";
 
 pub(crate) fn tests(suite: &mut Suite) {
+    described::tests(suite);
     suite.every_kernel("door::a_snapshot_is_loaded_when_the_api_asks_for_it", &[], loaded);
     suite.every_kernel("door::what_becomes_of_a_snapshot_is_said_without_its_memory", &[], told);
     suite.once("door::a_load_that_fails_leaves_nothing_and_another_can_follow", &[], second_try);

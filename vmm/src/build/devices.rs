@@ -10,6 +10,7 @@ use kedge_bus::{AddressMap, IrqLine, MmioDevice, Node, Stateful};
 use kedge_devices::generation::Generation;
 use kedge_devices::rtc::Rtc;
 use kedge_devices::serial::{SerialCounters, SerialPort};
+use kedge_devices::virtio::catalog::DeviceConfig;
 use kedge_devices::virtio::change::Target;
 use kedge_devices::virtio::device::VirtioDevice;
 use kedge_devices::virtio::transport::MmioTransport;
@@ -22,6 +23,7 @@ use kedge_ids::Spi;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{BuildError, Parts};
+use crate::opened::OpenDevices;
 use crate::run::Devices;
 use crate::spec::MachineSpec;
 use crate::surroundings::Surroundings;
@@ -63,12 +65,20 @@ impl Pages {
     }
 }
 
-/// Opens the virtio devices, in the order in which the guest finds them.
+/// Opens the virtio devices that are not `open` already, in the order in which the guest
+/// finds them.
 ///
 /// # Errors
 /// A host resource is missing, busy, or may not be used.
-pub(super) fn open(spec: &MachineSpec) -> Result<Vec<Box<dyn VirtioDevice>>, BuildError> {
-    spec.devices.iter().map(|config| Ok(config.open()?)).collect()
+pub(super) fn open(
+    spec: &MachineSpec,
+    open: &OpenDevices,
+) -> Result<Vec<Box<dyn VirtioDevice>>, BuildError> {
+    let device = |config: &dyn DeviceConfig| match open.take(config) {
+        Some(device) => Ok(device),
+        None => config.open(),
+    };
+    spec.devices.iter().map(|config| Ok(device(config.as_ref())?)).collect()
 }
 
 /// Has what the open devices count in the metrics; `opened` are those of `spec`.

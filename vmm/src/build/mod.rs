@@ -122,7 +122,7 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
     let memory = map_anonymous(layout.ram())?;
     let (kernel, initrd) = load(&spec.boot, &files, &layout, &memory)?;
     let roms = rom::load(&spec.rom, &layout, &limits)?;
-    let mut opened = devices::open(spec)?;
+    let mut opened = devices::open(spec, &parts.surroundings.open)?;
     metadata::attach(spec, parts.surroundings, &mut opened)?;
     devices::hand_counters_out(spec, parts.surroundings, &opened);
     map_into(vm.as_ref(), &memory, &roms)?;

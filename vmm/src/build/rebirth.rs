@@ -223,7 +223,7 @@ pub(crate) fn reassemble(
     reborn: Reborn,
 ) -> Result<Built, RestoreError> {
     let Infant { limits, layout, .. } = &reborn.infant;
-    let mut opened = devices::open(parts.spec)?;
+    let mut opened = devices::open(parts.spec, &parts.surroundings.open)?;
     metadata::attach(parts.spec, parts.surroundings, &mut opened)?;
     devices::hand_counters_out(parts.spec, parts.surroundings, &opened);
     let roms = rom::load(&parts.spec.rom, layout, limits)?;

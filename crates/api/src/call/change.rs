@@ -2,36 +2,27 @@
 //! (FIRECRACKER_API.md, 3.3 and 3.4). Which kinds have this, and with what body, is the
 //! catalogue's business.
 
-use kedge_devices::virtio::catalog::{KINDS, Kind};
+use kedge_devices::virtio::catalog::Kind;
 use kedge_devices::virtio::change::{Change, ChangeError};
 use serde_json::Value;
 
-use super::{Call, Fault, Parsed, body};
-use crate::http::{Method, Request};
+use super::{Call, Fault, Parsed, body, device, place};
 
-/// What `request`, whose path has these `words`, asks of a device; none where it asks for
-/// something else.
-pub(super) fn read(request: &Request, words: &[&str]) -> Option<Result<Parsed, Fault>> {
-    let [key, id, ..] = words else { return None };
-    let kind = KINDS.iter().find(|kind| kind.key == *key && kind.change.is_some())?;
-    (request.method == Method::Patch).then(|| read_body(kind, id, &request.body))
-}
-
-fn read_body(kind: &'static Kind, id: &str, bytes: &[u8]) -> Result<Parsed, Fault> {
-    if bytes.is_empty() {
-        return Err(Fault::Empty(Method::Patch));
-    }
-    let value: Value = body::read(bytes)?;
-    let change = Change::from_json(kind, value).map_err(|error| match error {
-        ChangeError::Body(error) => Fault::Json(error),
+/// What a body asks of the device `id` of `kind`.
+pub(super) fn read(kind: &'static Kind, id: &str, bytes: &[u8]) -> Result<Parsed, Fault> {
+    let Value::Object(fields) = body::read(bytes)? else { return Err(Fault::NoObject) };
+    let read = |fields| Change::from_json(kind, Value::Object(fields));
+    let change = read(fields.clone()).map_err(|error| match error {
+        ChangeError::Body(error) => {
+            let wrong = |fields| match read(fields) {
+                Err(ChangeError::Body(error)) => Some(error.to_string()),
+                _ => None,
+            };
+            Fault::Form { wrong: error.to_string(), place: place::of(bytes, &fields, wrong) }
+        }
         other => Fault::Change(other),
     })?;
-    if change.id() != id {
-        return Err(Fault::Fields {
-            wrong: "The id from the path does not match the id from the body!",
-            cure: "name the same device in both",
-        });
-    }
+    device::check_same(id, change.id())?;
     Ok(Call::Change(change).into())
 }
 
@@ -40,6 +31,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
+    use crate::http::{Method, Request};
 
     fn patch(path: &str, body: &str) -> Result<Call, Fault> {
         let body = body.as_bytes().to_vec();
@@ -64,19 +56,17 @@ mod tests {
         fault(
             "/drives/root",
             r#"{"drive_id": "data"}"#,
-            &expect![
-                "The id from the path does not match the id from the body!; fix: name the same device in both"
-            ],
+            &expect!["The id from the path [root] does not match the id from the body [data]!"],
         );
         fault(
             "/drives/root",
             r#"{"drive_id": "root", "is_read_only": true}"#,
             &expect![
-                "An error occurred when deserializing the json body of a request: unknown field `is_read_only`, expected one of `drive_id`, `path_on_host`, `rate_limiter`"
+                "An error occurred when deserializing the json body of a request: unknown field `is_read_only`, expected one of `drive_id`, `path_on_host`, `rate_limiter` at line 1 column 38"
             ],
         );
-        fault("/drives", "{}", &expect!["Invalid request method and/or path: PATCH /drives."]);
-        let none = expect!["Invalid request method and/or path: PATCH /entropy/rng."];
+        fault("/drives", "{}", &expect!["The ID cannot be empty."]);
+        let none = expect!["Invalid request method and/or path: PATCH /entropy/rng. There is: PUT"];
         fault("/entropy/rng", "{}", &none);
     }
 }

@@ -4,32 +4,66 @@
 //! Each resource is a row of a table; its body is a type of its own, with the fields,
 //! defaults and spelling of the interface.
 
+mod action;
 mod body;
 mod change;
 mod clone;
+mod device;
+mod guest;
+mod logger;
+mod machine;
+mod place;
+mod routes;
 mod snapshot;
 mod state;
 
+use kedge_devices::virtio::catalog::Kind;
 use kedge_devices::virtio::change::Change;
+use kedge_firmware::CpuConfig;
 use serde_json::Value;
 
 pub use body::Fault;
 pub use clone::{BadClones, CloneMachine};
+pub use device::Device;
+pub use guest::Profile;
+pub use logger::{LEVELS, Logger};
+pub use machine::{BootSource, MachineChange, MachineConfig, NONE, Serial, TokenBucket};
+pub use place::Place;
+pub use routes::{Route, routes};
 pub use snapshot::{
     Clock, CreateSnapshot, DriveOverride, HugePages, LoadSnapshot, MemoryBackend, NetworkOverride,
     SerialOverride, SnapshotType, VsockOverride,
 };
 pub use state::WantedState;
 
-use crate::http::{Method, Request};
+use crate::http::Request;
 
 /// Something asked of a machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Call {
     /// `GET /`: who it is, and how it is.
     Describe,
     /// `GET /version`.
     Version,
+    /// `GET /machine-config`.
+    ShowMachine,
+    /// `GET /vm/config`.
+    ShowConfig,
+    /// `PUT /logger`.
+    SetLogger(Logger),
+    /// What a machine is to be that has not started.
+    Set(Setting),
+    /// `PUT /actions`: the machine starts.
+    Start,
+    /// `PUT /actions`: metrics are written.
+    FlushMetrics,
+    /// `DELETE` of a device.
+    Remove {
+        /// Its kind.
+        kind: &'static Kind,
+        /// Its name.
+        id: String,
+    },
     /// `PATCH /vm`: stand still, or go on.
     SetState(WantedState),
     /// `PUT /snapshot/create`.
@@ -42,8 +76,27 @@ pub enum Call {
     Change(Change),
 }
 
+/// What a machine is to be.
+#[derive(Debug)]
+pub enum Setting {
+    /// `PUT /machine-config`.
+    Machine(MachineConfig),
+    /// `PATCH /machine-config`.
+    MachineChange(MachineChange),
+    /// `PUT /boot-source`.
+    Boot(BootSource),
+    /// `PUT /serial`.
+    Serial(Serial),
+    /// `PUT /cpu-config`.
+    Cpu(Box<CpuConfig>),
+    /// `PUT /guest-abi`, kedge's own.
+    GuestAbi(Profile),
+    /// `PUT` of a device.
+    Device(Device),
+}
+
 /// A call as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Parsed {
     /// What is asked for.
     pub call: Call,
@@ -57,71 +110,46 @@ impl From<Call> for Parsed {
     }
 }
 
-/// A resource and what can be done with it.
-struct Route {
-    method: Method,
-    /// Its first words, without slashes. What follows is ignored, as Firecracker does.
-    path: &'static [&'static str],
-    read: Reader,
-}
-
-/// How a request is understood.
-enum Reader {
-    /// It has no body.
-    Bare(fn() -> Call),
-    /// Its body says more.
-    Body(fn(&[u8]) -> Result<Parsed, Fault>),
-}
-
-const ROUTES: &[Route] = &[
-    Route { method: Method::Get, path: &["version"], read: Reader::Bare(|| Call::Version) },
-    Route { method: Method::Get, path: &[], read: Reader::Bare(|| Call::Describe) },
-    Route { method: Method::Patch, path: &["vm"], read: Reader::Body(state::read) },
-    Route {
-        method: Method::Put,
-        path: &["snapshot", "create"],
-        read: Reader::Body(snapshot::read_create),
-    },
-    Route {
-        method: Method::Put,
-        path: &["snapshot", "load"],
-        read: Reader::Body(snapshot::read_load),
-    },
-    Route { method: Method::Put, path: &["clone"], read: Reader::Body(clone::read) },
-];
-
 impl Parsed {
     /// What `request` asks for.
     ///
     /// # Errors
     /// There is no such resource, or its body is not right: what the client is told.
     pub fn read(request: &Request) -> Result<Self, Fault> {
-        let Request { method, path, body, .. } = request;
-        let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        if let Some(change) = change::read(request, &words) {
-            return change;
-        }
-        let fits = |route: &&Route| route.method == *method && route.fits(&words);
-        let Some(route) = ROUTES.iter().find(fits) else {
-            return Err(Fault::NoRoute { method: *method, path: path.clone() });
-        };
-        match (&route.read, body.is_empty()) {
-            (Reader::Bare(call), true) => Ok(call().into()),
-            (Reader::Bare(_), false) => Err(Fault::Surplus(*method)),
-            (Reader::Body(_), true) => Err(Fault::Empty(*method)),
-            (Reader::Body(read), false) => read(body),
-        }
+        let (route, id) = routes::find(request.method, &request.path)?;
+        route.read(id.as_deref(), &request.body)
     }
 }
 
-impl Route {
-    /// Whether a path of `words` begins as this one. The root stands for itself alone.
-    fn fits(&self, words: &[&str]) -> bool {
-        match self.path {
-            [] => words == [""],
-            path => words.starts_with(path),
-        }
+impl Call {
+    /// What clients' messages about it begin with (FIRECRACKER_API.md, 2).
+    pub fn prefix(&self) -> String {
+        let prefix = match self {
+            Self::Set(Setting::Machine(_) | Setting::MachineChange(_)) => "Machine config error: ",
+            Self::Set(Setting::Boot(_)) => "Boot source error: ",
+            Self::Set(Setting::Device(device)) => return device_prefix(device.kind()),
+            Self::Remove { kind, .. } => return device_prefix(kind),
+            Self::Change(change) => change.kind().change.map_or("", |change| change.fault),
+            Self::SetLogger(_) => "Logger error: ",
+            Self::Start => "Start microvm error: ",
+            Self::LoadSnapshot(_) => "Load snapshot error: ",
+            Self::CreateSnapshot(_) => "Create snapshot error: ",
+            Self::Clone(_) => "Clone error: ",
+            Self::Set(Setting::Serial(_) | Setting::Cpu(_) | Setting::GuestAbi(_))
+            | Self::Describe
+            | Self::Version
+            | Self::ShowMachine
+            | Self::ShowConfig
+            | Self::FlushMetrics
+            | Self::SetState(_) => "",
+        };
+        prefix.to_owned()
     }
+}
+
+/// What messages about a device begin with.
+fn device_prefix(kind: &Kind) -> String {
+    format!("{} config error: ", kind.api.noun)
 }
 
 /// `GET /`'s answer (FIRECRACKER_API.md, 3.1).
@@ -154,45 +182,4 @@ impl Instance<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-
-    use super::*;
-
-    fn request(method: Method, path: &str, body: &str) -> Request {
-        Request { method, path: path.to_owned(), body: body.as_bytes().to_vec(), last: false }
-    }
-
-    fn call(method: Method, path: &str) -> Result<Call, Fault> {
-        Parsed::read(&request(method, path, "")).map(|parsed| parsed.call)
-    }
-
-    fn fault(method: Method, path: &str, body: &str, expected: &Expect) {
-        let fault = Parsed::read(&request(method, path, body)).unwrap_err();
-        expected.assert_eq(&fault.message());
-    }
-
-    #[test]
-    fn a_path_is_looked_at_as_far_as_a_resource_needs() {
-        assert_eq!(call(Method::Get, "/"), Ok(Call::Describe));
-        assert_eq!(call(Method::Get, "/version/"), Ok(Call::Version));
-        assert_eq!(call(Method::Get, "/version/anything"), Ok(Call::Version));
-        assert!(call(Method::Get, "/versions").is_err());
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_request_is_said() {
-        let nowhere = expect!["Invalid request method and/or path: PUT /vmm."];
-        fault(Method::Put, "/vmm", "{}", &nowhere);
-        fault(Method::Get, "/", "{}", &expect!["GET request cannot have a body."]);
-        fault(Method::Patch, "/vm", "", &expect!["Empty PATCH request."]);
-        let wrong = expect![
-            "An error occurred when deserializing the json body of a request: unknown field `stat`, expected `state` at line 1 column 7; fix: write `state`"
-        ];
-        fault(Method::Patch, "/vm", r#"{"stat": "Paused"}"#, &wrong);
-        let wrong = expect![
-            "An error occurred when deserializing the json body of a request: unknown variant `Pause`, expected `Paused` or `Resumed` at line 1 column 17; fix: write `Paused`"
-        ];
-        fault(Method::Patch, "/vm", r#"{"state": "Pause"}"#, &wrong);
-    }
-}
+mod tests;

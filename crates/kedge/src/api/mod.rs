@@ -3,6 +3,8 @@
 //! is a machine, whoever is to make it takes the place of the latter.
 
 mod door;
+mod shown;
+mod told;
 mod work;
 
 use std::io;
@@ -16,11 +18,15 @@ use kedge_api::http::{Limits, ListenError, Server};
 use kedge_diag::Fix;
 use kedge_vmm::Handle;
 
+use crate::logging::Control as LogControl;
 use crate::machines::{Claim, ClaimError};
 
 pub(crate) use door::Identity;
 use door::MachineDoor;
-pub(crate) use work::{Ender, Message, Order, Orders};
+pub(crate) use shown::{Shown, View};
+pub(crate) use told::Told;
+use work::Work;
+pub(crate) use work::{Ender, Message, Order, OrderError, Orders, Pending};
 
 /// How a machine is to be reached while it runs.
 #[derive(Clone, Debug)]
@@ -33,6 +39,10 @@ pub(crate) struct Reachable {
     pub(crate) socket: Option<PathBuf>,
     /// What clients are held to.
     pub(crate) limits: Limits,
+    /// The log, where clients may change it.
+    pub(crate) log: Option<LogControl>,
+    /// What it shows of itself, where that is not its specification.
+    pub(crate) view: Option<View>,
 }
 
 /// A machine's name and the way to it, before there is a machine.
@@ -43,6 +53,17 @@ pub(crate) struct Claimed {
 }
 
 impl Reachable {
+    /// By no name; with a log that clients have no say in.
+    pub(crate) fn new(identity: Identity, socket: Option<PathBuf>, limits: Limits) -> Self {
+        Self { identity, named: false, socket, limits, log: None, view: None }
+    }
+
+    /// The same, showing `view`, unless it shows another one.
+    #[must_use]
+    pub(crate) fn showing(self, view: View) -> Self {
+        Self { view: self.view.or(Some(view)), ..self }
+    }
+
     /// Takes the machine's name, so that two of one name do not come far.
     ///
     /// # Errors
@@ -69,13 +90,17 @@ impl Claimed {
     /// # Errors
     /// The socket's path is taken or cannot be written, or the host is out of resources.
     pub(crate) fn open(self) -> Result<(Api, Orders), ApiError> {
-        let Self { reachable: Reachable { identity, socket, limits, .. }, claim } = self;
+        let Self { reachable, claim } = self;
+        let Reachable { identity, socket, limits, log, view, named: _ } = reachable;
         let found = claim.as_ref().map(Claim::socket);
         if let (Some(socket), Some(claim)) = (&socket, &claim) {
             claim.lead_to(socket)?;
         }
         let socket = socket.or(found).unwrap_or_default();
-        let (mut api, orders) = Api::open(&socket, limits, identity)?;
+        let (way, orders, work) = work::orders();
+        orders.shown().set(view.unwrap_or_default());
+        let door = MachineDoor::new(identity, way, log);
+        let mut api = Api::open(&socket, limits, door, work)?;
         api.claim = claim;
         Ok((api, orders))
     }
@@ -118,9 +143,13 @@ pub(crate) struct Api {
 const STACK_BYTES: usize = 128 * 1024;
 
 impl Api {
-    fn open(socket: &Path, limits: Limits, identity: Identity) -> Result<(Self, Orders), ApiError> {
-        let (way, orders, work) = work::orders();
-        let server = Server::listen(socket, limits, MachineDoor::new(identity, way))?;
+    fn open(
+        socket: &Path,
+        limits: Limits,
+        door: MachineDoor,
+        work: Work,
+    ) -> Result<Self, ApiError> {
+        let server = Server::listen(socket, limits, door)?;
         let mut manager =
             EventManager::new().map_err(|error| ApiError::Start(io::Error::other(error)))?;
         manager.add_subscriber(server);
@@ -135,7 +164,7 @@ impl Api {
                 let _ = manager.run();
             }
         })?;
-        Ok((Self { stop, endpoint, thread: Some(thread), claim: None }, orders))
+        Ok(Self { stop, endpoint, thread: Some(thread), claim: None })
     }
 }
 

@@ -7,13 +7,17 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::Builder;
 
-use kedge_api::call::{Call, CreateSnapshot, SnapshotType, WantedState};
+use kedge_api::call::{Call, CreateSnapshot, Setting, SnapshotType, WantedState};
 use kedge_api::http::{Reply, Response};
 use kedge_diag::{Fix, one_line};
 use kedge_saved_state::Durability;
 use kedge_vmm::{Checksums, Clock, ControlError, Handle, Lifecycle, SaveKind, SaveOrder, Then};
 
+use super::Shown;
+use crate::awaited::LoadError;
 use crate::clone::{CloneError, Clones};
+use crate::firecracker::{BadSetting, NoMachine};
+use crate::machine::MachineError;
 
 /// What reaches whoever works for a machine's clients.
 #[derive(Debug)]
@@ -27,11 +31,21 @@ pub(crate) enum Message {
 /// Something to ask the machine for.
 #[derive(Debug)]
 pub(crate) struct Order {
+    /// What it is.
     pub(crate) call: Call,
-    /// Whether it was asked for in a way that will go away.
+    /// Who asks.
+    pub(crate) pending: Pending,
+}
+
+/// A client that waits for an answer.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// What a message to it begins with.
+    prefix: String,
+    /// Whether it asked in a way that will go away.
     deprecated: bool,
     reply: Reply,
-    /// Counts it while it is underway.
+    /// Counts its order while it is underway.
     underway: Option<Counted>,
 }
 
@@ -53,6 +67,7 @@ pub(super) struct Way {
     messages: Sender<Message>,
     machine: Place,
     underway: Underway,
+    shown: Shown,
 }
 
 /// How many orders are underway: those after them must not overtake them.
@@ -63,6 +78,7 @@ type Underway = Arc<AtomicUsize>;
 pub(crate) struct Orders {
     messages: Receiver<Message>,
     machine: Place,
+    shown: Shown,
     /// To whom they go once there is one.
     work: Sender<(Handle, Receiver<Message>)>,
     ender: Ender,
@@ -81,36 +97,45 @@ pub(super) struct Work(Receiver<(Handle, Receiver<Message>)>);
 /// The way from clients, what arrives by it, and the work that follows.
 pub(super) fn orders() -> (Way, Orders, Work) {
     let ((to, messages), (work, begin)) = (channel(), channel());
-    let machine = Place::default();
-    let way =
-        Way { messages: to.clone(), machine: Arc::clone(&machine), underway: Underway::default() };
+    let (machine, shown) = (Place::default(), Shown::default());
+    let way = Way {
+        messages: to.clone(),
+        machine: Arc::clone(&machine),
+        underway: Underway::default(),
+        shown: shown.clone(),
+    };
     let ender = Ender { messages: to, machine: Arc::clone(&machine) };
-    (way, Orders { messages, machine, work, ender }, Work(begin))
+    (way, Orders { messages, machine, shown, work, ender }, Work(begin))
 }
 
 impl Order {
     /// Something that a client asks for.
     pub(super) fn new(call: Call, deprecated: bool, reply: Reply) -> Self {
-        Self { call, deprecated, reply, underway: None }
+        let prefix = call.prefix();
+        Self { call, pending: Pending { prefix, deprecated, reply, underway: None } }
+    }
+}
+
+impl Pending {
+    /// Tells the client that it is done.
+    pub(crate) fn done(self) {
+        self.answer(&Response::done());
     }
 
-    /// Tells the client that it is done, or why it is not.
-    pub(crate) fn answer(mut self, outcome: Result<Response, String>) {
+    /// Tells the client what came of it.
+    pub(crate) fn answer(mut self, response: &Response) {
         // The client may ask for more as soon as it hears.
         drop(self.underway.take());
-        let response = outcome.unwrap_or_else(|message| Response::fault(&message));
-        self.reply.send(&if self.deprecated { response.deprecated() } else { response });
-    }
-
-    /// Tells the client that there is no machine yet.
-    pub(crate) fn answer_too_early(self) {
-        self.fail(&OrderError::NotStarted);
+        match self.deprecated {
+            true => self.reply.send(&response.clone().deprecated()),
+            false => self.reply.send(response),
+        }
     }
 
     /// Tells the client why it is not done.
-    fn fail(self, error: &OrderError) {
-        let message = message(&self.call, error);
-        self.answer(Err(message));
+    pub(crate) fn fail(self, error: &OrderError) {
+        let message = format!("{}{}", error.prefix(&self.prefix), one_line(error));
+        self.answer(&Response::fault(&message));
     }
 }
 
@@ -120,15 +145,20 @@ impl Way {
         self.machine.get().map_or(Lifecycle::Configured, Handle::status)
     }
 
+    /// What is shown of the machine.
+    pub(super) fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
     /// Sends `order` on its way: straight to the machine, where that neither takes long nor
     /// overtakes others.
     pub(super) fn give(&self, mut order: Order) {
         let before = self.underway.fetch_add(1, Ordering::AcqRel);
-        order.underway = Some(Counted(Arc::clone(&self.underway)));
+        order.pending.underway = Some(Counted(Arc::clone(&self.underway)));
         if let (0, Some(machine), Call::SetState(wanted)) =
             (before, self.machine.get(), &order.call)
         {
-            return set_state(machine, *wanted, order);
+            return set_state(machine, *wanted, order.pending);
         }
         // Dropped with nobody there, the reply says that the machine has ended.
         let _ = self.messages.send(Message::Order(Box::new(order)));
@@ -140,6 +170,11 @@ impl Orders {
     pub(crate) fn next(&self) -> Message {
         // Each of these has a way of its own to itself, so that it never ends.
         self.messages.recv().unwrap_or(Message::Stop)
+    }
+
+    /// What is shown of the machine.
+    pub(crate) fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// Something to end with, from any thread.
@@ -182,10 +217,10 @@ impl Work {
 }
 
 /// Asks for it without waiting.
-fn set_state(machine: &Handle, wanted: WantedState, order: Order) {
+fn set_state(machine: &Handle, wanted: WantedState, pending: Pending) {
     let then = move |outcome: Result<(), ControlError>| match outcome {
-        Ok(()) => order.answer(Ok(Response::done())),
-        Err(error) => order.fail(&error.into()),
+        Ok(()) => pending.done(),
+        Err(error) => pending.fail(&error.into()),
     };
     match wanted {
         WantedState::Paused => machine.pause_then(then),
@@ -193,26 +228,38 @@ fn set_state(machine: &Handle, wanted: WantedState, order: Order) {
     }
 }
 
-fn obey_and_answer(handle: &Handle, order: Order) {
-    if let Call::Clone(asked) = &order.call {
+fn obey_and_answer(handle: &Handle, Order { call, pending }: Order) {
+    if let Call::Clone(asked) = &call {
         let saved = stands_still(handle).and_then(|()| Ok(Clones::of(handle, asked)?));
         return match saved {
-            Ok(clones) => start_and_answer(clones, order),
-            Err(error) => order.fail(&error),
+            Ok(clones) => start_and_answer(clones, pending),
+            Err(error) => pending.fail(&error),
         };
     }
-    match obey(handle, &order.call) {
-        Ok(()) => order.answer(Ok(Response::done())),
-        Err(error) => order.fail(&error),
+    match obey(handle, &call) {
+        Ok(()) => pending.done(),
+        Err(error) => pending.fail(&error),
     }
 }
 
 /// Why a machine does not do what a client asks for.
 #[derive(Debug, thiserror::Error)]
-enum OrderError {
+pub(crate) enum OrderError {
     /// It is too early for that.
     #[error("there is no machine yet")]
     NotStarted,
+    /// What is said of it cannot be.
+    #[error(transparent)]
+    Setting(#[from] BadSetting),
+    /// What is said of it makes no machine.
+    #[error(transparent)]
+    NoMachine(#[from] NoMachine),
+    /// It cannot be built or run.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A snapshot cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The machine says no.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -225,52 +272,66 @@ enum OrderError {
     /// It is too late for that.
     #[error("the machine has started already")]
     Started,
+    /// Devices stay while the machine runs.
+    #[error("no device comes or goes while the machine runs")]
+    NoHotPlug,
+}
+
+impl OrderError {
+    /// What a message about it begins with, where those about what was asked for begin with
+    /// `about` (FIRECRACKER_API.md, 2).
+    fn prefix(&self, about: &str) -> String {
+        match self {
+            Self::NotStarted => {
+                "The requested operation is not supported before starting the microVM. ".to_owned()
+            }
+            Self::Started => {
+                "The requested operation is not supported after starting the microVM. ".to_owned()
+            }
+            Self::NoHotPlug => "PCI is not enabled. ".to_owned(),
+            Self::Setting(error) => format!("{about}{}", error.prefix()),
+            Self::Load(error) => format!("{about}{}", error.prefix()),
+            Self::NoMachine(error) => format!("{about}{}", error.prefix()),
+            Self::Control(_) | Self::Runs | Self::Clone(_) | Self::Machine(_) => about.to_owned(),
+        }
+    }
 }
 
 impl Fix for OrderError {
     fn fix(&self) -> Option<String> {
         match self {
+            Self::Setting(source) => source.fix(),
+            Self::NoMachine(source) => source.fix(),
+            Self::Machine(source) => source.fix(),
+            Self::Load(source) => source.fix(),
             Self::Control(source) => source.fix(),
             Self::Clone(source) => source.fix(),
             Self::Runs => Some("pause it first: PATCH /vm {\"state\": \"Paused\"}".to_owned()),
-            Self::NotStarted => Some("load a snapshot: PUT /snapshot/load".to_owned()),
+            Self::NotStarted => Some(
+                "start it: PUT /actions {\"action_type\": \"InstanceStart\"}; or load a snapshot: \
+                 PUT /snapshot/load"
+                    .to_owned(),
+            ),
             Self::Started => Some("ask a machine for it that has not started".to_owned()),
+            Self::NoHotPlug => Some("describe the machine's devices before it starts".to_owned()),
         }
     }
 }
 
-/// What a client is told: it begins as Firecracker's clients expect
-/// (FIRECRACKER_API.md, 2).
-fn message(call: &Call, error: &OrderError) -> String {
-    let begin = match (error, call) {
-        (OrderError::NotStarted, _) => {
-            "The requested operation is not supported before starting the microVM. "
-        }
-        (OrderError::Started, _) => {
-            "The requested operation is not supported after starting the microVM. "
-        }
-        (_, Call::CreateSnapshot(_)) => "Create snapshot error: ",
-        (_, Call::Clone(_)) => "Clone error: ",
-        (_, Call::Change(change)) => change.kind().change.map_or("", |change| change.fault),
-        _ => "",
-    };
-    format!("{begin}{}", one_line(error))
-}
-
 /// Starts clones on a thread of their own.
-fn start_and_answer(clones: Clones, order: Order) {
-    // Where there is no thread, the order is still here to be answered.
-    let (to, from) = channel::<Order>();
+fn start_and_answer(clones: Clones, pending: Pending) {
+    // Where there is no thread, the client is still here to be answered.
+    let (to, from) = channel::<Pending>();
     let thread = Builder::new().name("clone".to_owned()).spawn(move || {
-        let Ok(order) = from.recv() else { return };
+        let Ok(pending) = from.recv() else { return };
         match clones.start() {
-            Ok(clones) => order.answer(Ok(Response::with(&clones))),
-            Err(error) => order.fail(&error.into()),
+            Ok(clones) => pending.answer(&Response::with(&clones)),
+            Err(error) => pending.fail(&error.into()),
         }
     });
     match thread {
-        Ok(_) => drop(to.send(order)),
-        Err(error) => order.fail(&CloneError::Thread(error).into()),
+        Ok(_) => drop(to.send(pending)),
+        Err(error) => pending.fail(&CloneError::Thread(error).into()),
     }
 }
 
@@ -278,10 +339,20 @@ fn obey(handle: &Handle, call: &Call) -> Result<(), OrderError> {
     match call {
         Call::SetState(WantedState::Paused) => Ok(handle.pause()?),
         Call::SetState(WantedState::Resumed) => Ok(handle.resume(Clock::default())?),
-        Call::LoadSnapshot(_) => Err(OrderError::Started),
         Call::CreateSnapshot(create) => save(handle, create),
         Call::Change(change) => Ok(handle.change(change.clone())?),
-        Call::Clone(_) | Call::Describe | Call::Version => Ok(()),
+        Call::Set(Setting::Device(device)) if device.kind().many => Err(OrderError::NoHotPlug),
+        Call::Remove { .. } => Err(OrderError::NoHotPlug),
+        Call::Set(_) | Call::Start | Call::LoadSnapshot(_) => Err(OrderError::Started),
+        // There are none as yet.
+        Call::FlushMetrics => Ok(()),
+        // These are answered where they come in.
+        Call::Clone(_)
+        | Call::Describe
+        | Call::Version
+        | Call::ShowMachine
+        | Call::ShowConfig
+        | Call::SetLogger(_) => Ok(()),
     }
 }
 

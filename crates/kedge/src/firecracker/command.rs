@@ -1,21 +1,11 @@
 //! The flags of Firecracker's command line, and kedge's own beside them.
 
 use clap::{Arg, Command, value_parser};
-use tracing::level_filters::LevelFilter;
+use kedge_api::call::LEVELS;
 
 use super::{Name, refused};
-use crate::flags::{Choices, dry_run, dump_dtb, file, help, on_reset, one_of, option, switch};
+use crate::flags::{dry_run, dump_dtb, file, help, on_reset, one_of, option, switch};
 use crate::guest_abi;
-
-/// Firecracker's names of levels, in any case.
-pub(super) const LEVELS: Choices<LevelFilter> = &[
-    ("Error", LevelFilter::ERROR),
-    ("Warning", LevelFilter::WARN),
-    ("Info", LevelFilter::INFO),
-    ("Debug", LevelFilter::DEBUG),
-    ("Trace", LevelFilter::TRACE),
-    ("Off", LevelFilter::OFF),
-];
 
 /// The instance's name where none is given.
 const ANONYMOUS: &str = "anonymous-instance";
@@ -48,7 +38,8 @@ pub(crate) fn command(name: Name) -> Command {
         .args(accepted())
         .args(refused::flags())
         .next_help_heading("kedge's own")
-        .args([guest_abi::flag(), on_reset("exit"), dry_run(), dump_dtb()].map(of_the_file))
+        .args([guest_abi::flag(), on_reset("exit")])
+        .args([dry_run(), dump_dtb()].map(of_the_file))
         .args([version(), help()])
 }
 
@@ -57,7 +48,7 @@ fn machine() -> [Arg; 5] {
         switch("no-api").requires("config-file").help("Run without an API"),
         file("config-file").help(
             "The machine: Firecracker's configuration file (JSON);\n\
-             without it, the API loads one",
+             without it, the API describes or loads one",
         ),
         option("id", "ID").default_value(ANONYMOUS).help("The machine's name in the log"),
         file("api-sock").default_value(SOCKET).help("The API's socket"),
@@ -89,7 +80,7 @@ fn accepted() -> [Arg; 4] {
     ]
 }
 
-/// What says more about the machine of a configuration file.
+/// What is for the machine of a configuration file.
 fn of_the_file(flag: Arg) -> Arg {
     flag.requires("config-file")
 }

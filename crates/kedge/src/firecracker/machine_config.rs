@@ -1,7 +1,7 @@
 //! The `machine-config` object (FIRECRACKER_API.md, 3.2).
 
+use kedge_api::call::{MachineConfig, NONE};
 use kedge_diag::Fix;
-use serde::Deserialize;
 
 const MIB: u64 = 1 << 20;
 const MOST_VCPUS: u8 = 32;
@@ -10,29 +10,15 @@ const MOST_VCPUS: u8 = 32;
 /// Neoverse N1.
 const V1N1: &str = "V1N1";
 
-/// The object, as it is written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct MachineConfig {
-    vcpu_count: u8,
-    mem_size_mib: u64,
-    #[serde(default)]
-    smt: bool,
-    cpu_template: Option<String>,
-    #[serde(default)]
-    track_dirty_pages: bool,
-    huge_pages: Option<String>,
-}
-
 /// CPUs and memory, and what is noted of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
+pub(crate) struct Size {
     /// vCPUs.
-    pub(super) cpus: u32,
+    pub(crate) cpus: u32,
     /// RAM in bytes.
-    pub(super) memory: u64,
+    pub(crate) memory: u64,
     /// Whether what the guest changes is noted, so that differences can be saved.
-    pub(super) notes_changes: bool,
+    pub(crate) notes_changes: bool,
 }
 
 impl Default for Size {
@@ -43,7 +29,7 @@ impl Default for Size {
 
 /// A value that kedge has no machine for.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadMachine {
+pub(crate) enum BadMachine {
     /// Too few CPUs, or too many.
     #[error("`vcpu_count` cannot be {0}")]
     VcpuCount(u8),
@@ -82,35 +68,39 @@ impl Fix for BadMachine {
     }
 }
 
-impl MachineConfig {
-    /// The machine's size, provided that kedge has such machines.
-    ///
-    /// # Errors
-    /// It has not.
-    pub(super) fn check(&self) -> Result<Size, BadMachine> {
-        // No `..`: a field added must be decided on here.
-        let Self { vcpu_count, mem_size_mib, smt, cpu_template, track_dirty_pages, huge_pages } =
-            self;
-        if !(1..=MOST_VCPUS).contains(vcpu_count) {
-            return Err(BadMachine::VcpuCount(*vcpu_count));
-        }
-        if *smt {
-            return Err(BadMachine::Smt);
-        }
-        if cpu_template.as_deref() == Some(V1N1) {
-            return Err(BadMachine::Template(V1N1.to_owned()));
-        }
-        none_only("cpu_template", cpu_template.as_deref())?;
-        none_only("huge_pages", huge_pages.as_deref())?;
-        let memory = mem_size_mib.checked_mul(MIB).filter(|&memory| memory > 0);
-        let memory = memory.ok_or(BadMachine::Memory(*mem_size_mib))?;
-        Ok(Size { cpus: u32::from(*vcpu_count), memory, notes_changes: *track_dirty_pages })
+/// The size of the machine in `config`, provided that kedge has such machines.
+///
+/// # Errors
+/// It has not.
+pub(crate) fn check(config: &MachineConfig) -> Result<Size, BadMachine> {
+    // No `..`: a field added must be decided on here.
+    let MachineConfig {
+        vcpu_count,
+        mem_size_mib,
+        smt,
+        cpu_template,
+        track_dirty_pages,
+        huge_pages,
+    } = config;
+    if !(1..=MOST_VCPUS).contains(vcpu_count) {
+        return Err(BadMachine::VcpuCount(*vcpu_count));
     }
+    if *smt {
+        return Err(BadMachine::Smt);
+    }
+    if cpu_template.as_deref() == Some(V1N1) {
+        return Err(BadMachine::Template(V1N1.to_owned()));
+    }
+    none_only("cpu_template", cpu_template.as_deref())?;
+    none_only("huge_pages", Some(huge_pages))?;
+    let memory = mem_size_mib.checked_mul(MIB).filter(|&memory| memory > 0);
+    let memory = memory.ok_or(BadMachine::Memory(*mem_size_mib))?;
+    Ok(Size { cpus: u32::from(*vcpu_count), memory, notes_changes: *track_dirty_pages })
 }
 
 fn none_only(key: &'static str, value: Option<&str>) -> Result<(), BadMachine> {
     match value {
-        None | Some("None") => Ok(()),
+        None | Some(NONE) => Ok(()),
         Some(value) => {
             Err(BadMachine::NotYet { key, value: format!("\"{value}\""), instead: "\"None\"" })
         }

@@ -7,34 +7,36 @@
 mod cmdline;
 mod command;
 mod config;
+mod configuration;
+mod draft;
 mod machine_config;
 mod refused;
 
 use std::ffi::OsString;
 
 use clap::ArgMatches;
+use kedge_api::call::{LEVELS, Logger};
 use kedge_api::http::Limits;
 use kedge_diag::{Fix, one_line};
-use kedge_firmware::{GuestAbi, OverlayError};
-use kedge_hv::VcpuFeatures;
-use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec, OnPanic, SerialSpec};
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info};
 
 pub(crate) use command::command;
 
-use crate::api::{Identity, Reachable};
+use crate::api::{Identity, Reachable, View};
 use crate::awaited;
 use crate::flags::{chosen, on_reset_of, path, text};
 use crate::guest_abi;
-use crate::logging::{self, Destination, Form, Logging};
+use crate::logging::{self, Control as LogControl, Destination, Form, Logging};
 use crate::machine::{self, MachineError, Outcome, Request};
 use crate::machines;
 use crate::output;
 use crate::status::{Failure, Status};
 use crate::usage::{self, Line};
-use command::LEVELS;
-use config::{Config, Logger};
+use config::Config;
+pub(crate) use config::NOT_YET as ABSENT;
+pub(crate) use configuration::{Beside, Configuration, NoMachine};
+pub(crate) use draft::{BadSetting, Draft};
 
 /// The release whose interfaces kedge answers to.
 pub(crate) const FIRECRACKER_VERSION: &str = "1.17.0";
@@ -98,7 +100,7 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
         .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
     let abi = guest_abi::from_flags(&flags)
         .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
-    run(name, &flags, abi)
+    run(name, &flags, Beside { guest_abi: abi, on_reset: on_reset_of(&flags) })
 }
 
 /// The command line with the other commands' names, for the help.
@@ -118,19 +120,27 @@ fn top(name: Name) -> clap::Command {
     }
 }
 
-fn run(name: Name, flags: &ArgMatches, abi: Option<GuestAbi>) -> Result<Status, Failure> {
+fn run(name: Name, flags: &ArgMatches, beside: Beside) -> Result<Status, Failure> {
     let config = path(flags, "config-file").map(|file| config::read(&file));
     let read = config.as_ref().and_then(|config| config.as_ref().ok());
-    logging::start(log(flags, read.and_then(|config| config.logger.as_ref())))?;
+    let log = logging::start(log(flags, read.and_then(|config| config.logger.as_ref())))?;
     let (program, version) = name.in_log();
     info!("Running {program} v{version}");
     let outcome = match config {
         Some(config) => config.map_err(misconfigured).and_then(|config| {
-            let mut request = request(config, flags, abi).map_err(misconfigured)?;
-            request.reachable = (!flags.get_flag("no-api")).then(|| reachable(name, flags));
-            machine::enter(request).map_err(failure)
+            let Config { machine, logger: _ } = config;
+            let spec = machine.spec(&beside).map_err(misconfigured)?;
+            let reachable = reachable(name, flags, log).showing(View::of(&machine));
+            machine::enter(Request {
+                spec,
+                dry_run: flags.get_flag("dry-run"),
+                dump_dtb: path(flags, "dump-dtb"),
+                notes_changes: machine.size().is_ok_and(|size| size.notes_changes),
+                reachable: (!flags.get_flag("no-api")).then_some(reachable),
+            })
+            .map_err(failure)
         }),
-        None => awaited::enter(reachable(name, flags)).map_err(failure),
+        None => awaited::enter(reachable(name, flags, log), beside).map_err(failure),
     };
     let status = match &outcome {
         Ok(outcome) => status(*outcome),
@@ -197,7 +207,7 @@ fn log(flags: &ArgMatches, logger: Option<&Logger>) -> Logging {
 }
 
 /// The machine's API.
-fn reachable(name: Name, flags: &ArgMatches) -> Reachable {
+fn reachable(name: Name, flags: &ArgMatches, log: LogControl) -> Reachable {
     let limits = Limits::default();
     let body = flags.get_one("http-api-max-payload-size").copied().unwrap_or(limits.body);
     let program = match name {
@@ -206,45 +216,5 @@ fn reachable(name: Name, flags: &ArgMatches) -> Reachable {
     };
     let identity = Identity { id: text(flags, "id").to_owned(), program };
     let (socket, limits) = (path(flags, "api-sock"), Limits { body, ..limits });
-    Reachable { identity, socket, named: false, limits }
-}
-
-/// The machine that is configured; a profile on the command line replaces the one in the
-/// file.
-fn request(
-    config: Config,
-    flags: &ArgMatches,
-    abi: Option<GuestAbi>,
-) -> Result<Request, OverlayError> {
-    let Config { boot, size, devices, guest_abi, cpu_config, logger: _ } = config;
-    let abi = abi.or(guest_abi).unwrap_or_else(guest_abi::default);
-    let guest_abi = match cpu_config {
-        Some(cpu_config) => abi.overlay(&cpu_config)?,
-        None => abi,
-    };
-    let cmdline = cmdline::compose(boot.boot_args.as_deref(), &devices);
-    let spec = MachineSpec {
-        cpus: size.cpus,
-        memory: size.memory,
-        cpu_features: VcpuFeatures::NONE,
-        guest_abi,
-        psci: None,
-        gic: None,
-        boot: Boot {
-            kernel: boot.kernel_image_path,
-            kernel_format: KernelFormat::Auto,
-            initrd: boot.initrd_path,
-            cmdline,
-        },
-        rom: Vec::new(),
-        serial: SerialSpec::Stdio,
-        devices,
-        metadata: None,
-        on_reset: on_reset_of(flags),
-        // A panic ends the machine when its command line says so: `panic=1`.
-        on_panic: OnPanic::Continue,
-    };
-    let (dry_run, dump_dtb) = (flags.get_flag("dry-run"), path(flags, "dump-dtb"));
-    let notes_changes = size.notes_changes;
-    Ok(Request { spec, dry_run, dump_dtb, notes_changes, reachable: None })
+    Reachable { log: Some(log), ..Reachable::new(identity, socket, limits) }
 }

@@ -26,6 +26,14 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    /// Shows more or less of where an event comes from.
+    pub(super) fn change(&mut self, level: Option<bool>, origin: Option<bool>) {
+        if let Self::Firecracker { show_level, show_origin, .. } = self {
+            *show_level = level.unwrap_or(*show_level);
+            *show_origin = origin.unwrap_or(*show_origin);
+        }
+    }
+
     /// The line of `event`, newline included, after `left_out` others of its place.
     pub(super) fn line(&self, event: &Event<'_>, left_out: u32) -> String {
         let mut line = String::new();

@@ -12,9 +12,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
+use kedge_api::call::Logger;
 use kedge_diag::Fix;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -59,7 +60,7 @@ pub(crate) enum Destination {
 /// The log's file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the log to `{}`", path.display())]
-struct NoLog {
+pub(crate) struct NoLog {
     path: PathBuf,
     source: io::Error,
 }
@@ -70,39 +71,74 @@ impl Fix for NoLog {
     }
 }
 
-/// Starts the process's log. Only the first call does anything.
+/// Starts the process's log, of which the first call's stays; a process has one.
 ///
 /// # Errors
 /// The log's file cannot be opened.
-pub(crate) fn start(logging: Logging) -> Result<(), Failure> {
+pub(crate) fn start(logging: Logging) -> Result<Control, Failure> {
     let Logging { destination, level, module, form } = logging;
     let sink = match destination {
         Destination::Stderr => Sink::Stderr,
         Destination::Stdout => Sink::Stdout,
-        Destination::File(path) => Sink::File(open(path)?),
+        Destination::File(path) => {
+            Sink::File(open(path).map_err(|error| Failure::new(Status::ERROR, error))?)
+        }
     };
-    let log = Log { sink, level, module, form, limiter: Mutex::default() };
-    // The first log stays; a process has one.
-    let _ = subscriber::set_global_default(log);
-    Ok(())
+    let habits = RwLock::new(Habits { sink, level, module, form });
+    let log = Arc::new(Log { habits, limiter: Mutex::default() });
+    // Only where there is none.
+    let _ = subscriber::set_global_default(Arc::clone(&log));
+    Ok(Control(log))
+}
+
+/// Changes the log while the process runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Control(Arc<Log>);
+
+impl Control {
+    /// Makes it what `logger` says: what that leaves out stays, but for the level.
+    ///
+    /// # Errors
+    /// Its file cannot be opened; nothing changes then.
+    pub(crate) fn change(&self, logger: &Logger) -> Result<(), NoLog> {
+        let Logger { log_path, level, show_level, show_log_origin, module } = logger;
+        let file = log_path.clone().map(open).transpose()?;
+        let mut habits = self.0.habits.write().unwrap_or_else(PoisonError::into_inner);
+        habits.level = level.unwrap_or(LevelFilter::INFO);
+        habits.module = module.clone().or(habits.module.take());
+        if let Some(file) = file {
+            habits.sink = Sink::File(file);
+        }
+        habits.form.change(*show_level, *show_log_origin);
+        drop(habits);
+        // Who speaks has noted who listens.
+        tracing::callsite::rebuild_interest_cache();
+        Ok(())
+    }
 }
 
 /// Reading and writing, so that a FIFO opens before anybody reads it; and never
 /// waiting for whoever does.
-fn open(path: PathBuf) -> Result<File, Failure> {
+fn open(path: PathBuf) -> Result<File, NoLog> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).custom_flags(libc::O_NONBLOCK);
-    options.open(&path).map_err(|source| Failure::new(Status::ERROR, NoLog { path, source }))
+    options.open(&path).map_err(|source| NoLog { path, source })
 }
 
 /// The process's log.
 #[derive(Debug)]
 struct Log {
+    habits: RwLock<Habits>,
+    limiter: Mutex<Limiter>,
+}
+
+/// What of a log can change.
+#[derive(Debug)]
+struct Habits {
     sink: Sink,
     level: LevelFilter,
     module: Option<String>,
     form: Form,
-    limiter: Mutex<Limiter>,
 }
 
 #[derive(Debug)]
@@ -132,24 +168,30 @@ impl Log {
         let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
         limiter.allow(event.callsite(), Instant::now())
     }
+
+    fn habits(&self) -> RwLockReadGuard<'_, Habits> {
+        self.habits.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Subscriber for Log {
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level)
+        Some(self.habits().level)
     }
 
     fn enabled(&self, event: &Metadata<'_>) -> bool {
         let is_heard = |module: &String| {
             event.module_path().is_some_and(|path| path.starts_with(module.as_str()))
         };
-        *event.level() <= self.level && self.module.as_ref().is_none_or(is_heard)
+        let habits = self.habits();
+        *event.level() <= habits.level && habits.module.as_ref().is_none_or(is_heard)
     }
 
     fn event(&self, event: &Event<'_>) {
         if let Some(left_out) = self.allow(event.metadata()) {
             // Nobody can be told of a log that takes no lines.
-            let _ = self.sink.write(&self.form.line(event, left_out));
+            let habits = self.habits();
+            let _ = habits.sink.write(&habits.form.line(event, left_out));
         }
     }
 

@@ -117,7 +117,7 @@ pub(crate) fn reachable(flags: &dyn Given) -> Result<Option<Reachable>, BadId> {
         machines::check_id(id)?;
     }
     let identity = Identity { id: id.to_owned(), program: "kedge" };
-    let reachable = Reachable { identity, named, socket, limits: Limits::default() };
+    let reachable = Reachable { named, ..Reachable::new(identity, socket, Limits::default()) };
     Ok((named || reachable.socket.is_some()).then_some(reachable))
 }
 

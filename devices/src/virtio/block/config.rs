@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::disk::Disk;
 use super::{Access, Block};
 use crate::virtio::body::{self, BodyError};
-use crate::virtio::catalog::{DeviceConfig, HostField, Kind, Parsed};
+use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::change::{Changeable, is_a};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::limits::{Limits, RateLimiter};
@@ -32,6 +32,11 @@ pub static KIND: Kind = Kind {
         check: is_a::<Patch>,
         fault: "Drive config error: Unable to patch the block device: ",
     }),
+    api: ApiWords {
+        noun: "Drive",
+        unopened: "Error manipulating the backing file: ",
+        deprecated: &[],
+    },
 };
 
 const USAGE: &str = "path=FILE[,readonly][,id=NAME][,cache=writeback|writethrough|unsafe][,direct]\

@@ -13,7 +13,7 @@ use super::Net;
 use super::mac::{MacAddress, NotAMacAddress};
 use crate::tap::{OpenTapError, Tap};
 use crate::virtio::body::{self, BodyError};
-use crate::virtio::catalog::{DeviceConfig, HostField, Kind, Parsed};
+use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::change::{Changeable, is_a};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::limits::RateLimiter;
@@ -39,6 +39,11 @@ pub static KIND: Kind = Kind {
     ],
     override_value: "[id=NAME,]tap=NAME[,mac=ADDRESS]",
     change: Some(Changeable { check: is_a::<Patch>, fault: "Network config error: " }),
+    api: ApiWords {
+        noun: "Network",
+        unopened: "Could not create the network device: Open tap device failed: ",
+        deprecated: &[],
+    },
 };
 
 /// The options of `--net`, the most important first.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Rng;
 use crate::virtio::body;
-use crate::virtio::catalog::{DeviceConfig, Kind, Parsed};
+use crate::virtio::catalog::{ApiWords, DeviceConfig, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::limits::RateLimiter;
 use crate::virtio::options::Options;
@@ -25,6 +25,11 @@ pub static KIND: Kind = Kind {
     host_fields: &[],
     override_value: "",
     change: None,
+    api: ApiWords {
+        noun: "Entropy",
+        unopened: "Could not create entropy device: ",
+        deprecated: &[],
+    },
 };
 
 /// An entropy device.

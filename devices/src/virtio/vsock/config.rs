@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Vsock;
 use super::listen::Listener;
 use crate::virtio::body::{self, BodyError};
-use crate::virtio::catalog::{DeviceConfig, HostField, Kind, Parsed};
+use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::options::{OptionError, Options};
 
@@ -28,6 +28,11 @@ pub static KIND: Kind = Kind {
     host_fields: &[HostField { option: "path", field: "uds_path" }],
     override_value: "path=SOCKET",
     change: None,
+    api: ApiWords {
+        noun: "Vsock",
+        unopened: "Cannot create backend for vsock device: ",
+        deprecated: &["vsock_id"],
+    },
 };
 
 /// The options of `--vsock`, the most important first.

@@ -8,57 +8,32 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
+use kedge_api::call::{BootSource, Logger, MachineConfig};
 use kedge_devices::virtio::catalog::{KINDS, Kind};
 use kedge_diag::{Fix, nearest};
-use kedge_firmware::{CpuConfig, GuestAbi};
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
-use tracing::level_filters::LevelFilter;
 
-use super::command::LEVELS;
-use super::machine_config::{BadMachine, MachineConfig, Size};
-use crate::devices::{self, BadDevice, Devices};
+use super::configuration::Configuration;
+use super::machine_config::{self, BadMachine};
+use crate::devices::{self, BadDevice};
 use crate::guest_abi::{self, BadKey};
 
 /// What Firecracker knows besides and kedge does not have yet.
-const NOT_YET: [&str; 5] = ["balloon", "memory-hotplug", "metrics", "mmds-config", "pmem"];
+pub(crate) const NOT_YET: [&str; 5] =
+    ["balloon", "memory-hotplug", "metrics", "mmds-config", "pmem"];
 /// Keys that hold no device.
 const PLAIN: [&str; 5] = ["boot-source", "machine-config", "logger", "cpu-config", "guest-abi"];
 
-/// A configuration.
+/// A configuration file.
 #[derive(Debug, Default)]
 pub(super) struct Config {
-    pub(super) boot: BootSource,
-    pub(super) size: Size,
+    /// The machine.
+    pub(super) machine: Configuration,
+    /// The log; what it leaves out, the command line decides.
     pub(super) logger: Option<Logger>,
-    pub(super) devices: Devices,
-    /// The profile, kedge's own key.
-    pub(super) guest_abi: Option<GuestAbi>,
-    pub(super) cpu_config: Option<CpuConfig>,
-}
-
-/// The `boot-source` object.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BootSource {
-    pub(super) kernel_image_path: PathBuf,
-    pub(super) initrd_path: Option<PathBuf>,
-    pub(super) boot_args: Option<String>,
-}
-
-/// The `logger` object; what it leaves out, the command line decides.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Logger {
-    pub(super) log_path: Option<PathBuf>,
-    #[serde(default, deserialize_with = "level")]
-    pub(super) level: Option<LevelFilter>,
-    pub(super) show_level: Option<bool>,
-    pub(super) show_log_origin: Option<bool>,
-    pub(super) module: Option<String>,
 }
 
 /// A configuration file that describes no machine.
@@ -155,15 +130,16 @@ pub(super) fn parse(text: &str) -> Result<Config, BadConfig> {
     if let Some(wrong) = document.wrong {
         return Err(wrong);
     }
-    let size = document.machine.map(|machine| machine.check()).transpose()?;
-    Ok(Config {
-        boot: document.boot.ok_or(BadConfig::NoBoot)?,
-        size: size.unwrap_or_default(),
-        logger: document.logger,
+    document.machine.as_ref().map(machine_config::check).transpose()?;
+    let machine = Configuration {
+        boot: Some(document.boot.ok_or(BadConfig::NoBoot)?),
+        machine: document.machine,
         devices: devices::from_json(document.devices)?,
         guest_abi: document.guest_abi.map(|raw| guest_abi::profile(text, raw)).transpose()?,
         cpu_config: document.cpu_config.map(|raw| guest_abi::cpu_config(text, raw)).transpose()?,
-    })
+        serial: None,
+    };
+    Ok(Config { machine, logger: document.logger })
 }
 
 /// The top level as it is written.
@@ -256,15 +232,6 @@ impl Keys {
 /// A value that is there: Firecracker's own examples list what they do not use as null.
 fn given(raw: &RawValue) -> Option<&RawValue> {
     (raw.get() != "null").then_some(raw)
-}
-
-/// A level of the log by Firecracker's name, in any case.
-fn level<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LevelFilter>, D::Error> {
-    let Some(name) = Option::<String>::deserialize(from)? else { return Ok(None) };
-    let row = LEVELS.iter().find(|row| row.0.eq_ignore_ascii_case(&name));
-    let names = "Error, Warning, Info, Debug, Trace or Off";
-    row.map(|row| Some(row.1))
-        .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&name), &names))
 }
 
 /// What to do about JSON that is not as it should be. Where the parser names a

@@ -3,6 +3,9 @@
 use expect_test::{Expect, expect};
 use kedge_diag::report;
 
+use tracing::level_filters::LevelFilter;
+
+use super::super::machine_config::Size;
 use super::*;
 
 const WHOLE: &str = r#"{
@@ -34,10 +37,12 @@ fn cards(value: &str) -> String {
 #[test]
 fn every_key_of_this_slice_is_taken() {
     let config = parse(WHOLE).unwrap();
-    assert_eq!(config.boot.kernel_image_path, Path::new("Image"));
-    assert_eq!(config.boot.boot_args.as_deref(), Some("quiet"));
-    assert_eq!(config.size, Size { cpus: 2, memory: 256 << 20, notes_changes: false });
-    let names: Vec<_> = config.devices.iter().map(|device| device.id()).collect();
+    let boot = config.machine.boot.as_ref().unwrap();
+    assert_eq!(boot.kernel_image_path, Path::new("Image"));
+    assert_eq!(boot.boot_args.as_deref(), Some("quiet"));
+    let size = Size { cpus: 2, memory: 256 << 20, notes_changes: false };
+    assert_eq!(config.machine.size(), Ok(size));
+    let names: Vec<_> = config.machine.devices.iter().map(|device| device.id()).collect();
     assert_eq!(names, ["eth0", "vsock", "rng"]);
     let logger = config.logger.unwrap();
     assert_eq!((logger.level, logger.show_level), (Some(LevelFilter::DEBUG), Some(true)));
@@ -46,13 +51,14 @@ fn every_key_of_this_slice_is_taken() {
 #[test]
 fn a_kernel_is_enough() {
     let config = parse(r#"{ "boot-source": { "kernel_image_path": "Image" } }"#).unwrap();
-    assert_eq!(config.size, Size { cpus: 1, memory: 128 << 20, notes_changes: false });
+    let size = Size { cpus: 1, memory: 128 << 20, notes_changes: false };
+    assert_eq!(config.machine.size(), Ok(size));
 }
 
 #[test]
 fn changes_are_noted_when_that_is_asked_for() {
     let members = r#""vcpu_count": 2, "mem_size_mib": 128, "track_dirty_pages": true"#;
-    assert!(parse(&machine(members)).unwrap().size.notes_changes);
+    assert!(parse(&machine(members)).unwrap().machine.size().unwrap().notes_changes);
 }
 
 #[test]
@@ -212,7 +218,7 @@ fn with(key: &str, value: &str) -> String {
 
 #[test]
 fn a_profile_is_named_or_held() {
-    let profile = |value: &str| parse(&with("guest-abi", value)).unwrap().guest_abi;
+    let profile = |value: &str| parse(&with("guest-abi", value)).unwrap().machine.guest_abi;
     assert_eq!(profile("\"arm64-v0\"").unwrap().name, "arm64-v0");
     assert_eq!(profile("{ \"format\": 1, \"name\": \"mine\" }").unwrap().name, "mine");
     assert_eq!(profile("null"), None);
@@ -245,11 +251,11 @@ fn what_is_wrong_in_a_profile_has_its_place_in_the_configuration() {
 #[test]
 fn a_cpu_configuration_is_held_or_in_a_file() {
     let held = parse(&with("cpu-config", "{ \"kvm_capabilities\": [] }")).unwrap();
-    assert!(held.cpu_config.is_some());
+    assert!(held.machine.cpu_config.is_some());
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "{ \"reg_modifiers\": null }").unwrap();
     let path = serde_json::to_string(file.path()).unwrap();
-    assert!(parse(&with("cpu-config", &path)).unwrap().cpu_config.is_some());
+    assert!(parse(&with("cpu-config", &path)).unwrap().machine.cpu_config.is_some());
     wrong(
         &with("cpu-config", "{ \"msr_modifiers\": [] }"),
         &expect![[r#"
