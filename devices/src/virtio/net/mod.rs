@@ -217,16 +217,20 @@ impl Net {
 /// What the tap may leave to a driver that accepted `features`, if it `knows_uso`.
 fn offloads(features: u64, knows_uso: bool) -> Offloads {
     let has = |feature: u32| features & 1 << feature != 0;
+    if !has(VIRTIO_NET_F_GUEST_CSUM) {
+        // The others need it (5.1.3.1): a tap would refuse them, and keep those of the
+        // driver before.
+        return Offloads::NONE;
+    }
     // The kernel has one only with the other.
     let uso = knows_uso && has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6);
     let agreed = [
-        (has(VIRTIO_NET_F_GUEST_CSUM), Offloads::CSUM),
         (has(VIRTIO_NET_F_GUEST_TSO4), Offloads::TSO4),
         (has(VIRTIO_NET_F_GUEST_TSO6), Offloads::TSO6),
         (uso, Offloads::USO),
     ];
     let agreed = agreed.into_iter().filter(|(agreed, _)| *agreed);
-    agreed.fold(Offloads::NONE, |all, (_, offload)| all.and(offload))
+    agreed.fold(Offloads::CSUM, |all, (_, offload)| all.and(offload))
 }
 
 impl VirtioDevice for Net {

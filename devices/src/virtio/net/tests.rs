@@ -329,4 +329,5 @@ fn the_tap_leaves_undone_what_the_driver_agreed_to_finish() {
     assert_eq!(offloads(all & !(1 << VIRTIO_NET_F_GUEST_USO6), true), tcp);
     assert_eq!(offloads(checksums, true), Offloads::CSUM);
     assert_eq!(offloads(0, true), Offloads::NONE);
+    assert_eq!(offloads(all & !(1 << VIRTIO_NET_F_GUEST_CSUM), true), Offloads::NONE);
 }
