@@ -7,6 +7,7 @@
 mod error;
 mod ioctl;
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,12 +80,16 @@ impl Tap {
     /// # Errors
     /// There is none, or it may not be used: see [`OpenTapError`].
     pub fn open_queues(name: &str, count: u16) -> Result<Vec<Self>, OpenTapError> {
-        match count {
-            1 => Ok(vec![Self::open(name)?]),
-            _ => {
-                (0..count).map(|_| Self::open_from(Path::new(TUN), name, Queues::Several)).collect()
-            }
+        if count == 1 {
+            return Ok(vec![Self::open(name)?]);
         }
+        let queues = (0..count).map(|_| Self::open_from(Path::new(TUN), name, Queues::Several));
+        let queues = queues.collect::<Result<_, _>>()?;
+        // The kernel lets everybody have a queue, and some of the frames.
+        if has_more_queues(name, count) {
+            return Err(OpenTapError::Busy { name: name.to_owned() });
+        }
+        Ok(queues)
     }
 
     /// The queues behind the descriptors `fds` of this process, all of them
@@ -224,6 +229,15 @@ fn interface_index(name: &str) -> Result<u32, Errno> {
         None,
     )?;
     rustix::net::netdevice::name_to_index(socket, name)
+}
+
+/// Whether more than `count` queues of an interface are in use, as far as the host says.
+fn has_more_queues(name: &str, count: u16) -> bool {
+    let folder = Path::new("/sys/class/net").join(name).join("queues");
+    let Ok(queues) = std::fs::read_dir(folder) else { return false };
+    let receives = |name: &OsStr| name.as_encoded_bytes().starts_with(b"rx-");
+    let queues = queues.flatten().filter(|queue| receives(&queue.file_name()));
+    queues.count() > usize::from(count)
 }
 
 #[cfg(test)]

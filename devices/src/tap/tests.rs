@@ -115,3 +115,11 @@ fn a_descriptor_that_is_closed_says_so() {
               fix: open a tap in the program that starts kedge, and pass it on"#]],
     );
 }
+
+#[test]
+fn queues_of_somebody_else_are_noticed() {
+    // The loopback interface has one.
+    assert!(has_more_queues("lo", 0));
+    assert!(!has_more_queues("lo", 1));
+    assert!(!has_more_queues("kedge-none", 0));
+}
