@@ -255,6 +255,15 @@ fn a_snapshot_is_not_loaded_over_a_machine_that_is_described() {
     let load = json!({ "snapshot_path": "/nowhere/s", "mem_file_path": "/nowhere/m" });
     let fault = fault(ask(&waiting, Method::Put, "/snapshot/load", &load));
     assert!(fault.contains("Failed to open snapshot file: "), "{fault}");
+    let check = json!({ "snapshot_path": "/nowhere/s" });
+    refused(
+        &waiting,
+        "/snapshot/check",
+        &check,
+        &expect![
+            "Check snapshot error: the state file /nowhere/s cannot be loaded; because: it cannot be read; because: No such file or directory (os error 2); fix: name the state file of a snapshot"
+        ],
+    );
     put(&waiting, "/entropy", &json!({}));
     refused(
         &waiting,

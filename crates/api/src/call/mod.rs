@@ -31,8 +31,8 @@ pub use machine::{BootSource, MachineChange, MachineConfig, NONE, Serial, TokenB
 pub use place::Place;
 pub use routes::{Route, routes};
 pub use snapshot::{
-    Clock, CreateSnapshot, DriveOverride, HugePages, LoadSnapshot, MemoryBackend, NetworkOverride,
-    SerialOverride, SnapshotType, VsockOverride,
+    CheckSnapshot, Clock, CreateSnapshot, DriveOverride, HugePages, LoadSnapshot, MemoryBackend,
+    NetworkOverride, SerialOverride, SnapshotType, VsockOverride,
 };
 pub use state::WantedState;
 
@@ -70,6 +70,8 @@ pub enum Call {
     CreateSnapshot(CreateSnapshot),
     /// `PUT /snapshot/load`.
     LoadSnapshot(LoadSnapshot),
+    /// `PUT /snapshot/check`, kedge's own.
+    CheckSnapshot(CheckSnapshot),
     /// `PUT /clone`, kedge's own.
     Clone(Box<CloneMachine>),
     /// `PATCH /drives/{id}` and its like.
@@ -134,6 +136,7 @@ impl Call {
             Self::Start => "Start microvm error: ",
             Self::LoadSnapshot(_) => "Load snapshot error: ",
             Self::CreateSnapshot(_) => "Create snapshot error: ",
+            Self::CheckSnapshot(_) => "Check snapshot error: ",
             Self::Clone(_) => "Clone error: ",
             Self::Set(Setting::Serial(_) | Setting::Cpu(_) | Setting::GuestAbi(_))
             | Self::Describe

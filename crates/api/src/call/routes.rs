@@ -66,6 +66,7 @@ const ROWS: &[(Method, &str, Reader)] = &[
     (Put,    "/logger",                 Body(logger::read)),
     (Put,    "/snapshot/create",        Body(snapshot::read_create)),
     (Put,    "/snapshot/load",          Body(snapshot::read_load)),
+    (Put,    "/snapshot/check",         Body(snapshot::read_check)),
     (Put,    "/clone",                  Body(clone::read)),
     // What kedge has not.
     (Put,    "/metrics",                METRICS),

@@ -48,6 +48,21 @@ pub(super) fn read_create(bytes: &[u8]) -> Result<Parsed, Fault> {
     body::read(bytes).map(|create| Call::CreateSnapshot(create).into())
 }
 
+/// `PUT /snapshot/check`, kedge's own: what a load would do, of which nothing is done.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSnapshot {
+    /// The state file; the memory is not looked at.
+    pub snapshot_path: PathBuf,
+    /// The registers whose loss is accepted.
+    #[serde(default)]
+    pub allow: Vec<String>,
+}
+
+pub(super) fn read_check(bytes: &[u8]) -> Result<Parsed, Fault> {
+    body::read(bytes).map(|check| Call::CheckSnapshot(check).into())
+}
+
 /// Where a guest's memory comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, tag = "backend_type", content = "backend_path")]

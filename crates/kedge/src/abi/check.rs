@@ -21,7 +21,7 @@ use crate::flags::{file, help, option, path, switch, text};
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CheckError {
+pub(crate) enum CheckError {
     /// A document cannot be had.
     #[error(transparent)]
     File(#[from] BadFile),
@@ -114,18 +114,41 @@ fn of_profile(flags: &ArgMatches) -> Result<Plan, CheckError> {
 
 /// The plan that a load of the snapshot makes.
 fn of_snapshot(flags: &ArgMatches, path: PathBuf) -> Result<Plan, CheckError> {
-    let state = File::open(&path).map_err(FileError::Read);
-    let state = state.and_then(|mut file| StateFile::read(&mut file));
-    let state = state.map_err(|source| CheckError::State { path, source })?;
-    let mut machine = Forecast::of(&state)?;
+    let state = read(path)?;
     let allow = flags.get_many::<String>("allow").unwrap_or_default();
-    for name in allow {
-        machine.allow.insert(register_named(name)?);
-    }
+    let machine = forecast(&state, allow)?;
     Ok(match text(flags, "host") {
         "" => machine.here(&Kvm::open()?, &Surroundings::new(io::sink()))?,
         path => machine.on(&load::host(path)?)?,
     })
+}
+
+/// The plan that a load of the snapshot with the state file `path` makes here, where it is
+/// to `allow` that these registers are lost.
+///
+/// # Errors
+/// There is no such snapshot, or no hypervisor.
+pub(crate) fn here(path: PathBuf, allow: &[String]) -> Result<Plan, CheckError> {
+    let state = read(path)?;
+    let machine = forecast(&state, allow)?;
+    Ok(machine.here(&Kvm::open()?, &Surroundings::new(io::sink()))?)
+}
+
+fn read(path: PathBuf) -> Result<StateFile, CheckError> {
+    let state = File::open(&path).map_err(FileError::Read);
+    let state = state.and_then(|mut file| StateFile::read(&mut file));
+    state.map_err(|source| CheckError::State { path, source })
+}
+
+fn forecast<'n>(
+    state: &StateFile,
+    allow: impl IntoIterator<Item = &'n String>,
+) -> Result<Forecast, CheckError> {
+    let mut machine = Forecast::of(state)?;
+    for name in allow {
+        machine.allow.insert(register_named(name)?);
+    }
+    Ok(machine)
 }
 
 /// How a table of a plan is worded.

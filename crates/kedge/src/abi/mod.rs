@@ -2,7 +2,7 @@
 //! it, and what a guest can be promised.
 
 mod baseline;
-mod check;
+pub(crate) mod check;
 mod columns;
 mod diff;
 mod found;

@@ -14,7 +14,7 @@ use crate::flags::{file, help, path, switch};
 
 /// Why a host cannot be shown.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HostError {
+pub(crate) enum HostError {
     /// There is no hypervisor.
     #[error(transparent)]
     Hypervisor(#[from] OpenError),

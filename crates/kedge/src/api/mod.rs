@@ -26,7 +26,7 @@ use door::MachineDoor;
 pub(crate) use shown::{Shown, View};
 pub(crate) use told::Told;
 use work::Work;
-pub(crate) use work::{Ender, Message, Order, OrderError, Orders, Pending};
+pub(crate) use work::{Ender, Message, Order, OrderError, Orders, Pending, check};
 
 /// How a machine is to be reached while it runs.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kedge_api::call::{BootSource, MachineConfig, NONE};
 use kedge_devices::virtio::catalog::{DeviceConfig, KINDS};
+use kedge_devices::virtio::change::Change;
 use kedge_vmm::spec::MachineSpec;
 use serde_json::{Map, Value, json};
 
@@ -18,6 +19,21 @@ impl Shown {
     /// Shows `view` from now on.
     pub(crate) fn set(&self, view: View) {
         *self.lock() = view;
+    }
+
+    /// A device has changed: shows it as it is now.
+    pub(super) fn change(&self, change: &Change) {
+        let key = change.kind().key;
+        let is_it = |device: &Value| device[change.kind().id_field] == change.id();
+        let mut view = self.lock();
+        let mut devices = view.devices.iter_mut();
+        let device = devices.find(|(other, device)| *other == key && is_it(device));
+        let Some((_, device)) = device else { return };
+        let before = (change.kind().from_json)(device.clone());
+        // Whoever has changed the device has read both already.
+        if let Some(after) = before.ok().and_then(|before| change.applied(before.as_ref()).ok()) {
+            *device = after.to_json();
+        }
     }
 
     /// The answer to `GET /machine-config`.

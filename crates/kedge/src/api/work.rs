@@ -7,13 +7,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::Builder;
 
-use kedge_api::call::{Call, CreateSnapshot, Setting, SnapshotType, WantedState};
+use kedge_api::call::{Call, CheckSnapshot, CreateSnapshot, Setting, SnapshotType, WantedState};
 use kedge_api::http::{Reply, Response};
-use kedge_diag::{Fix, one_line};
+use kedge_diag::{Fix, Trouble, one_line};
 use kedge_saved_state::Durability;
 use kedge_vmm::{Checksums, Clock, ControlError, Handle, Lifecycle, SaveKind, SaveOrder, Then};
+use serde_json::json;
 
 use super::Shown;
+use crate::abi::check;
 use crate::awaited::LoadError;
 use crate::clone::{CloneError, Clones};
 use crate::firecracker::{BadSetting, NoMachine};
@@ -92,7 +94,10 @@ pub(crate) struct Ender {
 }
 
 /// The work for clients of a machine, on a thread of its own.
-pub(super) struct Work(Receiver<(Handle, Receiver<Message>)>);
+pub(super) struct Work {
+    begin: Receiver<(Handle, Receiver<Message>)>,
+    shown: Shown,
+}
 
 /// The way from clients, what arrives by it, and the work that follows.
 pub(super) fn orders() -> (Way, Orders, Work) {
@@ -105,7 +110,8 @@ pub(super) fn orders() -> (Way, Orders, Work) {
         shown: shown.clone(),
     };
     let ender = Ender { messages: to, machine: Arc::clone(&machine) };
-    (way, Orders { messages, machine, shown, work, ender }, Work(begin))
+    let work_of = Work { begin, shown: shown.clone() };
+    (way, Orders { messages, machine, shown, work, ender }, work_of)
 }
 
 impl Order {
@@ -206,10 +212,11 @@ impl Ender {
 impl Work {
     /// Works from when there is a machine until nobody is left to give orders.
     pub(super) fn run(self) {
-        let Ok((handle, messages)) = self.0.recv() else { return };
+        let Self { begin, shown } = self;
+        let Ok((handle, messages)) = begin.recv() else { return };
         for message in messages {
             match message {
-                Message::Order(order) => obey_and_answer(&handle, *order),
+                Message::Order(order) => obey_and_answer(&handle, &shown, *order),
                 Message::Stop => handle.stop(),
             }
         }
@@ -228,7 +235,7 @@ fn set_state(machine: &Handle, wanted: WantedState, pending: Pending) {
     }
 }
 
-fn obey_and_answer(handle: &Handle, Order { call, pending }: Order) {
+fn obey_and_answer(handle: &Handle, shown: &Shown, Order { call, pending }: Order) {
     if let Call::Clone(asked) = &call {
         let saved = stands_still(handle).and_then(|()| Ok(Clones::of(handle, asked)?));
         return match saved {
@@ -236,7 +243,10 @@ fn obey_and_answer(handle: &Handle, Order { call, pending }: Order) {
             Err(error) => pending.fail(&error),
         };
     }
-    match obey(handle, &call) {
+    if let Call::CheckSnapshot(wanted) = call {
+        return check(wanted, pending);
+    }
+    match obey(handle, shown, &call) {
         Ok(()) => pending.done(),
         Err(error) => pending.fail(&error),
     }
@@ -269,6 +279,9 @@ pub(crate) enum OrderError {
     /// There are no clones.
     #[error(transparent)]
     Clone(#[from] CloneError),
+    /// There is no plan.
+    #[error(transparent)]
+    Check(Trouble),
     /// It is too late for that.
     #[error("the machine has started already")]
     Started,
@@ -288,11 +301,13 @@ impl OrderError {
             Self::Started => {
                 "The requested operation is not supported after starting the microVM. ".to_owned()
             }
-            Self::NoHotPlug => "PCI is not enabled. ".to_owned(),
+            Self::NoHotPlug => format!("{about}PCI is not enabled. "),
             Self::Setting(error) => format!("{about}{}", error.prefix()),
             Self::Load(error) => format!("{about}{}", error.prefix()),
             Self::NoMachine(error) => format!("{about}{}", error.prefix()),
-            Self::Control(_) | Self::Runs | Self::Clone(_) | Self::Machine(_) => about.to_owned(),
+            Self::Control(_) | Self::Runs | Self::Clone(_) | Self::Machine(_) | Self::Check(_) => {
+                about.to_owned()
+            }
         }
     }
 }
@@ -306,6 +321,7 @@ impl Fix for OrderError {
             Self::Load(source) => source.fix(),
             Self::Control(source) => source.fix(),
             Self::Clone(source) => source.fix(),
+            Self::Check(source) => source.fix(),
             Self::Runs => Some("pause it first: PATCH /vm {\"state\": \"Paused\"}".to_owned()),
             Self::NotStarted => Some(
                 "start it: PUT /actions {\"action_type\": \"InstanceStart\"}; or load a snapshot: \
@@ -315,6 +331,15 @@ impl Fix for OrderError {
             Self::Started => Some("ask a machine for it that has not started".to_owned()),
             Self::NoHotPlug => Some("describe the machine's devices before it starts".to_owned()),
         }
+    }
+}
+
+/// Answers with the plan of a snapshot's load.
+pub(crate) fn check(CheckSnapshot { snapshot_path, allow }: CheckSnapshot, pending: Pending) {
+    let plan = check::here(snapshot_path, &allow).map_err(Trouble::new);
+    match plan {
+        Ok(plan) => pending.answer(&Response::with(&json!(plan))),
+        Err(error) => pending.fail(&OrderError::Check(error)),
     }
 }
 
@@ -335,12 +360,16 @@ fn start_and_answer(clones: Clones, pending: Pending) {
     }
 }
 
-fn obey(handle: &Handle, call: &Call) -> Result<(), OrderError> {
+fn obey(handle: &Handle, shown: &Shown, call: &Call) -> Result<(), OrderError> {
     match call {
         Call::SetState(WantedState::Paused) => Ok(handle.pause()?),
         Call::SetState(WantedState::Resumed) => Ok(handle.resume(Clock::default())?),
         Call::CreateSnapshot(create) => save(handle, create),
-        Call::Change(change) => Ok(handle.change(change.clone())?),
+        Call::Change(change) => {
+            handle.change(change.clone())?;
+            shown.change(change);
+            Ok(())
+        }
         Call::Set(Setting::Device(device)) if device.kind().many => Err(OrderError::NoHotPlug),
         Call::Remove { .. } => Err(OrderError::NoHotPlug),
         Call::Set(_) | Call::Start | Call::LoadSnapshot(_) => Err(OrderError::Started),
@@ -348,6 +377,7 @@ fn obey(handle: &Handle, call: &Call) -> Result<(), OrderError> {
         Call::FlushMetrics => Ok(()),
         // These are answered where they come in.
         Call::Clone(_)
+        | Call::CheckSnapshot(_)
         | Call::Describe
         | Call::Version
         | Call::ShowMachine

@@ -14,7 +14,7 @@ use tracing::warn;
 
 pub(crate) use load::{DISKS, LoadError, NETWORK, VSOCK, kind};
 
-use crate::api::{Ender, Message, Order, OrderError, Orders, Pending, Reachable, View};
+use crate::api::{self, Ender, Message, Order, OrderError, Orders, Pending, Reachable, View};
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::firecracker::{Beside, Draft};
 use crate::machine::{self, Connection, MachineError, Opened, Outcome};
@@ -70,6 +70,10 @@ impl Site {
             let made = match call {
                 Call::Set(setting) => {
                     self.set(setting, &orders, pending);
+                    continue;
+                }
+                Call::CheckSnapshot(wanted) => {
+                    api::check(wanted, pending);
                     continue;
                 }
                 Call::Start => self.build(),
