@@ -21,6 +21,9 @@ impl fmt::Display for Place {
     }
 }
 
+/// More fields than any object has, and few enough to do without each in turn.
+const MOST: usize = 64;
+
 /// Where in `text` that is which `wrong` complains of, who is given the object `fields`
 /// that the text is: the value without which its complaint is another one, or the object's
 /// end where something is missing.
@@ -33,6 +36,9 @@ pub(super) fn of(
     let end = || text.trim_ascii_end().len().checked_sub(1);
     if complaint.starts_with("missing field") {
         return Some(at(text, end()?));
+    }
+    if fields.len() > MOST {
+        return None;
     }
     let innocent = |field: &&String| {
         let mut rest = fields.clone();
@@ -110,6 +116,12 @@ mod tests {
     #[test]
     fn what_is_missing_is_missing_at_the_end() {
         assert_eq!(place(r#"{"name": "a"} "#), "line 1 column 13");
+    }
+
+    #[test]
+    fn an_object_with_far_too_many_fields_is_not_worth_a_search() {
+        let fields: Vec<_> = (0..=MOST).map(|number| format!("\"f{number}\": 1")).collect();
+        assert_eq!(place(&format!("{{{}}}", fields.join(", "))), "");
     }
 
     #[test]
