@@ -54,6 +54,14 @@ fn a_machine_of_which_nothing_is_said_has_firecrackers_defaults() {
 }
 
 #[test]
+fn it_says_what_can_be_asked_for() {
+    let waiting = Waiting::start(&[]);
+    let document = get(&waiting, "/openapi.json");
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/actions"]["put"].is_object());
+}
+
+#[test]
 fn what_is_said_of_a_machine_is_shown() {
     let waiting = Waiting::start(&[]);
     put(&waiting, "/machine-config", &json!({ "vcpu_count": 2, "mem_size_mib": 256 }));

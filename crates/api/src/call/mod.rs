@@ -38,6 +38,9 @@ pub use state::WantedState;
 
 use crate::http::Request;
 
+/// What can be asked for, as an OpenAPI document: JSON, which YAML is as well.
+pub const OPENAPI: &str = include_str!("../../../../resources/api/openapi.yaml");
+
 /// Something asked of a machine.
 #[derive(Debug)]
 pub enum Call {
@@ -45,6 +48,8 @@ pub enum Call {
     Describe,
     /// `GET /version`.
     Version,
+    /// `GET /openapi.json`, kedge's own: [`OPENAPI`].
+    OpenApi,
     /// `GET /machine-config`.
     ShowMachine,
     /// `GET /vm/config`.
@@ -141,6 +146,7 @@ impl Call {
             Self::Set(Setting::Serial(_) | Setting::Cpu(_) | Setting::GuestAbi(_))
             | Self::Describe
             | Self::Version
+            | Self::OpenApi
             | Self::ShowMachine
             | Self::ShowConfig
             | Self::FlushMetrics

@@ -53,6 +53,7 @@ const MMDS_CONFIG: Reader = Absent(["metadata service", "MMMDS config error: "])
 const ROWS: &[(Method, &str, Reader)] = &[
     (Get,    "/",                       Bare(|| Call::Describe)),
     (Get,    "/version",                Bare(|| Call::Version)),
+    (Get,    "/openapi.json",           Bare(|| Call::OpenApi)),
     (Get,    "/vm/config",              Bare(|| Call::ShowConfig)),
     (Patch,  "/vm",                     Body(state::read)),
     (Put,    "/actions",                Body(action::read)),

@@ -103,6 +103,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
 #[rustfmt::skip]
 pub(crate) const OWN: &[Endpoint] = &[
     row(Put, "/guest-abi", &[], "what the guest is promised: a profile's name, or the document itself", DESCRIBED),
+    row(Get, "/openapi.json", &[], "what can be asked for, as OpenAPI 3.1: `resources/api/openapi.yaml`", "it_says_what_can_be_asked_for"),
     row(Put, "/snapshot/check", &[], "what a load would do, register by register, as `kedge abi check --snapshot --json` prints it", LIFE),
     row(Put, "/clone", &[], "machines like itself: see `clone.md`", "clones_stand_still_and_are_counted_from_one_unless_it_is_said"),
 ];

@@ -1,6 +1,6 @@
 //! What becomes of a request: an answer at once, or an order for the machine.
 
-use kedge_api::call::{Call, Instance, Logger, Parsed};
+use kedge_api::call::{Call, Instance, Logger, OPENAPI, Parsed};
 use kedge_api::http::{Door, Reply, Request, Response};
 use kedge_diag::{Fix, Trouble, one_line};
 use kedge_vmm::Lifecycle;
@@ -66,6 +66,14 @@ impl MachineDoor {
     }
 }
 
+/// What can be asked for.
+fn openapi() -> Response {
+    match serde_json::from_str(OPENAPI) {
+        Ok(document) => Response::with(&document),
+        Err(error) => Response::fault(&error.to_string()),
+    }
+}
+
 /// The log is not the clients' to change.
 #[derive(Debug, thiserror::Error)]
 #[error("this machine's log is not its clients' to change")]
@@ -86,6 +94,7 @@ impl Door for MachineDoor {
         let response = match call {
             Call::Describe => self.describe(),
             Call::Version => self.version(),
+            Call::OpenApi => openapi(),
             Call::ShowMachine => Response::with(&self.way.shown().machine()),
             Call::ShowConfig => Response::with(&self.way.shown().whole()),
             Call::SetLogger(logger) => self.set_logger(&logger),

@@ -380,6 +380,7 @@ fn obey(handle: &Handle, shown: &Shown, call: &Call) -> Result<(), OrderError> {
         | Call::CheckSnapshot(_)
         | Call::Describe
         | Call::Version
+        | Call::OpenApi
         | Call::ShowMachine
         | Call::ShowConfig
         | Call::SetLogger(_) => Ok(()),
