@@ -29,7 +29,7 @@ const ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x0400, 0x0aff, 0xfe57,
 const PORT: u16 = 7;
 
 /// The first kernel that finds its generation by the device tree.
-const LEARNS: &[Need] = &[Need::Kernel(6, 10)];
+const LEARNS: &[Need] = &[Need::Kernel(6, 10), Need::MmuAtFirst];
 
 pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel("door::clones::each_answers_as_a_machine_of_its_own", LEARNS, |host| {
@@ -41,7 +41,11 @@ pub(crate) fn tests(suite: &mut Suite) {
     });
     suite.every_kernel("door::clones::one_that_cannot_be_started_says_why", &[], one_fails);
     suite.once("door::clones::disks_are_not_shared", &[], shared_disk);
-    suite.every_kernel("door::clones::a_paused_machine_is_cloned_by_its_api", &[], by_api::starts);
+    suite.every_kernel(
+        "door::clones::a_paused_machine_is_cloned_by_its_api",
+        &[Need::MmuAtFirst],
+        by_api::starts,
+    );
     suite.once("door::clones::differences_are_to_the_snapshot_before", &[], by_api::keeps_base);
     suite.once("door::clones::a_clone_that_does_not_start_waits_alone", &[], by_api::waits_alone);
     suite.once("door::clones::what_the_api_cannot_clone_is_told", &[], by_api::refuses);

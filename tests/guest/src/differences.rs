@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use tempfile::TempDir;
 
-use crate::host::Host;
+use crate::host::{Host, Need};
 use crate::kedge::Kedge;
 use crate::linux::BOOT;
 use crate::moves::working;
@@ -19,7 +19,7 @@ const ID: &str = "work";
 pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel(
         "door::differences::a_working_guest_goes_on_from_a_chain_of_them",
-        &[],
+        &[Need::MmuAtFirst],
         chain,
     );
     suite.once("door::differences::they_need_changes_that_are_noted", &[], unnoted);

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::host::Host;
+use crate::host::{Host, Need};
 use crate::kedge::{Kedge, Running, SOON};
 use crate::suite::{Outcome, Suite, ensure_contains};
 use crate::tap::Tap;
@@ -22,7 +22,11 @@ const REFUSED: &str = "Load snapshot error: Failed to restore from snapshot: ";
 
 pub(crate) fn tests(suite: &mut Suite) {
     described::tests(suite);
-    suite.every_kernel("door::a_snapshot_is_loaded_when_the_api_asks_for_it", &[], loaded);
+    suite.every_kernel(
+        "door::a_snapshot_is_loaded_when_the_api_asks_for_it",
+        &[Need::MmuAtFirst],
+        loaded,
+    );
     suite.every_kernel("door::what_becomes_of_a_snapshot_is_said_without_its_memory", &[], told);
     suite.once("door::a_load_that_fails_leaves_nothing_and_another_can_follow", &[], second_try);
     suite.once("door::what_a_guest_used_must_be_there_or_be_named_anew", &[], gone);

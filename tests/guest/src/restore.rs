@@ -18,16 +18,30 @@ use crate::suite::{Outcome, Suite, ensure_contains};
 use crate::tap::Tap;
 
 pub(crate) fn tests(suite: &mut Suite) {
-    suite.every_kernel("restore::a_guest_without_its_file_ends", &[], cut_short);
-    suite.every_kernel("restore::kedge_outlives_the_loss_of_pages", &[], cut_short_in_kedge);
-    suite.every_kernel("restore::a_page_server_serves_a_guest", &[], served);
-    suite.every_kernel("restore::a_guest_ends_with_its_page_server", &[], server_ends);
+    suite.every_kernel("restore::a_guest_without_its_file_ends", &[Need::MmuAtFirst], cut_short);
+    suite.every_kernel(
+        "restore::kedge_outlives_the_loss_of_pages",
+        &[Need::MmuAtFirst],
+        cut_short_in_kedge,
+    );
+    suite.every_kernel("restore::a_page_server_serves_a_guest", &[Need::MmuAtFirst], served);
+    suite.every_kernel(
+        "restore::a_guest_ends_with_its_page_server",
+        &[Need::MmuAtFirst],
+        server_ends,
+    );
     suite.once("restore::what_serves_no_pages_is_refused", &[], no_server);
-    suite.every_kernel("restore::a_page_server_fills_huge_pages", &[Need::SmallPages], huge);
-    suite.every_kernel("restore::a_working_set_halves_the_page_faults", &[], |host| {
-        working_set(&save_web(host)?)
-    });
-    suite.every_kernel("restore::devices_without_their_rings_end", &[], |host| {
+    suite.every_kernel(
+        "restore::a_page_server_fills_huge_pages",
+        &[Need::SmallPages, Need::MmuAtFirst],
+        huge,
+    );
+    suite.every_kernel(
+        "restore::a_working_set_halves_the_page_faults",
+        &[Need::MmuAtFirst],
+        |host| working_set(&save_web(host)?),
+    );
+    suite.every_kernel("restore::devices_without_their_rings_end", &[Need::MmuAtFirst], |host| {
         devices_cut_short(&save_web(host)?)
     });
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use tempfile::TempDir;
 
-use crate::host::Host;
+use crate::host::{Host, Need};
 use crate::kedge::{Kedge, Running, SOON};
 use crate::linux::BOOT;
 use crate::suite::{Outcome, Suite, ensure_contains};
@@ -29,7 +29,11 @@ const MANY: usize = 100;
 const BYTES: usize = 3 << 20;
 
 pub(crate) fn tests(suite: &mut Suite) {
-    suite.every_kernel("vsock::a_guest_and_its_host_talk_also_after_a_move", &[], talk);
+    suite.every_kernel(
+        "vsock::a_guest_and_its_host_talk_also_after_a_move",
+        &[Need::MmuAtFirst],
+        talk,
+    );
     suite.once("vsock::a_socket_that_is_there_is_refused_and_stays", &[], taken);
 }
 
