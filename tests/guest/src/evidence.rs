@@ -2,7 +2,9 @@
 //! or, where it has not, what each of its threads is doing.
 
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -15,15 +17,41 @@ const ENDING: Duration = Duration::from_millis(200);
 /// Between two looks at a thread: one that computes has used some of it.
 const A_MOMENT: Duration = Duration::from_millis(200);
 
+/// The longest record of the kernel's log, in bytes, and how many are shown.
+const RECORD: usize = 8192;
+const LAST: usize = 4;
+
 /// Describes this process's child `pid`, without taking it off.
 pub(crate) fn of(pid: Pid) -> String {
     if peek(pid).is_none() {
         thread::sleep(ENDING);
     }
-    match peek(pid) {
+    let known = match peek(pid) {
         Some(status) => end(&status),
         None => life(pid),
+    };
+    format!("{known}\n{}", hypervisor())
+}
+
+/// The last that the host's kernel said of its guests.
+fn hypervisor() -> String {
+    let open = |options: &mut OpenOptions| options.read(true).open("/dev/kmsg");
+    let mut options = OpenOptions::new();
+    let Ok(mut log) = open(options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()))
+    else {
+        return String::new();
+    };
+    let (mut record, mut said) = ([0; RECORD], Vec::new());
+    loop {
+        match log.read(&mut record) {
+            Ok(length @ 1..) => said.push(String::from_utf8_lossy(&record[..length]).into_owned()),
+            // What was overwritten while it was read.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            Ok(_) | Err(_) => break,
+        }
     }
+    said.retain(|record| record.contains("kvm"));
+    said.split_off(said.len().saturating_sub(LAST)).concat()
 }
 
 /// How the child ended, if it has.

@@ -46,6 +46,10 @@ pub(crate) enum Need {
     /// Guests can begin with their MMU on, as all do that are restored. From Linux 6.15 on those on a Cortex-A57 with
     /// erratum 834220 hang if their tables are not mapped yet.
     MmuAtFirst,
+    /// The same for guests whose tables have five levels, as those of Linux 6.12 have where pages of 4 KiB reach 52 bits
+    /// (FEAT_LPA2). QEMU before 8.0 tells KVM the level of the guest's table where it should tell its own, and KVM before
+    /// Linux 6.8 does not know that one.
+    FiveLevelsAtFirst,
 }
 
 /// `KVM_CAP_ARM_SYSTEM_SUSPEND`.
@@ -116,6 +120,10 @@ impl Host {
             Need::MmuAtFirst => {
                 let hangs = self.cpu == "cortex-a57" && self.kernel >= (6, 15);
                 (!hangs, "no erratum 834220, or Linux older than 6.15".to_owned())
+            }
+            Need::FiveLevelsAtFirst => {
+                let fails = self.cpu == "max" && self.kernel < (6, 8);
+                (!fails, "no QEMU's max, or Linux 6.8 or newer".to_owned())
             }
         };
         (!met).then(|| format!("the host must have {what}"))

@@ -137,9 +137,18 @@ pub(crate) fn tests(suite: &mut Suite) {
     for (source, case) in SOURCES.iter().flat_map(|source| CASES.map(|case| (source, case))) {
         if source.release >= case.since {
             let name = format!("load::{}::{}", source.name, case.name);
-            let needs = &[Need::MmuAtFirst];
+            let needs = needs_at_first(source, &case);
             suite.moves(&name, needs, move |host| load::load(host, source, &case));
         }
+    }
+}
+
+/// What a guest needs that begins as it was saved there. Linux 6.12 is the first of ours with
+/// tables of five levels.
+fn needs_at_first(source: &Source, case: &Case) -> &'static [Need] {
+    match case.guest {
+        Guest::Working if source.release >= (6, 12) => &[Need::MmuAtFirst, Need::FiveLevelsAtFirst],
+        Guest::Working | Guest::Bare => &[Need::MmuAtFirst],
     }
 }
 
