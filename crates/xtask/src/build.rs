@@ -222,6 +222,16 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// Rust's name for this machine.
+///
+/// # Errors
+/// There is no rustc, or it does not say.
+pub(crate) fn native_target() -> anyhow::Result<String> {
+    let said = process::output(Command::new("rustc").current_dir(paths::workspace()).arg("-vV"))?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc does not say which machine it is for")
+}
+
 /// That these bytes are a program for 64-bit Arm which needs no dynamic linker (ELF, System V ABI, chapters 4 and 5).
 fn check_static(elf: &[u8]) -> anyhow::Result<()> {
     const AARCH64: u64 = 183;

@@ -7,6 +7,7 @@ mod build;
 mod check;
 mod cpio;
 mod debian;
+mod fuzz;
 mod host;
 mod images;
 mod paths;
@@ -37,6 +38,8 @@ enum Command {
     Build(build::Args),
     /// Say what is wrong with the tree: format, clippy, layers, house lints, documentation, dependencies
     Check(check::Args),
+    /// Feed fuzz targets with bytes that lead where none has led yet
+    Fuzz(fuzz::Args),
     /// Run a command in the emulated arm64 host, with kedge and the test guests on its path
     Host(host::Args),
     /// Record what emulated hosts can give their guests, for tests, in resources/hosts
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Boot(args) => boot::main(&args),
         Command::Build(args) => build::main(&args),
         Command::Check(args) => check::main(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
         Command::Host(args) => host::main(&args),
         Command::Record(args) => record::main(&args),
         Command::Setup(args) => setup::main(&args),

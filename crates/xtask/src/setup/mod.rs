@@ -4,7 +4,7 @@ mod packages;
 mod rust;
 
 pub(crate) use packages::can_run_arm64_guests;
-pub(crate) use rust::Toolchain;
+pub(crate) use rust::{Toolchain, llvm_tools};
 
 use std::process::ExitCode;
 

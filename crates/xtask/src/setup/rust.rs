@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::{process, progress};
+use crate::{build, process, progress};
 
 const MUSL: &str = "aarch64-unknown-linux-musl";
 const GNU: &str = "aarch64-unknown-linux-gnu";
@@ -160,6 +160,18 @@ pub(super) fn install(wanted: &Wanted) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// The folder with LLVM's tools, those of rustc's own version, which rustup installs where they are missing.
+///
+/// # Errors
+/// They cannot be had.
+pub(crate) fn llvm_tools() -> anyhow::Result<PathBuf> {
+    let folder = sysroot()?.join("lib/rustlib").join(build::native_target()?).join("bin");
+    if !folder.join("llvm-cov").is_file() {
+        rustup(&["component", "add", "llvm-tools"])?;
+    }
+    Ok(folder)
 }
 
 fn is_installed(package: &str) -> bool {

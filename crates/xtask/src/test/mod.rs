@@ -3,6 +3,7 @@
 //! Unit tests run natively ([`mod@unit`]) and, for the code that is shipped, under user-mode emulation; guests run inside
 //! emulated hosts ([`guest`]), which [`plan`] lists, and move from one to another ([`mod@moves`]).
 
+mod fuzzed;
 mod guest;
 mod hosts;
 mod libtest;
@@ -50,6 +51,8 @@ enum Kind {
     Unit,
     /// Unit tests of the arm64 build, under user-mode emulation
     Arm64,
+    /// Fuzz targets, for a moment each
+    Fuzz,
     /// In emulated hosts, with real guests
     Guest,
     /// Those of them in which guests move between kernels, and no other
@@ -60,6 +63,7 @@ enum Kind {
 struct Selection {
     unit: bool,
     arm64: bool,
+    fuzz: bool,
     hosts: Vec<Entry>,
     fleets: Vec<Fleet>,
 }
@@ -75,6 +79,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if selection.arm64 {
         stage("arm64", &mut tally, |tally| unit::arm64(filter, tally));
+    }
+    if selection.fuzz {
+        stage("fuzz", &mut tally, |tally| fuzzed::targets(filter, tally));
     }
     if !selection.hosts.is_empty() {
         stage("guest", &mut tally, |tally| guest::run(&selection.hosts, filter, tally));
@@ -119,6 +126,7 @@ fn select(args: &Args) -> anyhow::Result<Selection> {
     Ok(Selection {
         unit: asked(Kind::Unit) && !guests_only,
         arm64: asked(Kind::Arm64) && !guests_only,
+        fuzz: asked(Kind::Fuzz) && !guests_only,
         hosts,
         fleets,
     })

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 
 use super::{libtest::Reader, tally::Tally};
-use crate::{build, paths, process, setup::Toolchain};
+use crate::{build, setup::Toolchain};
 
 /// The longest any one test program may take, natively and emulated.
 const SECONDS: u32 = 600;
@@ -21,7 +21,7 @@ const PROPTEST_CASES: &str = "32";
 /// Everything that runs on this machine: unit tests, integration tests against the model, examples in the
 /// documentation. Example programs are built.
 pub(super) fn native(filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
-    let mut test = cargo_test(&native_target()?, "");
+    let mut test = cargo_test(&build::native_target()?, "");
     test.args(["--workspace"]);
     run("unit", with_filter(&mut test, filter), tally)
 }
@@ -56,13 +56,6 @@ fn with_filter<'a>(test: &'a mut Command, filter: Option<&str>) -> &'a mut Comma
         Some(filter) => test.args(["--", filter]),
         None => test,
     }
-}
-
-/// Rust's name for this machine.
-fn native_target() -> anyhow::Result<String> {
-    let said = process::output(Command::new("rustc").current_dir(paths::workspace()).arg("-vV"))?;
-    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("rustc does not say which machine it is for")
 }
 
 /// Runs cargo, shows each test as it ends and counts them.

@@ -1,0 +1,170 @@
+//! The fuzz targets, and what becomes of one that is fed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context;
+
+use crate::paths;
+
+/// A fuzz target.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// Its program in `tests/fuzz/src/bin`.
+    pub(crate) name: &'static str,
+    /// What it is meant to reach: files and folders of the tree.
+    pub(super) parts: &'static [&'static str],
+    /// A bug that it is to find.
+    pub(super) planted: Planted,
+}
+
+/// A bug for a target to find: a change of the tree.
+#[derive(Debug)]
+pub(super) struct Planted {
+    pub(super) file: &'static str,
+    pub(super) from: &'static str,
+    pub(super) to: &'static str,
+}
+
+/// All of them.
+#[rustfmt::skip]
+pub(crate) const TARGETS: &[Target] = &[
+    target("block", &["devices/src/virtio/block", "devices/src/virtio/limits"], Planted {
+        file: "devices/src/virtio/block/request.rs",
+        from: "status.len().checked_sub(1).ok_or_else(|| wrong(no_status))?",
+        to: "status.len() - 1",
+    }),
+    target("net", &["devices/src/virtio/net"], Planted {
+        file: "devices/src/virtio/net/receive.rs",
+        from: "Ok(length) if length < HEADER_SIZE =>",
+        to: "Ok(length) if length < 1 =>",
+    }),
+    target("vsock", &["devices/src/virtio/vsock"], Planted {
+        file: "devices/src/virtio/vsock/connection.rs",
+        from: "if !sends || waiting + length > u64::from(BUFFER) {",
+        to: "assert!(sends); if waiting + length > u64::from(BUFFER) {",
+    }),
+    target("rng", &["devices/src/virtio/rng"], Planted {
+        file: "devices/src/virtio/rng/worker.rs",
+        from: "bounce.len().min(buffers.len()).min(MOST - filled)",
+        to: "bounce.len().max(buffers.len()).min(MOST - filled)",
+    }),
+    target("config", &["devices/src/virtio/options.rs"], Planted {
+        file: "devices/src/virtio/options.rs",
+        from: "parts.push(String::new());",
+        to: "parts.push(text[12..].to_owned());",
+    }),
+    target("http", &["crates/api/src/http"], Planted {
+        file: "crates/api/src/http/request.rs",
+        from: "let Some(body) = body.get(..meaning.length) else {",
+        to: "let Some(body) = Some(&body[..meaning.length]) else {",
+    }),
+    target("requests", &["crates/api/src/call"], Planted {
+        file: "crates/api/src/call/place.rs",
+        from: "if complaint.starts_with(\"missing field\") {",
+        to: "assert!(!complaint.contains(\"missing\")); if false {",
+    }),
+    target("state_file", &["crates/saved_state/src/header.rs", "crates/saved_state/src/file.rs"], Planted {
+        file: "crates/saved_state/src/header.rs",
+        from: ".filter(|&end| end <= behind)",
+        to: "",
+    }),
+];
+
+const fn target(name: &'static str, parts: &'static [&'static str], planted: Planted) -> Target {
+    Target { name, parts, planted }
+}
+
+/// What came of feeding a target.
+#[derive(Debug, Default)]
+pub(crate) struct Fed {
+    /// How many inputs it was given.
+    pub(super) inputs: u64,
+    /// How many edges of its program they have reached.
+    pub(super) edges: u64,
+    /// What was found, as the target told it, with the file that has the input.
+    pub(crate) finding: Option<String>,
+}
+
+impl Fed {
+    pub(super) fn line(&self) -> String {
+        let found = if self.finding.is_some() { "FOUND SOMETHING" } else { "nothing found" };
+        format!("{:>10} inputs, {:>6} edges reached, {found}", self.inputs, self.edges)
+    }
+}
+
+/// Where the inputs that lead somewhere are kept, and what was found.
+pub(super) fn corpus(target: &Target) -> PathBuf {
+    paths::work().join("fuzz/corpus").join(target.name)
+}
+
+/// What every clone begins with.
+pub(super) fn seeds(target: &Target) -> PathBuf {
+    paths::workspace().join("tests/fuzz/seeds").join(target.name)
+}
+
+/// The longest input in bytes, the longest any of them may take in seconds, and the most memory in MiB.
+const BOUNDS: [&str; 4] = ["-max_len=2048", "-len_control=0", "-timeout=20", "-rss_limit_mb=2048"];
+
+/// Feeds `target`, one of `programs`, as `limits` say.
+///
+/// # Errors
+/// It cannot be run.
+pub(crate) fn run(target: &Target, programs: &Path, limits: &[String]) -> anyhow::Result<Fed> {
+    let (corpus, seeds) = (corpus(target), seeds(target));
+    fs::create_dir_all(&corpus)?;
+    let found = paths::work().join("fuzz/found");
+    fs::create_dir_all(&found)?;
+    let mut fuzzer = Command::new(programs.join(target.name));
+    fuzzer.args(BOUNDS).args(limits).arg("-print_final_stats=1");
+    fuzzer.arg(format!("-artifact_prefix={}/{}-", found.display(), target.name));
+    fuzzer.arg(&corpus).args(seeds.is_dir().then_some(&seeds));
+    fuzzer.current_dir(paths::workspace()).stdin(Stdio::null());
+    let ended = fuzzer.output().with_context(|| format!("cannot run {}", target.name))?;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    Ok(Fed {
+        inputs: last_number(&said, "stat::number_of_executed_units:").unwrap_or(0),
+        edges: last_number(&said, " cov:").unwrap_or(0),
+        finding: (!ended.status.success()).then(|| finding(&said)),
+    })
+}
+
+/// The number behind the last `key` of `text`.
+fn last_number(text: &str, key: &str) -> Option<u64> {
+    text.rsplit_once(key)?.1.split_whitespace().next()?.parse().ok()
+}
+
+/// Lines of what a fuzzer says from where it has found something.
+fn finding(said: &str) -> String {
+    const SHOWN: usize = 40;
+    let lines: Vec<_> = said.lines().collect();
+    let is_first = |line: &&str| line.contains("panicked at") || line.starts_with("==");
+    let first = lines.iter().position(is_first).unwrap_or(lines.len().saturating_sub(SHOWN));
+    let mut shown: Vec<_> = lines[first..].iter().take(SHOWN).copied().collect();
+    shown.extend(lines.iter().filter(|line| line.contains("Test unit written to")));
+    shown.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "\
+#1024\tpulse  cov: 12 ft: 3 corp: 1/1b\n\
+#2048\tNEW    cov: 1973 ft: 5985 corp: 520/6809b\n\
+thread 'main' panicked at a.rs:1:2:\nindex out of bounds\n\
+artifact_prefix='x/'; Test unit written to x/crash-1\n\
+stat::number_of_executed_units: 2048\n";
+
+    #[test]
+    fn what_a_fuzzer_says_is_understood() {
+        assert_eq!(last_number(SAID, " cov:"), Some(1973));
+        assert_eq!(last_number(SAID, "stat::number_of_executed_units:"), Some(2048));
+        let shown = finding(SAID);
+        assert!(shown.starts_with("thread 'main' panicked at a.rs"), "{shown}");
+        assert!(shown.ends_with("Test unit written to x/crash-1"), "{shown}");
+    }
+}
