@@ -163,17 +163,19 @@ fn the_help_shows_both_command_lines() {
           resume      Let a machine that stands still go on
 
         Firecracker's command line:
-              --no-api              Run without an API
-              --config-file <FILE>  The machine: Firecracker's configuration file (JSON);
-                                    without it, the API describes or loads one
-              --id <ID>             The machine's name in the log [default: anonymous-instance]
-              --api-sock <FILE>     The API's socket [default: /run/firecracker.socket]
-              --log-path <FILE>     The log's file or FIFO [default: standard output]
-              --level <LEVEL>       Error, Warning, Info, Debug, Trace or Off [default: Info]
-              --show-level          Give the log's lines a level
-              --show-log-origin     Give the log's lines a file and a line number
-              --module <PATH>       Log this module alone
-              --no-seccomp          Install no system-call filter: as yet there is none
+              --no-api                    Run without an API
+              --config-file <FILE>        The machine: Firecracker's configuration file (JSON);
+                                          without it, the API describes or loads one
+              --id <ID>                   The machine's name in the log [default: anonymous-instance]
+              --api-sock <FILE>           The API's socket [default: /run/firecracker.socket]
+              --log-path <FILE>           The log's file or FIFO [default: standard output]
+              --level <LEVEL>             Error, Warning, Info, Debug, Trace or Off [default: Info]
+              --show-level                Give the log's lines a level
+              --show-log-origin           Give the log's lines a file and a line number
+              --module <PATH>             Log this module alone
+              --no-seccomp                Install no system-call filter: as yet there is none
+              --snapshot-version          Print the version of the snapshots that are written
+              --describe-snapshot <FILE>  Print the version of the snapshot with this state file
 
         kedge's own:
               --guest-abi <NAME|FILE>  What the guest is promised of its firmware and its CPU, for life:
@@ -190,7 +192,7 @@ fn the_help_shows_both_command_lines() {
         Examples:
           kedge run --kernel Image --initrd initrd.gz --cmdline console=ttyS0
           kedge --config-file vm.json --api-sock vm.sock
-          kedge --api-sock vm.sock            (the API says what to run: PUT /snapshot/load)
+          kedge --api-sock vm.sock            (the API says what to run)
           kedge run --help
 
         Exit status: 0 when the guest powered off or reset, 1 after an error, 152 when the
@@ -335,15 +337,13 @@ fn without_an_api_there_must_be_a_file() {
 
 #[test]
 fn what_kedge_does_not_have_yet_is_refused_by_name() {
-    let flags: [&[&str]; 8] = [
+    let flags: [&[&str]; 6] = [
         &["--seccomp-filter", "filter.bin"],
         &["--metadata", "data.json"],
         &["--mmds-size-limit", "51200"],
         &["--metrics-path", "metrics"],
         &["--boot-timer"],
         &["--enable-pci"],
-        &["--snapshot-version"],
-        &["--describe-snapshot", "vm.state"],
     ];
     let outcomes: String = flags.into_iter().map(kedge).collect();
     expect![[r#"
@@ -365,14 +365,24 @@ fn what_kedge_does_not_have_yet_is_refused_by_name() {
         153
         error: kedge does not have `--enable-pci` yet
           fix: leave it out: devices are on virtio-mmio
-        153
-        error: kedge does not have `--snapshot-version` yet
-          fix: use `kedge snapshot inspect STATE`
-        153
-        error: kedge does not have `--describe-snapshot` yet
-          fix: use `kedge snapshot inspect STATE`
     "#]]
     .assert_eq(&outcomes);
+}
+
+#[test]
+fn snapshots_have_a_version() {
+    assert_eq!(kedge(&["--snapshot-version"]), "0\nv1.0.0\n");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../resources/snapshots/format-1.state");
+    assert_eq!(kedge(&["--describe-snapshot", golden]), "0\nv1.0.0\n");
+    refused(
+        &["--describe-snapshot", "/nowhere/vm.state"],
+        &expect![[r#"
+        1
+        error: cannot open `/nowhere/vm.state`
+          because: No such file or directory (os error 2)
+          fix: name the state file of a snapshot
+    "#]],
+    );
 }
 
 #[test]

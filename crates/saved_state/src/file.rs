@@ -27,7 +27,8 @@ use crate::{
 };
 
 const MAGIC: [u8; 8] = *b"\x89KEDGE\r\n";
-const FORMAT: u32 = 1;
+/// The format of state files that this release writes and reads.
+pub const FORMAT: u32 = 1;
 const PREAMBLE: usize = 24;
 /// Longer than any state file: what is large in a machine is its memory, which has a
 /// file of its own.

@@ -80,7 +80,7 @@ mod testing;
 
 pub use bytes::Bytes;
 pub use error::StateError;
-pub use file::{FileError, StateFile};
+pub use file::{FORMAT, FileError, StateFile};
 pub use header::{About, Entry, Header, MemoryIdentity, Need, Region, Sample, Section};
 pub use id::{NotAnId, SnapshotId};
 pub use image::{Contents, Image, ImageError, ImageWriter, MemoryMap, WrittenImage};

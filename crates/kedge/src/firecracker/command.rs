@@ -37,6 +37,7 @@ pub(crate) fn command(name: Name) -> Command {
         .args(log())
         .args(accepted())
         .args(refused::flags())
+        .args(snapshots())
         .next_help_heading("kedge's own")
         .args([guest_abi::flag(), on_reset("exit")])
         .args([dry_run(), dump_dtb()].map(of_the_file))
@@ -65,6 +66,14 @@ fn log() -> [Arg; 5] {
         switch("show-level").help("Give the log's lines a level"),
         switch("show-log-origin").help("Give the log's lines a file and a line number"),
         option("module", "PATH").help("Log this module alone"),
+    ]
+}
+
+/// Questions about snapshots.
+fn snapshots() -> [Arg; 2] {
+    [
+        switch("snapshot-version").help("Print the version of the snapshots that are written"),
+        file("describe-snapshot").help("Print the version of the snapshot with this state file"),
     ]
 }
 

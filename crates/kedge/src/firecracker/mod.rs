@@ -31,6 +31,7 @@ use crate::logging::{self, Control as LogControl, Destination, Form, Logging};
 use crate::machine::{self, MachineError, Outcome, Request};
 use crate::machines;
 use crate::output;
+use crate::snapshot;
 use crate::status::{Failure, Status};
 use crate::usage::{self, Line};
 use config::Config;
@@ -93,8 +94,14 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
         Line::Flags(flags) if flags.get_flag("version") => {
             return output::answer(&name.version());
         }
+        Line::Flags(flags) if flags.get_flag("snapshot-version") => {
+            return output::answer(&snapshot::version());
+        }
         Line::Flags(flags) => flags,
     };
+    if let Some(state) = path(&flags, "describe-snapshot") {
+        return output::answer(&snapshot::version_of(&state)?);
+    }
     refused::check(&flags).map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
     machines::check_id(text(&flags, "id"))
         .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
@@ -111,7 +118,7 @@ fn top(name: Name) -> clap::Command {
             .subcommands([
                 clap::Command::new("run").about("Run a virtual machine described by flags"),
                 clap::Command::new("abi").about(crate::abi::ABOUT),
-                clap::Command::new("snapshot").about(crate::snapshot::ABOUT),
+                clap::Command::new("snapshot").about(snapshot::ABOUT),
                 clap::Command::new("clone").about(crate::clone::ABOUT),
                 clap::Command::new("completion").about("Print a shell's completion script"),
             ])

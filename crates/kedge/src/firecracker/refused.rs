@@ -17,18 +17,15 @@ struct Row {
 }
 
 const NO_METADATA: &str = "leave it out; a disk or the kernel's command line can carry the data";
-const INSPECT: &str = "use `kedge snapshot inspect STATE`";
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     Row { flag: "boot-timer", value: "", instead: "leave it out; the guest can print when it is up" },
-    Row { flag: "describe-snapshot", value: "FILE", instead: INSPECT },
     Row { flag: "enable-pci", value: "", instead: "leave it out: devices are on virtio-mmio" },
     Row { flag: "metadata", value: "FILE", instead: NO_METADATA },
     Row { flag: "metrics-path", value: "FILE", instead: "leave it out; the log says what goes wrong" },
     Row { flag: "mmds-size-limit", value: "BYTES", instead: NO_METADATA },
     Row { flag: "seccomp-filter", value: "FILE", instead: "write `--no-seccomp` instead" },
-    Row { flag: "snapshot-version", value: "", instead: INSPECT },
 ];
 
 /// For the end of the help.
@@ -38,7 +35,7 @@ Firecracker's other flags are refused by name until kedge has what they are for.
 Examples:
   kedge run --kernel Image --initrd initrd.gz --cmdline console=ttyS0
   kedge --config-file vm.json --api-sock vm.sock
-  kedge --api-sock vm.sock            (the API says what to run: PUT /snapshot/load)
+  kedge --api-sock vm.sock            (the API says what to run)
   kedge run --help
 
 Exit status: 0 when the guest powered off or reset, 1 after an error, 152 when the

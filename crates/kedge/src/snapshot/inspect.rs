@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command};
 use kedge_diag::Fix;
-use kedge_saved_state::{FileError, Header, ImageError, Need, OpenError, Snapshot};
+use kedge_saved_state::{FORMAT, FileError, Header, ImageError, Need, OpenError, Snapshot};
 use serde_json::{Value, json};
 
 use super::{files, memory_file, state_file};
@@ -74,16 +74,31 @@ pub(super) fn verify_command() -> Command {
 /// # Errors
 /// It cannot be read.
 pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
-    let header = header(flags).map_err(|error| Failure::new(Status::ERROR, error))?;
+    let path = path(flags, "state").unwrap_or_default();
+    let header = header(&path).map_err(|error| Failure::new(Status::ERROR, error))?;
     let text = serde_json::to_string_pretty(&describe(&header));
     output::answer(&(text.expect("texts and numbers are always JSON") + "\n"))
 }
 
-fn header(flags: &ArgMatches) -> Result<Header, InspectError> {
-    let path = path(flags, "state").unwrap_or_default();
-    let opened = |source| InspectError::Open { path: path.clone(), source };
-    let read = |source| InspectError::State { path: path.clone(), source };
-    let mut file = File::open(&path).map_err(opened)?;
+/// The version of the snapshots that this release writes, as Firecracker's
+/// `--snapshot-version` says it.
+pub(crate) fn version() -> String {
+    format!("v{FORMAT}.0.0\n")
+}
+
+/// That of the snapshot with this state file, as `--describe-snapshot` says it.
+///
+/// # Errors
+/// It is none, or has a format that this release does not read.
+pub(crate) fn version_of(state: &Path) -> Result<String, Failure> {
+    // What can be read has the one format that there is.
+    header(state).map_err(|error| Failure::new(Status::ERROR, error)).map(|_| version())
+}
+
+fn header(path: &Path) -> Result<Header, InspectError> {
+    let opened = |source| InspectError::Open { path: path.to_owned(), source };
+    let read = |source| InspectError::State { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(opened)?;
     Header::read(&mut file).map_err(read)
 }
 

@@ -16,6 +16,7 @@ use crate::status::{Failure, Status};
 use crate::usage::{self, Line};
 
 pub(crate) use create::create;
+pub(crate) use inspect::{version, version_of};
 pub(crate) use load::{REPORT, flags as load_flags};
 
 const EXAMPLES: &str = "\
