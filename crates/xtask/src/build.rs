@@ -73,11 +73,12 @@ const BENCH: Program = ("kedge-bench", Kind::Binary, "bench", Profile::Release);
 const CHECKER: Program = ("kedge-guest-tests", Kind::Binary, "disk_checker", Profile::Trial);
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 11] = [
+const HOST_PROGRAMS: [Program; 12] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests", Profile::Trial),
     ("kedge-guest-tests", Kind::Binary, "vsock_peer", Profile::Trial),
     CHECKER,
+    ("kedge-guest-tests", Kind::Binary, "datagrams", Profile::Trial),
     ("kedge-conformance", Kind::Binary, "conformance", Profile::Trial),
     BENCH,
     ("kedge-vmm", Kind::Example, "serial_output", Profile::Trial),

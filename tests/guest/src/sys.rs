@@ -16,6 +16,7 @@ const TUNSETPERSIST: u32 = 0x4004_54cb;
 const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
+const IFF_MULTI_QUEUE: u16 = 0x0100;
 
 /// `struct ifreq` as `TUNSETIFF` uses it.
 #[repr(C)]
@@ -40,10 +41,22 @@ pub(crate) fn kvm_capability(number: u32) -> u32 {
 /// # Errors
 /// The host has no taps, or somebody has it.
 pub(crate) fn open_tap(name: &str) -> anyhow::Result<File> {
+    open_queue(name, 0)
+}
+
+/// A queue of a tap interface that can have several; the interface is made if there is none.
+///
+/// # Errors
+/// The host has no taps, or this one has a single queue.
+pub(crate) fn open_tap_queue(name: &str) -> anyhow::Result<File> {
+    open_queue(name, IFF_MULTI_QUEUE)
+}
+
+fn open_queue(name: &str, several: u16) -> anyhow::Result<File> {
     let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
     let tun = tun.context("cannot open /dev/net/tun")?;
-    let mut ifreq =
-        Ifreq { name: [0; 16], flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, rest: [0; 22] };
+    let flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | several;
+    let mut ifreq = Ifreq { name: [0; 16], flags, rest: [0; 22] };
     for (to, byte) in ifreq.name.iter_mut().take(15).zip(name.bytes()) {
         *to = byte;
     }

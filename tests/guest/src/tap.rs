@@ -1,6 +1,6 @@
 //! A tap interface of the host for one test, gone with it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -11,6 +11,7 @@ use crate::sys::{self, Lasting};
 /// An interface with an address.
 pub(crate) struct Tap {
     name: String,
+    open: fn(&str) -> anyhow::Result<File>,
 }
 
 impl Tap {
@@ -19,10 +20,34 @@ impl Tap {
     /// # Errors
     /// The host has no taps, or somebody has it.
     pub(crate) fn new(name: impl Into<String>) -> anyhow::Result<Self> {
+        Self::make(name, sys::open_tap)
+    }
+
+    /// Makes one that can have several queues.
+    ///
+    /// # Errors
+    /// The host has no taps, or somebody has it.
+    pub(crate) fn with_queues(name: impl Into<String>) -> anyhow::Result<Self> {
+        Self::make(name, sys::open_tap_queue)
+    }
+
+    fn make(
+        name: impl Into<String>,
+        open: fn(&str) -> anyhow::Result<File>,
+    ) -> anyhow::Result<Self> {
         let name = name.into();
-        let open = sys::open_tap(&name)?;
-        sys::set_lasting(&open, Lasting::Yes)?;
-        Ok(Self { name })
+        sys::set_lasting(&open(&name)?, Lasting::Yes)?;
+        Ok(Self { name, open })
+    }
+
+    /// How many queues whoever has it open uses; 1 where nobody has.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) fn queues(&self) -> anyhow::Result<usize> {
+        let queues = fs::read_dir(Path::new("/sys/class/net").join(&self.name).join("queues"))?;
+        let names = queues.filter_map(|queue| queue.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| name.starts_with("rx-")).count())
     }
 
     /// Gives it an address and brings it up.
@@ -68,7 +93,7 @@ impl Tap {
 impl Drop for Tap {
     fn drop(&mut self) {
         // What is left is found by the check that follows every test.
-        if let Ok(open) = sys::open_tap(&self.name) {
+        if let Ok(open) = (self.open)(&self.name) {
             let _ = sys::set_lasting(&open, Lasting::No);
         }
     }
