@@ -1,7 +1,6 @@
 //! virtio-mmio, version 2 (Virtio 1.2, 4.2): the register file of one device.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -15,7 +14,8 @@ use kedge_saved_state::Part;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::core::{Area, Core, Half};
-use super::signals::{Notifier, Signals};
+use super::line::{Line, USED_BUFFER};
+use super::signals::Signals;
 use crate::virtio::change::{Change, ChangeError, Target};
 use crate::virtio::device::{DeviceId, VirtioDevice};
 use crate::virtio::worker::{EventLoop, LoopError};
@@ -59,11 +59,6 @@ const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// `VendorID`: who implements the device.
 const VENDOR: u32 = u32::from_le_bytes(*b"kdge");
 
-/// `InterruptStatus` (4.2.2): buffers were used.
-const USED_BUFFER: u32 = 1 << 0;
-/// `InterruptStatus`: the configuration or `DEVICE_NEEDS_RESET` changed.
-const CONFIG_CHANGE: u32 = 1 << 1;
-
 /// A virtio device behind its registers.
 #[derive(Debug)]
 pub struct MmioTransport {
@@ -86,7 +81,7 @@ impl MmioTransport {
         event_loop: EventLoop,
     ) -> io::Result<Self> {
         let device_id = device.device_id();
-        let signals = Arc::new(Signals::new(device_id, Line { status: AtomicU32::new(0), irq }));
+        let signals = Arc::new(Signals::new(device_id, Line::new(irq)?));
         let core = Core::new(device, memory, event_loop, Arc::clone(&signals))?;
         Ok(Self { device_id, signals, doorbells: core.doorbells(), core: Mutex::new(core) })
     }
@@ -112,7 +107,7 @@ impl MmioTransport {
             reg::DEVICE_FEATURES => self.core().device_features(),
             reg::QUEUE_NUM_MAX => self.core().queue_max_size(),
             reg::QUEUE_READY => u32::from(self.core().queue_ready()),
-            reg::INTERRUPT_STATUS => self.signals.notifier().status.load(Ordering::SeqCst),
+            reg::INTERRUPT_STATUS => self.signals.notifier().look(),
             reg::STATUS => self.core().status(),
             reg::SHM_LEN_LOW..=reg::SHM_BASE_HIGH => u32::MAX,
             reg::CONFIG_GENERATION => self.signals.generation(),
@@ -124,9 +119,7 @@ impl MmioTransport {
     fn write_register(&self, offset: u64, value: u32) {
         match offset {
             reg::QUEUE_NOTIFY => self.notify(value),
-            reg::INTERRUPT_ACK => {
-                self.signals.notifier().status.fetch_and(!value, Ordering::SeqCst);
-            }
+            reg::INTERRUPT_ACK => self.signals.notifier().acknowledge(value),
             reg::DEVICE_FEATURES_SEL => self.core().device_features_select = value,
             reg::DRIVER_FEATURES => self.core().accept_features(value),
             reg::DRIVER_FEATURES_SEL => self.core().driver_features_select = value,
@@ -203,12 +196,15 @@ impl MmioDevice for MmioTransport {
         // A doorbell that the host has no file descriptor for is not hung up:
         // the driver's stores then ring it through `QueueNotify`, only slower.
         let rings = (0..).zip(self.doorbells.iter());
-        rings
-            .filter_map(|(value, doorbell)| {
-                let event = doorbell.try_clone().ok()?;
-                Some(Doorbell { offset: reg::QUEUE_NOTIFY, value, event })
-            })
-            .collect()
+        let notifications = rings.filter_map(|(value, doorbell)| {
+            let event = doorbell.try_clone().ok()?;
+            Some(Doorbell { offset: reg::QUEUE_NOTIFY, value, event })
+        });
+        let acknowledgement = self.signals.notifier().acknowledgement().map(|event| {
+            // Two loads and stores are what an interrupt costs a driver: this is one less.
+            Doorbell { offset: reg::INTERRUPT_ACK, value: USED_BUFFER, event }
+        });
+        notifications.chain(acknowledgement).collect()
     }
 }
 
@@ -245,50 +241,5 @@ impl Stateful for MmioTransport {
 impl Target for MmioTransport {
     fn change(&self, change: &Change, deadline: Instant) -> Result<(), ChangeError> {
         self.core().change(change, deadline)
-    }
-}
-
-/// The interrupt: one edge-triggered wire and the register that says why.
-#[derive(Debug)]
-struct Line {
-    status: AtomicU32,
-    irq: IrqLine,
-}
-
-impl Line {
-    /// A driver reads and acknowledges before it looks at its rings, hence sees
-    /// what was there at the last edge.
-    fn raise(&self, cause: u32) {
-        self.status.fetch_or(cause, Ordering::SeqCst);
-        self.irq.pulse();
-    }
-}
-
-impl Notifier for Line {
-    fn used(&self, _index: u16) {
-        self.raise(USED_BUFFER);
-    }
-
-    fn config(&self) {
-        self.raise(CONFIG_CHANGE);
-    }
-
-    fn reset(&self) {
-        self.status.store(0, Ordering::SeqCst);
-    }
-
-    fn unacknowledged(&self) -> u32 {
-        self.status.load(Ordering::SeqCst)
-    }
-
-    fn restore(&self, unacknowledged: u32) {
-        self.status.store(unacknowledged, Ordering::SeqCst);
-    }
-
-    /// One edge too many does no harm: the driver finds no reason for it.
-    fn remind(&self) {
-        if self.unacknowledged() != 0 {
-            self.irq.pulse();
-        }
     }
 }

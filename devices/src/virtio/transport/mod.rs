@@ -3,6 +3,7 @@
 
 mod checked;
 mod core;
+mod line;
 mod mmio;
 pub mod saved;
 mod signals;

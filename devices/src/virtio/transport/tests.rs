@@ -250,11 +250,11 @@ fn after_a_shutdown_nothing_moves() {
 }
 
 #[test]
-fn each_queue_has_a_doorbell() {
+fn each_queue_has_a_doorbell_and_so_has_what_ends_an_interrupt() {
     let mut driver = running();
     let doorbells = driver.transport.doorbells();
     let places: Vec<_> = doorbells.iter().map(|bell| (bell.offset, bell.value)).collect();
-    assert_eq!(places, [(0x50, 0), (0x50, 1)]);
+    assert_eq!(places, [(0x50, 0), (0x50, 1), (0x64, 1)]);
     driver.offer(1, &[b"hello"], &[8]);
     doorbells[1].event.write(1).unwrap();
     assert!(driver.wait_used(1).is_some());
