@@ -146,15 +146,17 @@ impl Ring {
         ActiveQueue { index: self.index, queue: self.queue, doorbell: self.doorbell }
     }
 
-    /// Waits for the doorbell, under the ring's index as event data.
+    /// Waits for the doorbell, under the ring's index as event data: each time it rings,
+    /// whether it was answered or not.
     ///
     /// # Errors
     /// The host is out of resources.
     pub fn watch(&self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
-        ops.add(Events::with_data(&self.doorbell, u32::from(self.index), EventSet::IN))
+        let rings = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        ops.add(Events::with_data(&self.doorbell, u32::from(self.index), rings))
     }
 
-    /// Takes the doorbell's ring, so that the next one is an event again.
+    /// Takes the doorbell's rings so far. The next one is an event without that, too.
     pub fn answer(&self) {
         // It only fails when nobody rang, and then there is nothing to take.
         let _ = self.doorbell.read();

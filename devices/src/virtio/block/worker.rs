@@ -101,7 +101,6 @@ impl Worker for BlockWorker {
             }
             rung => {
                 let is_rung = |ring: &Ring| u32::from(ring.index()) == rung;
-                self.rings.iter().filter(|ring| is_rung(ring)).for_each(Ring::answer);
                 self.serve(is_rung);
             }
         }
