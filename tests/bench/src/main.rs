@@ -1,6 +1,6 @@
 //! `bench LABEL RUNS COMMAND...`: what a command costs from fork to exit, the median of so many runs.
 //!
-//! `bench snapshots RUNS KERNEL INITRD`: see [`snapshots`].
+//! `bench snapshots RUNS KERNEL INITRD`: see [`snapshots`]; `bench disks` likewise: see [`disks`].
 //!
 //! One more run than asked for goes first and is dropped: it finds cold caches. Nothing is printed before the last run
 //! is over, since under `-icount` the console's work would be counted. The one line printed is
@@ -8,6 +8,7 @@
 
 mod api;
 mod child;
+mod disks;
 mod snapshots;
 
 use std::{
@@ -34,7 +35,7 @@ fn measure(words: Vec<OsString>) -> anyhow::Result<Vec<String>> {
     let mut words = words.into_iter();
     let (Some(label), Some(runs), Some(program)) = (words.next(), words.next(), words.next())
     else {
-        bail!("usage: bench LABEL RUNS COMMAND..., or bench snapshots RUNS KERNEL INITRD");
+        bail!("usage: bench LABEL RUNS COMMAND..., or bench snapshots|disks RUNS KERNEL INITRD");
     };
     let runs: usize = runs.to_string_lossy().parse().context("RUNS is not a number")?;
     ensure!(runs > 0, "RUNS is 0: there is no median of nothing");
@@ -43,6 +44,7 @@ fn measure(words: Vec<OsString>) -> anyhow::Result<Vec<String>> {
         (Some("snapshots"), [initrd]) => {
             snapshots::measure(runs, program.as_ref(), initrd.as_ref())
         }
+        (Some("disks"), [initrd]) => disks::measure(program.as_ref(), initrd.as_ref()),
         _ => Ok(vec![command(&label, runs, &program, &arguments)?]),
     }
 }

@@ -109,7 +109,8 @@ fn script() -> String {
     let folder = format!("/kedge/guests/{KERNEL}");
     let snapshots = format!("bench snapshots {RUNS} {folder}/Image {folder}/initrd.gz");
     let before = std::iter::once(baseline).chain(COMMANDS.iter().map(measure));
-    before.chain([snapshots]).collect::<Vec<_>>().join(" && ")
+    let disks = format!("bench disks {RUNS} {folder}/Image {folder}/initrd.gz");
+    before.chain([snapshots, disks]).collect::<Vec<_>>().join(" && ")
 }
 
 /// What was recorded of the fleet: where it lies in the host, and here.
