@@ -54,6 +54,12 @@ fn what_is_for_machines_that_have_started_is_refused_by_its_words() {
     expected.assert_eq(&ask(Method::Patch, "/vm", json!({ "state": "Paused" })));
     let create = json!({ "snapshot_path": "s", "mem_file_path": "m" });
     expected.assert_eq(&ask(Method::Put, "/snapshot/create", create));
+    let limit = json!({ "iface_id": "eth0", "tx_rate_limiter": {} });
+    expected.assert_eq(&ask(Method::Patch, "/network-interfaces/eth0", limit));
+    for path in ["/drives/root", "/network-interfaces/eth0"] {
+        let removed = fault(call(waiting.socket(), Method::Delete, path, None));
+        expected.assert_eq(&removed);
+    }
     expected.assert_eq(&ask(Method::Put, "/clone", json!({ "count": 2, "name": "web-{n}" })));
     expect![[r#"2 clones cannot all have the name `web`; fix: write "name": "web-{n}""#]]
         .assert_eq(&ask(Method::Put, "/clone", json!({ "count": 2, "name": "web" })));

@@ -51,6 +51,7 @@ const NO_PCI: &str = "refused, as there without `--enable-pci`";
 const SAME: &str = "the same";
 const NONE: &str = "what_kedge_has_not_is_named";
 const DESCRIBED: &str = "what_is_said_of_a_machine_is_shown";
+const EARLY: &str = "what_is_for_machines_that_have_started_is_refused_by_its_words";
 const BOOTED: &str = "door::linux_boots_by_the_api_alone";
 const LIFE: &str = "door::a_machine_is_described_started_saved_and_loaded";
 
@@ -68,13 +69,13 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     row(Put, "/boot-source", &["kernel_image_path", "initrd_path", "boot_args"], SAME, BOOTED),
     row(Put, "/drives/{drive_id}", DRIVE, "the same; no vhost-user, no hot-plug", BOOTED),
     row(Patch, "/drives/{drive_id}", &["drive_id", "path_on_host", "rate_limiter"], SAME, "a_change_to_a_disk_is_read"),
-    row(Delete, "/drives/{drive_id}", &[], NO_PCI, BOOTED),
+    row(Delete, "/drives/{drive_id}", &[], NO_PCI, EARLY),
     row(Put, "/pmem/{id}", &["id", "path_on_host", "root_device", "read_only", "rate_limiter"], SAME, NONE),
     row(Patch, "/pmem/{id}", &["id", "rate_limiter"], SAME, NONE),
     row(Delete, "/pmem/{id}", &[], SAME, NONE),
     row(Put, "/network-interfaces/{iface_id}", CARD, "the same; no hot-plug", BOOTED),
-    row(Patch, "/network-interfaces/{iface_id}", &["iface_id", "rx_rate_limiter", "tx_rate_limiter"], SAME, BOOTED),
-    row(Delete, "/network-interfaces/{iface_id}", &[], NO_PCI, BOOTED),
+    row(Patch, "/network-interfaces/{iface_id}", &["iface_id", "rx_rate_limiter", "tx_rate_limiter"], SAME, EARLY),
+    row(Delete, "/network-interfaces/{iface_id}", &[], NO_PCI, EARLY),
     row(Put, "/vsock", &["guest_cid", "uds_path", "vsock_id"], SAME, "a_vsock_device_listens_as_soon_as_it_is_described"),
     row(Get, "/mmds", &[], SAME, NONE),
     row(Put, "/mmds", &[], SAME, NONE),
@@ -104,6 +105,6 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
 pub(crate) const OWN: &[Endpoint] = &[
     row(Put, "/guest-abi", &[], "what the guest is promised: a profile's name, or the document itself", DESCRIBED),
     row(Get, "/openapi.json", &[], "what can be asked for, as OpenAPI 3.1: `resources/api/openapi.yaml`", "it_says_what_can_be_asked_for"),
-    row(Put, "/snapshot/check", &[], "what a load would do, register by register, as `kedge abi check --snapshot --json` prints it", LIFE),
+    row(Put, "/snapshot/check", &[], "what a load would do, register by register, as `kedge abi check --snapshot --json` prints it", "a_snapshot_is_not_loaded_over_a_machine_that_is_described"),
     row(Put, "/clone", &[], "machines like itself: see `clone.md`", "clones_stand_still_and_are_counted_from_one_unless_it_is_said"),
 ];
