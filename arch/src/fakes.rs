@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, DirtyLog, Exit, Gic, GicConfig, GicVersion, HvError, Kick, MpState, SError, SmcccRange,
-    Timer, Vcpu, VcpuFeatures, VcpuReg, Vm, WritableMasks,
+    Access, DirtyLog, Exit, Gic, GicConfig, GicVersion, HvError, Kick, MpState, Msi, MsiFate,
+    SError, SmcccRange, Timer, Vcpu, VcpuFeatures, VcpuReg, Vm, WritableMasks,
 };
-use kedge_ids::{Ppi, RegId, Spi, VcpuId};
+use kedge_ids::{Ppi, RegId, Ring, Spi, VcpuId};
 use vmm_sys_util::eventfd::EventFd;
 
 fn absent() -> HvError {
@@ -47,10 +47,13 @@ impl Vm for FakeVm {
     fn connect_irq(&self, _: Spi, _: &EventFd) -> Result<(), HvError> {
         Err(absent())
     }
-    fn connect_doorbell(&self, _: GuestAddress, _: u32, _: &EventFd) -> Result<(), HvError> {
+    fn signal_msi(&self, _: Msi) -> Result<MsiFate, HvError> {
         Err(absent())
     }
-    fn disconnect_doorbell(&self, _: GuestAddress, _: u32, _: &EventFd) -> Result<(), HvError> {
+    fn connect_doorbell(&self, _: GuestAddress, _: Ring, _: &EventFd) -> Result<(), HvError> {
+        Err(absent())
+    }
+    fn disconnect_doorbell(&self, _: GuestAddress, _: Ring, _: &EventFd) -> Result<(), HvError> {
         Err(absent())
     }
     fn enable_system_suspend(&self) -> Result<(), HvError> {

@@ -1,5 +1,6 @@
 //! A device as the address map sees it.
 
+use kedge_ids::Ring;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::Node;
@@ -15,16 +16,26 @@ pub struct Unsuitable {
     pub length: usize,
 }
 
-/// A 32-bit register whose writes of one value go straight to the event that a
-/// device waits for.
+/// A register whose writes of one value go straight to the event that a device waits
+/// for.
 #[derive(Debug)]
 pub struct Doorbell {
     /// Bytes from the start of the device's range.
     pub offset: u64,
-    /// The value that rings it.
-    pub value: u32,
+    /// The store that rings it.
+    pub ring: Ring,
     /// What it rings.
     pub event: EventFd,
+}
+
+/// Where doorbells of a device are hung up that the guest moves around. One that is not
+/// hung up rings, too, when the device answers the store, only slower.
+pub trait DoorbellPost: Send + Sync {
+    /// Hangs up `bell` of a device that starts at `address`. Whether it hangs there.
+    fn hang(&self, address: u64, bell: &Doorbell) -> bool;
+
+    /// Takes down what was hung up.
+    fn take_down(&self, address: u64, bell: &Doorbell);
 }
 
 /// A device with registers in the guest's address space. It locks itself: any

@@ -5,12 +5,14 @@
 
 mod address_map;
 mod device;
+mod msi;
 mod node;
 mod stateful;
 mod wire;
 
 pub use address_map::{AddressMap, Conflict, Lookup, NotMapped};
-pub use device::{Doorbell, MmioDevice, Unsuitable};
+pub use device::{Doorbell, DoorbellPost, MmioDevice, Unsuitable};
+pub use msi::{Message, Messages, MsiPort};
 pub use node::{Node, Value};
 pub use stateful::{NotAtRest, PauseError, RestoreError, ResumeError, Stateful};
 pub use wire::{IrqLine, Wire};

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
-use kedge_ids::{Spi, VcpuId};
+use kedge_ids::{Ring, Spi, VcpuId};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::{Gic, GicConfig, GicVersion, HvError, SmcccRange, Vcpu, VcpuFeatures, WritableMasks};
+use crate::{
+    Gic, GicConfig, GicVersion, HvError, Msi, MsiFate, SmcccRange, Vcpu, VcpuFeatures,
+    WritableMasks,
+};
 
 /// What the host can give any machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,15 +164,25 @@ pub trait Vm: Send + Sync {
     /// interrupt.
     fn connect_irq(&self, spi: Spi, trigger: &EventFd) -> Result<(), HvError>;
 
-    /// From now on, a 32-bit store of `value` to `address` writes to `event`
-    /// instead of leaving the guest.
+    /// Sends a message to the translation service, as the device's store would. Any thread
+    /// may, while vCPUs run. It costs what raising a wired interrupt does, and unlike a
+    /// message that is wired to an event it leaves nothing behind: what a device is to send
+    /// can change with each message, and no edge is on its way when all devices rest.
+    ///
+    /// # Errors
+    /// `EINVAL`: there is no controller, or no service at the address; `ENODEV`: the
+    /// controller has no service; `EBUSY`: the guest has not switched the service on.
+    fn signal_msi(&self, message: Msi) -> Result<MsiFate, HvError>;
+
+    /// From now on, the store of `ring` to `address` writes to `event` instead of leaving
+    /// the guest.
     ///
     /// # Errors
     /// `EEXIST`: there is one.
     fn connect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError>;
 
@@ -180,7 +193,7 @@ pub trait Vm: Send + Sync {
     fn disconnect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError>;
 

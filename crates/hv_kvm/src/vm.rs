@@ -4,15 +4,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
-    Access, DirtyLog, Gic, GicConfig, GicVersion, HvError, SmcccAction, SmcccRange, Vcpu,
-    VcpuFeatures, Vm, VmConfig, WritableMasks,
+    Access, DirtyLog, Gic, GicConfig, GicVersion, HvError, Msi, MsiFate, SmcccAction, SmcccRange,
+    Vcpu, VcpuFeatures, Vm, VmConfig, WritableMasks,
 };
-use kedge_ids::{Spi, VcpuId};
+use kedge_ids::{Ring, Spi, VcpuId};
 use kvm_bindings::{
     KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER,
     KVM_CAP_ARM_SUPPORTED_REG_MASK_RANGES, KVM_CAP_ARM_SYSTEM_SUSPEND,
-    KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, kvm_device_attr, kvm_enable_cap, kvm_smccc_filter,
-    kvm_smccc_filter_action_KVM_SMCCC_FILTER_DENY as FILTER_DENY,
+    KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, KVM_MSI_VALID_DEVID, kvm_device_attr, kvm_enable_cap,
+    kvm_msi, kvm_smccc_filter, kvm_smccc_filter_action_KVM_SMCCC_FILTER_DENY as FILTER_DENY,
     kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER as FILTER_FWD_TO_USER,
     kvm_smccc_filter_action_KVM_SMCCC_FILTER_HANDLE as FILTER_HANDLE,
 };
@@ -115,28 +115,48 @@ impl Vm for KvmVm {
         self.machine.fd.register_irqfd(trigger, spi.offset()).map_err(refused(CALL))
     }
 
+    fn signal_msi(&self, Msi { device, address, data }: Msi) -> Result<MsiFate, HvError> {
+        let half = |part: u64| u32::try_from(part & u64::from(u32::MAX)).unwrap_or_default();
+        let message = kvm_msi {
+            address_lo: half(address),
+            address_hi: half(address >> 32),
+            data,
+            flags: KVM_MSI_VALID_DEVID,
+            devid: device,
+            pad: [0; 12],
+        };
+        match self.machine.fd.signal_msi(message).map_err(refused("send a message"))? {
+            0 => Ok(MsiFate::Dropped),
+            _ => Ok(MsiFate::Pending),
+        }
+    }
+
     fn connect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError> {
-        self.machine
-            .fd
-            .register_ioevent(event, &IoEventAddress::Mmio(address.0), value)
-            .map_err(refused("connect a doorbell"))
+        let (fd, address) = (&self.machine.fd, IoEventAddress::Mmio(address.0));
+        match ring {
+            Ring::Half(value) => fd.register_ioevent(event, &address, value),
+            Ring::Word(value) => fd.register_ioevent(event, &address, value),
+        }
+        .map_err(refused("connect a doorbell"))
     }
 
     fn disconnect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError> {
-        self.machine
-            .fd
-            .unregister_ioevent(event, &IoEventAddress::Mmio(address.0), value)
-            .map_err(refused("disconnect a doorbell"))
+        let (fd, address) = (&self.machine.fd, IoEventAddress::Mmio(address.0));
+        match ring {
+            Ring::Half(value) => fd.unregister_ioevent(event, &address, value),
+            Ring::Word(value) => fd.unregister_ioevent(event, &address, value),
+        }
+        .map_err(refused("disconnect a doorbell"))
     }
 
     fn enable_system_suspend(&self) -> Result<(), HvError> {

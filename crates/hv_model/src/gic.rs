@@ -12,6 +12,7 @@ use std::sync::{Arc, MutexGuard};
 
 pub(crate) use controller::GicState;
 use controller::{PRODUCT, REVISION_SHIFT, named};
+pub(crate) use its::{ITS_SIZE, Its};
 use kedge_hv::{Gic, GicReg, GicVersion, HvError};
 
 use crate::machine::Machine;
@@ -157,7 +158,7 @@ impl Gic for ModelGic {
 
     fn reset_its(&self) -> Result<(), HvError> {
         self.told(self.with_tables(|vm, _| {
-            vm.gic.iter_mut().filter_map(|gic| gic.its.as_mut()).for_each(its::Its::reset);
+            vm.gic.iter_mut().filter_map(|gic| gic.its.as_mut()).for_each(Its::reset);
             Ok(())
         }))
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::{Abilities, GicVersion, HvError, Hypervisor, Limits, Vm, VmConfig};
+use kedge_hv::{Abilities, GicVersion, HvError, Hypervisor, Limits, Msi, Vm, VmConfig};
 use kedge_ids::{Spi, VcpuId};
 
 use crate::machine::Machine;
@@ -109,6 +109,13 @@ impl ModelHypervisor {
     /// still are: stores that did not leave it.
     pub fn rung(&self, address: GuestAddress) -> u64 {
         self.sum(|machine| machine.rung(address))
+    }
+
+    /// The messages that devices have sent to translation services, in all machines that
+    /// there still are, whatever became of them.
+    pub fn messages(&self) -> Vec<Msi> {
+        let machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        machines.iter().filter_map(Weak::upgrade).flat_map(|machine| machine.messages()).collect()
     }
 
     fn sum(&self, count: impl Fn(&Machine) -> u64) -> u64 {

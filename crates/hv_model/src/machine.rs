@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kedge_guest_memory::GuestAddress;
-use kedge_hv::{GicConfig, GicVersion, HvError, VmConfig};
+use kedge_hv::{GicConfig, GicVersion, HvError, Msi, VmConfig};
 use kedge_ids::{Spi, usize_from};
 use vmm_sys_util::epoll::{Epoll, EpollEvent};
 use vmm_sys_util::eventfd::EventFd;
@@ -60,6 +60,7 @@ impl Machine {
             irqs: Vec::new(),
             triggers: Epoll::new().map_err(no_event)?,
             doorbells: Vec::new(),
+            messages: Vec::new(),
         };
         Ok(Self { shared, number, state: Mutex::new(state) })
     }
@@ -104,6 +105,11 @@ impl Machine {
     pub(crate) fn rung(&self, address: GuestAddress) -> u64 {
         let vm = self.lock();
         vm.doorbells.iter().filter(|bell| bell.address == address.0).map(|bell| bell.rung).sum()
+    }
+
+    /// Messages that came to its translation service.
+    pub(crate) fn messages(&self) -> Vec<Msi> {
+        self.lock().messages.clone()
     }
 
     fn check_frame(&self, vm: &VmState, at: GuestAddress, align: u64) -> Result<(), HvError> {

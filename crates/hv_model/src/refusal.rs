@@ -110,6 +110,14 @@ refusals! {
     IrqTwice = EBUSY, "connect an interrupt";
     /// An interrupt that the controller does not have.
     IrqBeyond = EINVAL, "connect an interrupt";
+    /// A message on a machine without an interrupt controller.
+    MsiWithoutGic = EINVAL, "send a message";
+    /// A message to a controller without a translation service.
+    MsiWithoutIts = ENODEV, "send a message";
+    /// A message to where there is no service.
+    MsiElsewhere = EINVAL, "send a message";
+    /// A message to a service that is off.
+    MsiEarly = EBUSY, "send a message";
     /// A doorbell that there is.
     DoorbellTwice = EEXIST, "connect a doorbell";
     /// A doorbell that there is not.

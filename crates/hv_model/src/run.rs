@@ -278,8 +278,7 @@ impl Registers<'_> {
                     None => Outcome::Exit(Exit::Failed(lost(address))),
                 };
             }
-        } else if in_gic(self.vm, address) || width == Width::Word && ring(self.vm, address, value)
-        {
+        } else if in_gic(self.vm, address) || ring(self.vm, address, (length, value)) {
             return self.next();
         }
         let vcpu = self.vcpu_state();
@@ -337,8 +336,10 @@ fn in_gic(vm: &VmState, address: u64) -> bool {
     }
 }
 
-fn ring(vm: &mut VmState, address: u64, value: u64) -> bool {
-    let hit = |bell: &&mut Doorbell| bell.address == address && u64::from(bell.value) == value;
+fn ring(vm: &mut VmState, address: u64, stored: (usize, u64)) -> bool {
+    let hit = |bell: &&mut Doorbell| {
+        bell.address == address && (bell.ring.length(), bell.ring.value()) == stored
+    };
     match vm.doorbells.iter_mut().find(hit) {
         Some(bell) => {
             bell.rung += 1;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use kedge_hv::{MpState, PmuEvents, SError, SmcccRange, Timer, VcpuFeatures};
-use kedge_ids::{Ppi, RegId, Spi};
+use kedge_hv::{MpState, Msi, PmuEvents, SError, SmcccRange, Timer, VcpuFeatures};
+use kedge_ids::{Ppi, RegId, Ring, Spi};
 use vmm_sys_util::epoll::Epoll;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -43,6 +43,8 @@ pub(crate) struct VmState {
     /// The triggers of `irqs`, by index.
     pub(crate) triggers: Epoll,
     pub(crate) doorbells: Vec<Doorbell>,
+    /// Messages that came to the translation service.
+    pub(crate) messages: Vec<Msi>,
 }
 
 /// Who decides a machine's counters.
@@ -70,7 +72,7 @@ pub(crate) struct Irq {
 #[derive(Debug)]
 pub(crate) struct Doorbell {
     pub(crate) address: u64,
-    pub(crate) value: u32,
+    pub(crate) ring: Ring,
     pub(crate) event: EventFd,
     pub(crate) identity: String,
     /// Rings by the guest.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use kedge_guest_memory::{GuestAddress, GuestMemoryRegion, RamRegion};
 use kedge_hv::{
-    Access, DirtyLog, Gic, GicConfig, GicVersion, HvError, SmcccRange, Vcpu, Vm, WritableMasks,
+    Access, DirtyLog, Gic, GicConfig, GicVersion, HvError, Msi, MsiFate, SmcccRange, Vcpu, Vm,
+    WritableMasks,
 };
-use kedge_ids::{Spi, VcpuId, u64_from};
+use kedge_ids::{Ring, Spi, VcpuId, u64_from};
 use vmm_sys_util::epoll::{ControlOperation, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::gic::{GicState, ModelGic};
+use crate::gic::{GicState, ITS_SIZE, Its, ModelGic};
 use crate::machine::{Machine, identity, no_event};
 use crate::memory::Slot;
 use crate::refusal::Refusal;
@@ -167,31 +168,50 @@ impl Vm for ModelVm {
         Ok(())
     }
 
+    fn signal_msi(&self, message: Msi) -> Result<MsiFate, HvError> {
+        let mut vm = self.machine.lock();
+        let Some(gic) = &vm.gic else { return self.machine.refuse(Refusal::MsiWithoutGic) };
+        let GicConfig::V3 { its: Some(start), .. } = gic.config else {
+            return self.machine.refuse(Refusal::MsiWithoutIts);
+        };
+        let enabled = gic.its.as_ref().is_some_and(Its::is_enabled);
+        if !(start.0..start.0 + ITS_SIZE).contains(&message.address) {
+            return self.machine.refuse(Refusal::MsiElsewhere);
+        }
+        vm.messages.push(message);
+        if enabled {
+            // No guest here maps interrupts.
+            Ok(MsiFate::Dropped)
+        } else {
+            self.machine.refuse(Refusal::MsiEarly)
+        }
+    }
+
     fn connect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError> {
         let mut vm = self.machine.lock();
-        if vm.doorbells.iter().any(|bell| bell.address == address.0 && bell.value == value) {
+        if vm.doorbells.iter().any(|bell| bell.address == address.0 && bell.ring == ring) {
             return self.machine.refuse(Refusal::DoorbellTwice);
         }
         let identity = identity(event);
         let event = event.try_clone().map_err(no_event)?;
-        vm.doorbells.push(Doorbell { address: address.0, value, event, identity, rung: 0 });
+        vm.doorbells.push(Doorbell { address: address.0, ring, event, identity, rung: 0 });
         Ok(())
     }
 
     fn disconnect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError> {
         let mut vm = self.machine.lock();
         let found = vm.doorbells.iter().position(|bell| {
-            bell.address == address.0 && bell.value == value && bell.identity == identity(event)
+            bell.address == address.0 && bell.ring == ring && bell.identity == identity(event)
         });
         match found {
             Some(index) => {

@@ -8,7 +8,7 @@ use std::thread;
 use kedge_guest_memory::{Bytes, GuestAddress, GuestMemoryRegion, RamRegion};
 use kedge_hv::{Access, Exit, Hypervisor, MpState, SystemEvent, Vcpu, VcpuFeatures, Vm, VmConfig};
 use kedge_hv_model::{Event, ModelHypervisor, Program, Step, V5_10, V7_2, Width, psci};
-use kedge_ids::{RegId, Spi, VcpuId};
+use kedge_ids::{RegId, Ring, Spi, VcpuId};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const DEVICE: u64 = 0x900_0000;
@@ -76,7 +76,7 @@ fn a_doorbell_rings_while_the_guest_goes_on() {
     let hypervisor = model(ring.into_iter().chain(off()));
     let vm = vm(&hypervisor);
     let bell = EventFd::new(EFD_NONBLOCK).unwrap();
-    vm.connect_doorbell(GuestAddress(DEVICE + 0x50), 1, &bell).unwrap();
+    vm.connect_doorbell(GuestAddress(DEVICE + 0x50), Ring::Word(1), &bell).unwrap();
     assert!(matches!(vcpu(&vm).run().unwrap(), Exit::System(SystemEvent::Off)));
     assert_eq!(bell.read().unwrap(), 1);
 }

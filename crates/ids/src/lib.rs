@@ -7,11 +7,13 @@
 #![forbid(unsafe_code)]
 
 mod cpu;
+mod doorbell;
 mod interrupt;
 mod register;
 mod width;
 
 pub use cpu::{Mpidr, VcpuId};
+pub use doorbell::Ring;
 pub use interrupt::{NotAPpi, NotAnSpi, Ppi, Spi};
 pub use register::{RegId, RegSize};
 pub use width::{u64_from, usize_from};

@@ -10,10 +10,10 @@ use hand_on::hand_on_to;
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
     Abilities, Access, DirtyLog, Exit, Gic, GicConfig, GicVersion, HvError, Hypervisor, Limits,
-    SmcccRange, Vcpu, VcpuReg, Vm, VmConfig, WritableMasks,
+    Msi, MsiFate, SmcccRange, Vcpu, VcpuReg, Vm, VmConfig, WritableMasks,
 };
 use kedge_hv_model::{ModelHypervisor, Release};
-use kedge_ids::{RegId, Spi, VcpuId};
+use kedge_ids::{RegId, Ring, Spi, VcpuId};
 use vmm_sys_util::eventfd::EventFd;
 
 /// What was noted.
@@ -108,21 +108,24 @@ impl Vm for WatchedVm {
     fn connect_irq(&self, spi: Spi, trigger: &EventFd) -> Result<(), HvError> {
         self.vm.connect_irq(spi, trigger)
     }
+    fn signal_msi(&self, message: Msi) -> Result<MsiFate, HvError> {
+        self.vm.signal_msi(message)
+    }
     fn connect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError> {
-        self.vm.connect_doorbell(address, value, event)
+        self.vm.connect_doorbell(address, ring, event)
     }
     fn disconnect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError> {
-        self.vm.disconnect_doorbell(address, value, event)
+        self.vm.disconnect_doorbell(address, ring, event)
     }
     fn enable_system_suspend(&self) -> Result<(), HvError> {
         self.vm.enable_system_suspend()

@@ -12,6 +12,7 @@ pub mod init;
 pub mod irqs;
 pub mod memory;
 pub mod moved;
+pub mod msi;
 pub mod power;
 pub mod registers;
 pub mod seen;
@@ -38,6 +39,7 @@ pub const GROUPS: &[&[Case]] = &[
     irqs::CASES,
     memory::CASES,
     moved::CASES,
+    msi::CASES,
     power::CASES,
     registers::CASES,
     seen::CASES,

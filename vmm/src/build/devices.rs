@@ -212,7 +212,7 @@ impl Board<'_> {
     ) -> Result<(), BuildError> {
         for bell in device.doorbells() {
             let address = GuestAddress(place.range.start.0 + bell.offset);
-            self.vm.connect_doorbell(address, bell.value, &bell.event)?;
+            self.vm.connect_doorbell(address, bell.ring, &bell.event)?;
         }
         self.devices.push((place, Arc::<D>::clone(device)));
         self.stateful.push((name.to_owned(), Arc::<D>::clone(device)));

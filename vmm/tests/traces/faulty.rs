@@ -9,11 +9,11 @@ use kedge_firmware::{PHYSICAL_COUNTER, VIRTUAL_COUNTER};
 use kedge_guest_memory::{GuestAddress, RamRegion};
 use kedge_hv::{
     Abilities, Access, DirtyLog, Exit, Gic, GicConfig, GicReg, GicVersion, HvError, Hypervisor,
-    Kick, Limits, MpState, SError, SmcccRange, Timer, Vcpu, VcpuFeatures, VcpuReg, Vm, VmConfig,
-    WritableMasks,
+    Kick, Limits, MpState, Msi, MsiFate, SError, SmcccRange, Timer, Vcpu, VcpuFeatures, VcpuReg,
+    Vm, VmConfig, WritableMasks,
 };
 use kedge_hv_model::ModelHypervisor;
-use kedge_ids::{Ppi, RegId, Spi, VcpuId};
+use kedge_ids::{Ppi, RegId, Ring, Spi, VcpuId};
 use vmm_sys_util::eventfd::EventFd;
 
 const ENOMEM: i32 = 12;
@@ -150,23 +150,27 @@ impl Vm for FaultyVm {
         self.vm.connect_irq(spi, trigger)
     }
 
+    fn signal_msi(&self, message: Msi) -> Result<MsiFate, HvError> {
+        self.vm.signal_msi(message)
+    }
+
     fn connect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError> {
         self.count.call()?;
-        self.vm.connect_doorbell(address, value, event)
+        self.vm.connect_doorbell(address, ring, event)
     }
 
     fn disconnect_doorbell(
         &self,
         address: GuestAddress,
-        value: u32,
+        ring: Ring,
         event: &EventFd,
     ) -> Result<(), HvError> {
-        self.vm.disconnect_doorbell(address, value, event)
+        self.vm.disconnect_doorbell(address, ring, event)
     }
 
     fn enable_system_suspend(&self) -> Result<(), HvError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kedge_guest_memory::{FileOffset, GuestAddress, MmapRegion, RamRegion};
 use kedge_hv::{Access, Exit, GicVersion, Hypervisor, MpState, VcpuFeatures, VmConfig};
 use kedge_hv_kvm::Kvm;
-use kedge_ids::{RegId, Spi, VcpuId};
+use kedge_ids::{RegId, Ring, Spi, VcpuId};
 use libc::{EAGAIN, EEXIST, EFAULT, EINVAL, ENOENT, ENOEXEC};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -144,10 +144,10 @@ fn a_vcpu_turned_on_by_another_runs_where_it_was_told_to() {
 fn only_the_value_of_a_doorbell_rings_it() {
     let mut bench = Bench::running(&code::RING);
     let bell = EventFd::new(0).unwrap();
-    bench.vm.connect_doorbell(GuestAddress(MMIO + 0x50), 3, &bell).unwrap();
+    bench.vm.connect_doorbell(GuestAddress(MMIO + 0x50), Ring::Word(3), &bell).unwrap();
     assert_eq!(bench.runs(), "store [4, 0, 0, 0] at 0x9000050");
     assert_eq!(bell.read().unwrap(), 1);
-    bench.vm.disconnect_doorbell(GuestAddress(MMIO + 0x50), 3, &bell).unwrap();
+    bench.vm.disconnect_doorbell(GuestAddress(MMIO + 0x50), Ring::Word(3), &bell).unwrap();
     bench.boot.complete_access().unwrap();
     bench.boot.set_reg64(RegId::PC, RAM).unwrap();
     assert_eq!(bench.runs(), "store [3, 0, 0, 0] at 0x9000050");

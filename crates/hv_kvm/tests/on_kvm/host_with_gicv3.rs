@@ -103,9 +103,17 @@ fn refusals_carry_the_kernels_errno() {
             EINVAL,
             errno(vm.connect_irq(Spi::from_offset(64).unwrap(), &EventFd::new(0).unwrap())),
         ),
-        ("doorbell", DONE, errno(vm.connect_doorbell(GuestAddress(MMIO), 0, &event))),
-        ("doorbell twice", EEXIST, errno(vm.connect_doorbell(GuestAddress(MMIO), 0, &event))),
-        ("no doorbell", ENOENT, errno(vm.disconnect_doorbell(GuestAddress(MMIO), 9, &event))),
+        ("doorbell", DONE, errno(vm.connect_doorbell(GuestAddress(MMIO), Ring::Word(0), &event))),
+        (
+            "doorbell twice",
+            EEXIST,
+            errno(vm.connect_doorbell(GuestAddress(MMIO), Ring::Word(0), &event)),
+        ),
+        (
+            "no doorbell",
+            ENOENT,
+            errno(vm.disconnect_doorbell(GuestAddress(MMIO), Ring::Word(9), &event)),
+        ),
         ("no register", ENOENT, errno(bench.boot.reg(RegId(0x6030_0000_0014_00ff)))),
         ("PMU of none", ENODEV, errno(bench.boot.init_pmu(Ppi::PMU))),
     ];

@@ -6,6 +6,8 @@ use crate::memory::slot_at;
 use crate::refusal::Refusal;
 use crate::state::VmState;
 
+/// Its two frames in bytes.
+pub(crate) const ITS_SIZE: u64 = 0x2_0000;
 /// What is valid.
 const VALID: u64 = 1 << 63;
 /// A table of tables.
@@ -126,6 +128,11 @@ impl Its {
             Register::Cbaser | Register::Cwriter | Register::Baser(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether the guest has switched it on.
+    pub(crate) const fn is_enabled(&self) -> bool {
+        self.enabled
     }
 
     /// Bytes of the queue.

@@ -10,6 +10,7 @@ use kedge_bus::{
 };
 use kedge_diag::Trouble;
 use kedge_guest_memory::GuestMemory;
+use kedge_ids::Ring;
 use kedge_saved_state::Part;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -198,11 +199,11 @@ impl MmioDevice for MmioTransport {
         let rings = (0..).zip(self.doorbells.iter());
         let notifications = rings.filter_map(|(value, doorbell)| {
             let event = doorbell.try_clone().ok()?;
-            Some(Doorbell { offset: reg::QUEUE_NOTIFY, value, event })
+            Some(Doorbell { offset: reg::QUEUE_NOTIFY, ring: Ring::Word(value), event })
         });
         let acknowledgement = self.signals.notifier().acknowledgement().map(|event| {
             // Two loads and stores are what an interrupt costs a driver: this is one less.
-            Doorbell { offset: reg::INTERRUPT_ACK, value: USED_BUFFER, event }
+            Doorbell { offset: reg::INTERRUPT_ACK, ring: Ring::Word(USED_BUFFER), event }
         });
         notifications.chain(acknowledgement).collect()
     }

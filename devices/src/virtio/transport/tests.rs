@@ -253,7 +253,7 @@ fn after_a_shutdown_nothing_moves() {
 fn each_queue_has_a_doorbell_and_so_has_what_ends_an_interrupt() {
     let mut driver = running();
     let doorbells = driver.transport.doorbells();
-    let places: Vec<_> = doorbells.iter().map(|bell| (bell.offset, bell.value)).collect();
+    let places: Vec<_> = doorbells.iter().map(|bell| (bell.offset, bell.ring.value())).collect();
     assert_eq!(places, [(0x50, 0), (0x50, 1), (0x64, 1)]);
     driver.offer(1, &[b"hello"], &[8]);
     doorbells[1].event.write(1).unwrap();

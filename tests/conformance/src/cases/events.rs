@@ -3,7 +3,7 @@
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::Vm;
 use kedge_hv_model::{Program, Step, Width};
-use kedge_ids::Spi;
+use kedge_ids::{Ring, Spi};
 use libc::{EBUSY, EEXIST, EINVAL, ENOENT};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -19,6 +19,7 @@ cases![
     Kvm a_doorbell_that_is_not_there_cannot_be_taken_off,
     Kvm a_doorbell_rings_instead_of_an_exit,
     Kvm a_doorbell_rings_for_its_value_and_width_only,
+    Kvm a_doorbell_for_16_bits_rings_for_those_only,
     Kvm a_doorbell_that_was_taken_off_is_silent,
 ];
 
@@ -56,26 +57,26 @@ fn an_interrupt_the_controller_lacks_is_refused(ctx: &Ctx<'_>) -> anyhow::Result
 
 fn there_is_one_doorbell_for_an_address_and_value(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let machine = ctx.machine(1)?;
-    machine.vm.connect_doorbell(BELL, 0, &event()?)?;
-    refused(machine.vm.connect_doorbell(BELL, 0, &event()?), EEXIST)
+    machine.vm.connect_doorbell(BELL, Ring::Word(0), &event()?)?;
+    refused(machine.vm.connect_doorbell(BELL, Ring::Word(0), &event()?), EEXIST)
 }
 
 fn doorbells_differ_by_address_or_by_value(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let machine = ctx.machine(1)?;
     let event = event()?;
-    machine.vm.connect_doorbell(BELL, 0, &event)?;
-    machine.vm.connect_doorbell(BELL, 1, &event)?;
-    Ok(machine.vm.connect_doorbell(GuestAddress(BELL.0 + 0x1000), 0, &event)?)
+    machine.vm.connect_doorbell(BELL, Ring::Word(0), &event)?;
+    machine.vm.connect_doorbell(BELL, Ring::Word(1), &event)?;
+    Ok(machine.vm.connect_doorbell(GuestAddress(BELL.0 + 0x1000), Ring::Word(0), &event)?)
 }
 
 fn a_doorbell_that_is_not_there_cannot_be_taken_off(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let machine = ctx.machine(1)?;
     let event = event()?;
-    refused(machine.vm.disconnect_doorbell(BELL, 0, &event), ENOENT)?;
-    machine.vm.connect_doorbell(BELL, 0, &event)?;
-    refused(machine.vm.disconnect_doorbell(BELL, 1, &event), ENOENT)?;
-    machine.vm.disconnect_doorbell(BELL, 0, &event)?;
-    refused(machine.vm.disconnect_doorbell(BELL, 0, &event), ENOENT)
+    refused(machine.vm.disconnect_doorbell(BELL, Ring::Word(0), &event), ENOENT)?;
+    machine.vm.connect_doorbell(BELL, Ring::Word(0), &event)?;
+    refused(machine.vm.disconnect_doorbell(BELL, Ring::Word(1), &event), ENOENT)?;
+    machine.vm.disconnect_doorbell(BELL, Ring::Word(0), &event)?;
+    refused(machine.vm.disconnect_doorbell(BELL, Ring::Word(0), &event), ENOENT)
 }
 
 /// A guest that stores to the doorbell, and then where nobody listens.
@@ -100,7 +101,8 @@ fn after() -> Seen {
 
 fn a_doorbell_rings_instead_of_an_exit(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let bell = event()?;
-    let mut guest = ringer(ctx, Width::Word, 3, |vm| Ok(vm.connect_doorbell(BELL, 3, &bell)?))?;
+    let mut guest =
+        ringer(ctx, Width::Word, 3, |vm| Ok(vm.connect_doorbell(BELL, Ring::Word(3), &bell)?))?;
     expect(&mut guest[0], &after())?;
     equal(&bell.read()?, &1)
 }
@@ -108,7 +110,8 @@ fn a_doorbell_rings_instead_of_an_exit(ctx: &Ctx<'_>) -> anyhow::Result<()> {
 fn a_doorbell_rings_for_its_value_and_width_only(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     for (width, value, seen) in [(Width::Word, 4, vec![4, 0, 0, 0]), (Width::Half, 3, vec![3, 0])] {
         let bell = event()?;
-        let mut guest = ringer(ctx, width, value, |vm| Ok(vm.connect_doorbell(BELL, 3, &bell)?))?;
+        let mut guest =
+            ringer(ctx, width, value, |vm| Ok(vm.connect_doorbell(BELL, Ring::Word(3), &bell)?))?;
         expect(&mut guest[0], &Seen::Store(BELL.0, seen))?;
         expect(&mut guest[0], &after())?;
         equal(&bell.read().is_err(), &true)?;
@@ -116,11 +119,22 @@ fn a_doorbell_rings_for_its_value_and_width_only(ctx: &Ctx<'_>) -> anyhow::Resul
     Ok(())
 }
 
+fn a_doorbell_for_16_bits_rings_for_those_only(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    let bell = event()?;
+    let hung = |vm: &dyn Vm| Ok(vm.connect_doorbell(BELL, Ring::Half(3), &bell)?);
+    let mut guest = ringer(ctx, Width::Word, 3, hung)?;
+    expect(&mut guest[0], &Seen::Store(BELL.0, vec![3, 0, 0, 0]))?;
+    equal(&bell.read().is_err(), &true)?;
+    let mut guest = ringer(ctx, Width::Half, 3, hung)?;
+    expect(&mut guest[0], &after())?;
+    equal(&bell.read()?, &1)
+}
+
 fn a_doorbell_that_was_taken_off_is_silent(ctx: &Ctx<'_>) -> anyhow::Result<()> {
     let bell = event()?;
     let mut guest = ringer(ctx, Width::Word, 3, |vm| {
-        vm.connect_doorbell(BELL, 3, &bell)?;
-        Ok(vm.disconnect_doorbell(BELL, 3, &bell)?)
+        vm.connect_doorbell(BELL, Ring::Word(3), &bell)?;
+        Ok(vm.disconnect_doorbell(BELL, Ring::Word(3), &bell)?)
     })?;
     expect(&mut guest[0], &Seen::Store(BELL.0, vec![3, 0, 0, 0]))
 }

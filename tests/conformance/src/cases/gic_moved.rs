@@ -30,24 +30,24 @@ cases![
 
 const SPIS: u32 = 64;
 /// Memory for the tables of interrupts.
-const MEMORY: u64 = 0x20_0000;
+pub(super) const MEMORY: u64 = 0x20_0000;
 
 /// A machine of two vCPUs whose controller is ready.
-struct Ready {
-    _machine: Machine,
-    gic: Box<dyn Gic>,
+pub(super) struct Ready {
+    pub(super) machine: Machine,
+    pub(super) gic: Box<dyn Gic>,
     cpus: Vec<Mpidr>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     V2,
     V3,
     /// With a translation service.
     Its,
 }
 
-fn ready(ctx: &Ctx<'_>, kind: Kind, memory: &Arc<RamRegion>) -> anyhow::Result<Ready> {
+pub(super) fn ready(ctx: &Ctx<'_>, kind: Kind, memory: &Arc<RamRegion>) -> anyhow::Result<Ready> {
     let machine = ctx.machine(2)?;
     machine.vm.map_ram(0, Arc::clone(memory), Access::ReadWrite)?;
     let config = match kind {
@@ -66,7 +66,7 @@ fn ready(ctx: &Ctx<'_>, kind: Kind, memory: &Arc<RamRegion>) -> anyhow::Result<R
     let gic = machine.vm.create_gic(&config)?;
     gic.init()?;
     let cpus = (0..2).map(|id| Mpidr::of(VcpuId(id))).collect();
-    Ok(Ready { _machine: machine, gic, cpus })
+    Ok(Ready { machine, gic, cpus })
 }
 
 impl Ready {
@@ -78,7 +78,7 @@ impl Ready {
         state.restore(self.gic.as_ref(), &self.cpus, SPIS)
     }
 
-    fn set(&self, registers: &[(GicReg, u64)]) -> anyhow::Result<()> {
+    pub(super) fn set(&self, registers: &[(GicReg, u64)]) -> anyhow::Result<()> {
         for (reg, value) in registers {
             let set = self.gic.set_reg(*reg, *value);
             set.with_context(|| format!("{reg:x?} to {value:#x}"))?;
@@ -255,7 +255,7 @@ const DEVICES: u64 = RAM + 0x2_0000;
 const COLLECTIONS: u64 = RAM + 0x3_0000;
 const TRANSLATIONS: u64 = RAM + 0x4_0000;
 const PROPERTIES: u64 = RAM + 0x5_0000;
-const PENDING: [u64; 2] = [RAM + 0x6_0000, RAM + 0x7_0000];
+pub(super) const PENDING: [u64; 2] = [RAM + 0x6_0000, RAM + 0x7_0000];
 const END: u64 = RAM + 0x8_0000;
 
 fn gits(offset: u32) -> GicReg {
@@ -263,7 +263,7 @@ fn gits(offset: u32) -> GicReg {
 }
 
 /// A service that is switched on, with LPIs let through on both vCPUs.
-fn service() -> Vec<(GicReg, u64)> {
+pub(super) fn service() -> Vec<(GicReg, u64)> {
     // 16 bits of a number.
     let properties = PROPERTIES | 0xf;
     let mut registers = Vec::new();
@@ -327,15 +327,15 @@ fn tables_without_memory_are_the_guests_loss(ctx: &Ctx<'_>) -> anyhow::Result<()
 /// A command of the queue: 32 bytes.
 type Command = [u64; 4];
 
-const DEVICE: u64 = 3;
-const FIRST_LPI: u64 = 8192;
+pub(super) const DEVICE: u64 = 3;
+pub(super) const FIRST_LPI: u64 = 8192;
 const MAPD: u64 = 0x08;
 const MAPC: u64 = 0x09;
 const MAPTI: u64 = 0x0a;
 const INT: u64 = 0x03;
 
 /// A device with two events, each to another vCPU, of which the second has happened.
-fn commands() -> Vec<Command> {
+pub(super) fn commands() -> Vec<Command> {
     let device = DEVICE << 32;
     let mut commands = vec![[MAPD | device, 4, VALID | TRANSLATIONS, 0]];
     for n in 0..2 {
@@ -347,12 +347,16 @@ fn commands() -> Vec<Command> {
 }
 
 /// Where in the memory an address is.
-fn offset(address: u64) -> usize {
+pub(super) fn offset(address: u64) -> usize {
     usize_from(address - RAM)
 }
 
 /// Lets the service do the commands, as its guest would.
-fn command(ready: &Ready, memory: &RamRegion, commands: &[Command]) -> anyhow::Result<()> {
+pub(super) fn command(
+    ready: &Ready,
+    memory: &RamRegion,
+    commands: &[Command],
+) -> anyhow::Result<()> {
     let mut at = 0;
     let ram = memory.as_volatile_slice()?;
     for word in commands.iter().flatten() {

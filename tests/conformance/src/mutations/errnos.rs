@@ -78,6 +78,10 @@ pub const WRONG_ERRNOS: &[WrongErrno] = &[
     wrong(Refusal::GicLines, "interrupts_come_in_thirty_twos_below_1024"),
     wrong(Refusal::IrqTwice, "an_event_raises_one_interrupt"),
     wrong(Refusal::IrqBeyond, "an_interrupt_the_controller_lacks_is_refused"),
+    wrong(Refusal::MsiWithoutGic, "a_message_needs_a_controller"),
+    wrong(Refusal::MsiWithoutIts, "a_message_needs_a_service"),
+    wrong(Refusal::MsiElsewhere, "a_message_goes_to_the_service"),
+    wrong(Refusal::MsiEarly, "a_service_that_is_off_takes_no_message"),
     wrong(Refusal::DoorbellTwice, "there_is_one_doorbell_for_an_address_and_value"),
     wrong(Refusal::DoorbellMissing, "a_doorbell_that_is_not_there_cannot_be_taken_off"),
     only_if(Refusal::SystemSuspend, "suspending_a_vcpu_and_the_system_came_together", |r| {
