@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod generation;
+pub mod pci;
 pub mod rtc;
 pub mod serial;
 pub mod tap;

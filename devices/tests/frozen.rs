@@ -3,13 +3,14 @@
 
 use expect_test::{Expect, expect};
 use kedge_devices::generation::saved::GenerationV1;
+use kedge_devices::pci::saved::MsixVectorV1;
 use kedge_devices::rtc::saved::Pl031V1;
 use kedge_devices::serial::saved::SerialV1;
 use kedge_devices::virtio::block::saved::BlockV1;
 use kedge_devices::virtio::limits::saved::{BucketV1, LimitsV1};
 use kedge_devices::virtio::net::saved::{NetV1, PairsV1};
 use kedge_devices::virtio::rng::saved::RngV1;
-use kedge_devices::virtio::transport::saved::{QueueV1, TransportV1};
+use kedge_devices::virtio::transport::saved::{PciTransportV1, QueueV1, TransportV1};
 use kedge_devices::virtio::vsock::saved::VsockV1;
 use kedge_devices::vmclock::saved::VmClockV1;
 use kedge_saved_state::{Bytes, Part, Versioned};
@@ -22,6 +23,24 @@ fn line<T: Versioned>(state: &T) -> String {
 
 fn frozen<T: Versioned>(state: &T, expected: &Expect) {
     expected.assert_eq(&line(state));
+}
+
+#[test]
+fn the_transport_on_pci() {
+    let vector = MsixVectorV1 { address: 0x809_0040, data: 3, masked: false, pending: true };
+    let transport = PciTransportV1 {
+        config: Bytes(vec![0xf4, 0x1a]),
+        config_vector: 0xffff,
+        queue_vectors: vec![1],
+        vectors: vec![vector],
+        transport: Part::of(&RngV1 {}),
+    };
+    frozen(
+        &transport,
+        &expect![[
+            r#"virtio-pci 1: \xa5fconfigB\xf4\x1amconfig_vector\x19\xff\xffmqueue_vectors\x81\x01gvectors\x81\xa4gaddress\x1a\x08\t\x00@ddata\x03fmasked\xf4gpending\xf5itransport\xa3dkindjvirtio-rnggversion\x01dbodyA\xa0"#
+        ]],
+    );
 }
 
 #[test]

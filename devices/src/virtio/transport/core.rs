@@ -161,6 +161,15 @@ impl<N: Notifier + 'static> Core<N> {
         }
     }
 
+    /// The selected word of the features that the driver accepts.
+    pub(super) fn driver_features(&self) -> u32 {
+        match self.driver_features_select {
+            0 => low(self.features),
+            1 => low(self.features >> 32),
+            _ => 0,
+        }
+    }
+
     /// The status (2.1).
     pub(super) fn status(&self) -> u32 {
         let broken = self.signals.is_broken();
@@ -188,6 +197,25 @@ impl<N: Notifier + 'static> Core<N> {
     /// The largest size of the selected queue; 0 where there is no such queue.
     pub(super) fn queue_max_size(&self) -> u32 {
         self.queue().map_or(0, |queue| u32::from(queue.max_size))
+    }
+
+    /// How many queues there are.
+    pub(super) fn queue_count(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// The selected queue's size; 0 where there is no such queue.
+    pub(super) fn queue_size(&self) -> u16 {
+        self.queue().map_or(0, |queue| queue.size)
+    }
+
+    /// Where a part of the selected queue is.
+    pub(super) fn queue_address(&self, area: Area) -> u64 {
+        self.queue().map_or(0, |queue| match area {
+            Area::Descriptor => queue.desc_table,
+            Area::Driver => queue.avail_ring,
+            Area::Device => queue.used_ring,
+        })
     }
 
     /// The driver chooses the selected queue's size.

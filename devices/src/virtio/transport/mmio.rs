@@ -14,6 +14,7 @@ use kedge_ids::Ring;
 use kedge_saved_state::Part;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::Transport;
 use super::core::{Area, Core, Half};
 use super::line::{Line, USED_BUFFER};
 use super::signals::Signals;
@@ -87,9 +88,7 @@ impl MmioTransport {
         Ok(Self { device_id, signals, doorbells: core.doorbells(), core: Mutex::new(core) })
     }
 
-    /// Takes the queues back from the device's worker, once requests in flight
-    /// are finished. To be called before the event loop ends, and never on its
-    /// thread. A driver that goes on afterwards waits in vain.
+    /// [`Transport::shutdown`].
     pub fn shutdown(&self) {
         self.core().recall();
     }
@@ -153,6 +152,12 @@ impl MmioTransport {
             // It only fails when it was rung 2^64 - 2 times and not answered.
             let _ = doorbell.write(1);
         }
+    }
+}
+
+impl Transport for MmioTransport {
+    fn shutdown(&self) {
+        Self::shutdown(self);
     }
 }
 

@@ -5,12 +5,22 @@ mod checked;
 mod core;
 mod line;
 mod mmio;
+mod pci;
 pub mod saved;
 mod signals;
 
 pub use mmio::MmioTransport;
 #[cfg(test)]
 pub(crate) use mmio::reg;
+pub use pci::{PciSite, PciTransport};
+
+/// A virtio device behind the registers of some bus.
+pub trait Transport: Send + Sync {
+    /// Takes the queues back from the device's worker, once requests in flight
+    /// are finished. To be called before the event loop ends, and never on its
+    /// thread. A driver that goes on afterwards waits in vain.
+    fn shutdown(&self);
+}
 
 #[cfg(test)]
 mod rest_tests;

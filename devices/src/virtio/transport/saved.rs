@@ -1,10 +1,12 @@
 //! A transport's saved state. Types here are frozen once released: a change is a
 //! new version and a conversion.
 
-use kedge_saved_state::{Part, Versioned};
+use kedge_saved_state::{Bytes, Part, Versioned};
 use serde::{Deserialize, Serialize};
 
-/// Version 1.
+use crate::pci::saved::MsixVectorV1;
+
+/// What all transports have in common, and all that one on MMIO has. Version 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransportV1 {
@@ -61,4 +63,25 @@ pub struct QueueV1 {
     pub next_available: u16,
     /// The index of the next element to write to the used ring.
     pub next_used: u16,
+}
+
+/// A virtio device as a PCI function. Version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PciTransportV1 {
+    /// The 256 bytes of its configuration space.
+    pub config: Bytes,
+    /// The vector that tells of a changed configuration; 0xffff for none.
+    pub config_vector: u16,
+    /// The vector of each queue; 0xffff for none.
+    pub queue_vectors: Vec<u16>,
+    /// Its MSI-X table.
+    pub vectors: Vec<MsixVectorV1>,
+    /// The rest: a [`TransportV1`].
+    pub transport: Part,
+}
+
+impl Versioned for PciTransportV1 {
+    const KIND: &'static str = "virtio-pci";
+    const VERSION: u16 = 1;
 }
