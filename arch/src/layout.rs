@@ -6,6 +6,8 @@
 //! | `0x0801_0000` | 8 KiB | GICv2: CPU interface |
 //! | `0x0808_0000` | 128 KiB | GICv3: Interrupt Translation Service |
 //! | `0x080a_0000` | 64 MiB | GICv3: redistributors, 128 KiB for each of 512 vCPUs |
+//! | `0x1000_0000` | 512 MiB | PCI: window to the functions' registers |
+//! | `0x3000_0000` | 16 MiB | PCI: configuration spaces of 16 buses |
 //! | `0x4000_0000` | 4 KiB | boot timer |
 //! | `0x4000_1000` | 4 KiB | real-time clock, SPI 1 |
 //! | `0x4000_2000` | 4 KiB | serial port, SPI 0 |
@@ -19,13 +21,16 @@
 //!
 //! SPIs are counted from the first (INTID 32). All RAM is one run of addresses of
 //! at most 1022 GiB, so that 40 bits address every machine; the hypervisor may
-//! want it in several memory slots. The kernel is as low as it can be, the initrd
+//! want it in several memory slots. The window of PCI is below 4 GiB for the bridges that
+//! take no other, and there alone: it is large enough for all functions, and lies in the
+//! same place on hosts that address less than others. The kernel is as low as it can be, the initrd
 //! as high.
 
 use kedge_diag::Fix;
 use kedge_guest_memory::{GuestAddress, GuestRange};
 use kedge_hv::{GicConfig, Limits};
 use kedge_ids::{Spi, VcpuId};
+use serde::Serialize;
 
 use crate::GicChoice;
 use crate::gic;
@@ -48,6 +53,10 @@ mod map {
     pub(super) const GIC_CPU_INTERFACE:  u64 = 0x0801_0000;
     pub(super) const GIC_ITS:            u64 = 0x0808_0000;
     pub(super) const GIC_REDISTRIBUTORS: u64 = 0x080a_0000;
+    pub(super) const PCI_WINDOW:         u64 = 0x1000_0000;
+    pub(super) const PCI_WINDOW_SIZE:    u64 = 0x2000_0000;
+    pub(super) const PCI_CONFIG:         u64 = 0x3000_0000;
+    pub(super) const PCI_CONFIG_SIZE:    u64 = 0x0100_0000;
     pub(super) const BOOT_TIMER:         u64 = 0x4000_0000;
     pub(super) const RTC:                u64 = 0x4000_1000;
     pub(super) const SERIAL:             u64 = 0x4000_2000;
@@ -80,6 +89,10 @@ mod spi {
 /// Virtio devices there are interrupts for.
 const VIRTIO_MOST: u32 = spi::CLOCK_PAGE - spi::VIRTIO;
 
+/// Virtio devices there is room for on bus 0 of PCI. Number 0 is where a host bridge shows
+/// itself, and the last one is left for bridges.
+const PCI_VIRTIO_MOST: u32 = 30;
+
 /// Bits of a guest physical address that every machine fits into.
 const IPA_BITS: u8 = 40;
 
@@ -97,6 +110,26 @@ pub struct Place {
     pub range: GuestRange,
     /// Its interrupt.
     pub spi: Spi,
+}
+
+/// What a machine's virtio devices are attached to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Registers in memory, a page for each device, found by the device tree.
+    #[default]
+    Mmio,
+    /// PCI, found by looking.
+    Pci,
+}
+
+/// Where a machine has PCI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PciLayout {
+    /// The configuration spaces, 1 MiB for each bus.
+    pub config: GuestRange,
+    /// The addresses that lead to functions.
+    pub window: GuestRange,
 }
 
 /// Why a machine cannot be laid out.
@@ -151,6 +184,12 @@ pub enum LayoutError {
         /// Bytes of a slot.
         slot_bytes: u64,
     },
+    /// PCI without message-signalled interrupts.
+    #[error("a machine with PCI needs an Interrupt Translation Service, which this GIC{} has not", gic::name(gic.version()))]
+    PciWithoutIts {
+        /// The controller.
+        gic: GicChoice,
+    },
     /// No vCPUs asked for.
     #[error("a machine without vCPUs cannot run")]
     NoCpus,
@@ -186,6 +225,12 @@ impl Fix for LayoutError {
             Self::MemoryBeyondSlots { slots, slot_bytes, .. } => {
                 at_most(u64::from(slots).saturating_mul(slot_bytes))
             }
+            Self::PciWithoutIts { gic: GicChoice::V2 } => {
+                "ask for a GICv3, or for virtio devices on MMIO (`--transport mmio`)".to_owned()
+            }
+            Self::PciWithoutIts { .. } => {
+                "ask for virtio devices on MMIO (`--transport mmio`)".to_owned()
+            }
             Self::NoCpus => "ask for at least one vCPU".to_owned(),
             Self::TooManyCpus { most, .. } => format!("ask for at most {most} vCPUs"),
             Self::TooManyCpusForGic { gic, .. } => {
@@ -215,6 +260,7 @@ pub struct Layout {
     memory: u64,
     cpus: u32,
     gic: GicChoice,
+    transport: Transport,
     ram: Vec<GuestRange>,
 }
 
@@ -232,7 +278,31 @@ impl Layout {
         check_memory(memory, limits)?;
         check_cpus(cpus, gic, limits)?;
         let ram = split(memory, limits)?;
-        Ok(Self { memory, cpus, gic, ram })
+        Ok(Self { memory, cpus, gic, transport: Transport::Mmio, ram })
+    }
+
+    /// The map of the same machine with its virtio devices on `transport`.
+    ///
+    /// # Errors
+    /// Its interrupt controller is not for that.
+    pub fn with_transport(self, transport: Transport) -> Result<Self, LayoutError> {
+        match (transport, self.gic) {
+            (Transport::Mmio, _) | (Transport::Pci, GicChoice::V3 { its: true }) => {
+                Ok(Self { transport, ..self })
+            }
+            (Transport::Pci, gic) => Err(LayoutError::PciWithoutIts { gic }),
+        }
+    }
+
+    /// Where PCI is, where there is any.
+    pub const fn pci(&self) -> Option<PciLayout> {
+        match self.transport {
+            Transport::Mmio => None,
+            Transport::Pci => Some(PciLayout {
+                config: GuestRange::new(map::PCI_CONFIG, map::PCI_CONFIG_SIZE),
+                window: GuestRange::new(map::PCI_WINDOW, map::PCI_WINDOW_SIZE),
+            }),
+        }
     }
 
     /// RAM in bytes.
@@ -320,8 +390,19 @@ impl Layout {
         }
     }
 
-    /// Everything the map gives to something, whatever this machine has of it, so
-    /// that what is free is free on every host.
+    /// The number on bus 0 of virtio device `index`, from 0.
+    ///
+    /// # Errors
+    /// There is none left for it.
+    pub fn pci_virtio(&self, index: usize) -> Result<u8, TooManyDevices> {
+        match u8::try_from(index) {
+            Ok(index) if u32::from(index) < PCI_VIRTIO_MOST => Ok(index + 1),
+            _ => Err(TooManyDevices { most: PCI_VIRTIO_MOST }),
+        }
+    }
+
+    /// Everything the map gives to something, whatever this machine has of it but for PCI,
+    /// so that what is free is free on every host.
     pub fn areas(&self) -> Vec<Area> {
         const GIC_END: u64 = map::GIC_REDISTRIBUTORS + 512 * 0x2_0000;
         let mmio_end = map::VIRTIO + u64::from(VIRTIO_MOST) * map::MMIO_SLOT;
@@ -329,11 +410,13 @@ impl Layout {
             name: name.to_owned(),
             range: GuestRange::new(start, end - start),
         };
-        vec![
+        let mut areas = vec![
             area("the interrupt controller", map::GIC_DISTRIBUTOR, GIC_END),
             area("the devices' registers", map::BOOT_TIMER, mmio_end),
             area("the machine's memory", RAM_BASE, self.ram_end()),
-        ]
+        ];
+        areas.extend(self.pci().map(|pci| area("PCI", pci.window.start.0, pci.config.end())));
+        areas
     }
 
     /// The interrupt controller's frames.

@@ -12,6 +12,7 @@ use std::{env, fs};
 use expect_test::expect;
 use kedge_arch::cache::{Caches, Geometry, Outer};
 use kedge_arch::fdt::{self, Machine, PlacedDevice, Timers};
+use kedge_arch::layout::Transport;
 use kedge_arch::{GicChoice, Layout, Place, PsciVersion};
 use kedge_bus::{Node, Value};
 use kedge_guest_memory::GuestRange;
@@ -45,6 +46,7 @@ fn bare(cpus: u32, memory: u64, gic: GicChoice) -> (Machine, Layout) {
         pmu: None,
         stdout: None,
         devices: Vec::new(),
+        pci: layout.pci(),
     };
     (machine, layout)
 }
@@ -102,6 +104,12 @@ fn usual() -> Machine {
         ..machine
     };
     with_devices(machine, &layout, 3)
+}
+
+fn pci() -> Machine {
+    let (machine, layout) = bare(2, GIB, GicChoice::V3 { its: true });
+    let layout = layout.with_transport(Transport::Pci).unwrap();
+    with_devices(Machine { pci: layout.pci(), ..machine }, &layout, 0)
 }
 
 fn gicv2() -> Machine {
@@ -167,6 +175,11 @@ fn the_smallest_machine() {
 #[test]
 fn a_usual_machine() {
     assert_eq!(faults("usual", &usual()), "");
+}
+
+#[test]
+fn a_machine_with_pci() {
+    assert_eq!(faults("pci", &pci()), "");
 }
 
 #[test]

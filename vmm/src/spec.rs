@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use kedge_arch::image::KernelFormat;
+pub use kedge_arch::layout::Transport;
 pub use kedge_arch::psci::PsciVersion;
 use kedge_devices::virtio::catalog::DeviceConfig;
 pub use kedge_firmware::GuestAbi;
@@ -31,6 +32,8 @@ pub struct MachineSpec {
     pub psci: Option<PsciVersion>,
     /// The interrupt controller; the host's best where not given.
     pub gic: Option<GicVersion>,
+    /// What its virtio devices are attached to.
+    pub transport: Transport,
     /// What runs.
     pub boot: Boot,
     /// Memory that the guest can load from but not store to.
@@ -61,6 +64,7 @@ impl MachineSpec {
             guest_abi: builtin(ARM64_V1).expect("every release has its default profile"),
             psci: None,
             gic: None,
+            transport: Transport::Mmio,
             boot,
             rom: Vec::new(),
             serial: SerialSpec::default(),

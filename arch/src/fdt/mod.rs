@@ -6,6 +6,7 @@ mod cpus;
 mod devices;
 mod interrupts;
 mod memory;
+mod pci;
 
 use kedge_bus::Node;
 use kedge_diag::Fix;
@@ -15,6 +16,7 @@ use kedge_ids::{Mpidr, Ppi, Spi, u64_from};
 use vm_fdt::{Error, FdtWriter};
 
 use crate::cache::Caches;
+use crate::layout::PciLayout;
 use crate::{Layout, PsciVersion};
 
 /// A machine, as far as its device tree tells of it.
@@ -48,6 +50,8 @@ pub struct Machine {
     pub stdout: Option<GuestAddress>,
     /// Devices, in the order in which the guest finds them.
     pub devices: Vec<PlacedDevice>,
+    /// PCI, where there is any.
+    pub pci: Option<PciLayout>,
 }
 
 /// The interrupts of the timers that a guest has.
@@ -176,7 +180,8 @@ fn root(fdt: &mut FdtWriter, machine: &Machine) -> Written {
     interrupts::write_gic(fdt, machine)?;
     interrupts::write_timer(fdt, machine)?;
     interrupts::write_pmu(fdt, machine)?;
-    devices::write(fdt, machine)
+    devices::write(fdt, machine)?;
+    pci::write(fdt, machine)
 }
 
 /// A node called `name` with `body` inside.

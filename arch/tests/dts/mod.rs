@@ -66,7 +66,9 @@ fn property(name: &str, value: &[u8]) -> String {
         }
         _ if value.len().is_multiple_of(4) => {
             let cell = |n| match u32_at(value, n * 4) {
-                phandle if REFERENCES.contains(&name) => format!("&p{phandle:x}"),
+                phandle if REFERENCES.contains(&name) || name == "msi-map" && n % 4 == 1 => {
+                    format!("&p{phandle:x}")
+                }
                 cell => format!("{cell:#x}"),
             };
             let cells: Vec<_> = (0..value.len() / 4).map(cell).collect();

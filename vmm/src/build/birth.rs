@@ -73,6 +73,7 @@ pub(crate) fn bear(
     let vm = hypervisor.create_vm(&vm_config(&abi, hypervisor, &limits))?;
     let gic = choose_gic(spec, &abi, vm.as_ref())?;
     let layout = Layout::new(spec.memory, spec.cpus, gic, &limits)?;
+    let layout = layout.with_transport(spec.transport)?;
     let mut cpus = cpus::create(vm.as_ref(), spec.cpus, &Choice::promised(features, &abi))?;
     let gic = vm.create_gic(&layout.gic())?;
     gic.init()?;

@@ -13,7 +13,7 @@ use kedge_devices::serial::{SerialCounters, SerialPort};
 use kedge_devices::virtio::catalog::DeviceConfig;
 use kedge_devices::virtio::change::Target;
 use kedge_devices::virtio::device::VirtioDevice;
-use kedge_devices::virtio::transport::MmioTransport;
+use kedge_devices::virtio::transport::{MmioTransport, Transport};
 use kedge_devices::virtio::worker::EventLoop;
 use kedge_devices::vmclock::VmClock;
 use kedge_diag::Trouble;
@@ -22,7 +22,7 @@ use kedge_hv::Vm;
 use kedge_ids::Spi;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{BuildError, Parts};
+use super::{BuildError, Parts, pci};
 use crate::opened::OpenDevices;
 use crate::run::Devices;
 use crate::spec::MachineSpec;
@@ -30,7 +30,7 @@ use crate::surroundings::Surroundings;
 
 /// Where devices go.
 pub(super) struct Site<'a> {
-    pub(super) vm: &'a dyn Vm,
+    pub(super) vm: &'a Arc<dyn Vm>,
     pub(super) layout: &'a Layout,
     pub(super) memory: &'a GuestMemory,
 }
@@ -38,7 +38,7 @@ pub(super) struct Site<'a> {
 /// The devices in their places.
 pub(super) struct Placed {
     pub(super) serial: Arc<SerialPort>,
-    pub(super) transports: Vec<Arc<MmioTransport>>,
+    pub(super) transports: Vec<Arc<dyn Transport>>,
     pub(super) devices: Devices,
     pub(super) pages: Pages,
     pub(super) map: AddressMap,
@@ -105,29 +105,50 @@ pub(super) fn place(
     virtio: Vec<Box<dyn VirtioDevice>>,
     event_loop: &EventLoop,
 ) -> Result<Placed, BuildError> {
-    let mut board =
-        Board { vm: site.vm, devices: Vec::new(), pages: Vec::new(), stateful: Vec::new() };
+    let mut board = Board {
+        vm: site.vm.as_ref(),
+        devices: Vec::new(),
+        ranges: Vec::new(),
+        pages: Vec::new(),
+        stateful: Vec::new(),
+    };
     let serial = serial_port(site, parts, &mut board)?;
     real_time_clock(site, &mut board, event_loop)?;
-    let mut transports = Vec::with_capacity(virtio.len());
-    let mut targets: Vec<Arc<dyn Target>> = Vec::with_capacity(virtio.len());
+    let (transports, targets) = match site.layout.pci() {
+        None => on_mmio(site, &mut board, virtio, event_loop)?,
+        Some(pci) => pci::place(site, (&mut board, pci), virtio, event_loop)?,
+    };
+    let pages = pages(site, parts, &mut board)?;
+    let nodes = board.nodes();
+    let devices = board.devices.into_iter().map(|(place, device)| (place.range.start.0, device));
+    let map = AddressMap::new(devices.chain(board.ranges))?;
+    let devices = Devices::new(board.stateful, targets);
+    Ok(Placed { serial, transports, devices, pages, map, nodes })
+}
+
+/// Virtio devices in their places, and as those that are changed while the guest runs.
+pub(super) type Virtio = (Vec<Arc<dyn Transport>>, Vec<Arc<dyn Target>>);
+
+/// Gives virtio devices a page of registers and a wire each.
+fn on_mmio(
+    site: &Site<'_>,
+    board: &mut Board<'_>,
+    virtio: Vec<Box<dyn VirtioDevice>>,
+    event_loop: &EventLoop,
+) -> Result<Virtio, BuildError> {
+    let mut transports = Vec::<Arc<dyn Transport>>::with_capacity(virtio.len());
+    let mut targets = Vec::<Arc<dyn Target>>::with_capacity(virtio.len());
     for (index, device) in virtio.into_iter().enumerate() {
         let place = site.layout.virtio(index)?;
         let irq = board.wire(place.spi)?;
         let transport = MmioTransport::new(device, site.memory.clone(), irq, event_loop.clone())
-            .map_err(BuildError::host("make an event for a virtio queue"))?;
+            .map_err(BuildError::host(QUEUE_EVENT))?;
         let transport = Arc::new(transport);
         board.add(&virtio_name(index), place, &transport)?;
         targets.push(Arc::<MmioTransport>::clone(&transport));
         transports.push(transport);
     }
-    let pages = pages(site, parts, &mut board)?;
-    let nodes = board.nodes();
-    let map = AddressMap::new(
-        board.devices.into_iter().map(|(place, device)| (place.range.start.0, device)),
-    )?;
-    let devices = Devices::new(board.stateful, targets);
-    Ok(Placed { serial, transports, devices, pages, map, nodes })
+    Ok((transports, targets))
 }
 
 fn serial_port(
@@ -185,11 +206,14 @@ pub(crate) fn virtio_name(index: usize) -> String {
 }
 
 const EVENT: &str = "make an event";
+pub(super) const QUEUE_EVENT: &str = "make an event for a virtio queue";
 
 /// What is soldered so far.
-struct Board<'a> {
+pub(super) struct Board<'a> {
     vm: &'a dyn Vm,
     devices: Vec<(Place, Arc<dyn MmioDevice>)>,
+    /// What lies at an address and has a node of another kind.
+    ranges: Vec<(u64, Arc<dyn MmioDevice>)>,
     /// Devices without registers.
     pages: Vec<(Place, Node)>,
     /// By their names in a saved machine.
@@ -217,6 +241,16 @@ impl Board<'_> {
         self.devices.push((place, Arc::<D>::clone(device)));
         self.stateful.push((name.to_owned(), Arc::<D>::clone(device)));
         Ok(())
+    }
+
+    /// Adds a range of addresses whose node the device tree writes by itself.
+    pub(super) fn add_range(&mut self, start: GuestAddress, range: Arc<dyn MmioDevice>) {
+        self.ranges.push((start.0, range));
+    }
+
+    /// Adds what pauses, is saved and goes on, and has its addresses from others.
+    pub(super) fn add_stateful(&mut self, name: String, device: Arc<dyn Stateful>) {
+        self.stateful.push((name, device));
     }
 
     /// Adds a device that has no registers.

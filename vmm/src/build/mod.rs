@@ -12,6 +12,7 @@ mod devices;
 mod error;
 mod memory;
 mod metadata;
+mod pci;
 mod rebirth;
 mod rom;
 mod services;
@@ -27,7 +28,7 @@ use std::sync::mpsc::Sender;
 use kedge_arch::Layout;
 use kedge_arch::image::{self, Loaded};
 use kedge_devices::serial::SerialPort;
-use kedge_devices::virtio::transport::MmioTransport;
+use kedge_devices::virtio::transport::Transport;
 use kedge_devices::vmclock::VmClock;
 use kedge_firmware::Born;
 use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
@@ -103,7 +104,7 @@ impl Built {
 }
 
 /// The virtio devices of a machine; dropping them takes their queues home.
-pub(crate) struct Transports(Vec<Arc<MmioTransport>>);
+pub(crate) struct Transports(Vec<Arc<dyn Transport>>);
 
 impl Drop for Transports {
     fn drop(&mut self) {
@@ -131,7 +132,7 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
     }
 
     let loop_thread = LoopThread::new();
-    let site = devices::Site { vm: vm.as_ref(), layout: &layout, memory: &memory };
+    let site = devices::Site { vm: &vm, layout: &layout, memory: &memory };
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
     placed.pages.begin()?;
     let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus, born };

@@ -96,7 +96,9 @@ pub(crate) fn examine(
         Ok(GicChoice::V3 { its }) => GicChoice::V3 { its: its && saved.its.is_some() },
         chosen => chosen.map_err(BuildError::from)?,
     };
-    let layout = Layout::new(spec.memory, spec.cpus, choice, &limits).map_err(BuildError::from)?;
+    let layout = Layout::new(spec.memory, spec.cpus, choice, &limits)
+        .and_then(|layout| layout.with_transport(spec.transport))
+        .map_err(BuildError::from)?;
     check_layout(&saved.layout, &describe::layout(&layout, spec))?;
     let vector_lengths = saved.registers.vector_lengths(0).map(|lengths| lengths.0.clone());
     let vcpus = Choice { features, psci, vector_lengths };
@@ -286,7 +288,7 @@ fn revive(
         let watched = lost_memory::watch(lost, &loop_thread.handle(), parts.events);
         watched.map_err(|error| BuildError::from(Trouble::new(error)))?;
     }
-    let site = devices::Site { vm: vm.as_ref(), layout, memory: &memory };
+    let site = devices::Site { vm, layout, memory: &memory };
     let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
     placed.devices.restore(state)?;
     let frame = Frame { infant, memory, roms, loop_thread, placed };

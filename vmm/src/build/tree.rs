@@ -58,6 +58,7 @@ impl Tree<'_> {
             pmu: cpus.pmu,
             stdout: Some(layout.serial().range.start),
             devices: placed.nodes.clone(),
+            pci: layout.pci(),
         };
         let blob = fdt::build(&machine)?;
         fdt::write(&blob, memory, layout)?;

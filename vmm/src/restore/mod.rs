@@ -29,7 +29,9 @@ pub use working_set::WorkingSetError;
 
 use crate::control::Clock;
 use crate::save::saved::{DeviceV1, MachineV1};
-use crate::spec::{Boot, KernelFormat, MachineSpec, OnPanic, OnReset, RomSpec, SerialSpec};
+use crate::spec::{
+    Boot, KernelFormat, MachineSpec, OnPanic, OnReset, RomSpec, SerialSpec, Transport,
+};
 
 /// A machine as a snapshot has it, and what is to be otherwise.
 #[derive(Debug)]
@@ -161,6 +163,7 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
         restarts,
         ends_on_panic,
         metadata,
+        pci,
     } = saved;
     let mut features = VcpuFeatures::NONE;
     for name in cpu_features {
@@ -174,6 +177,7 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
         guest_abi: born.birth.abi.clone(),
         psci: None,
         gic: born.gic,
+        transport: if *pci { Transport::Pci } else { Transport::Mmio },
         boot: Boot {
             kernel: boot.kernel.clone(),
             kernel_format: if boot.flat { KernelFormat::Flat } else { KernelFormat::Auto },

@@ -13,7 +13,9 @@ use kedge_saved_state::About;
 
 use super::saved::{BootV1, DeviceV1, LayoutV1, MachineV1, PlaceV1, RomV1};
 use crate::build::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
-use crate::spec::{Boot, KernelFormat, MachineSpec, OnPanic, OnReset, RomSpec, SerialSpec};
+use crate::spec::{
+    Boot, KernelFormat, MachineSpec, OnPanic, OnReset, RomSpec, SerialSpec, Transport,
+};
 
 /// What [`About::architecture`] says here.
 pub(crate) const ARCHITECTURE: &str = "aarch64";
@@ -50,6 +52,7 @@ pub(super) fn machine(spec: &MachineSpec, roms: &[GuestMemory]) -> MachineV1 {
         guest_abi: _,
         psci: _,
         gic: _,
+        transport,
         boot,
         rom,
         serial,
@@ -81,6 +84,7 @@ pub(super) fn machine(spec: &MachineSpec, roms: &[GuestMemory]) -> MachineV1 {
         ends_on_panic: *on_panic == OnPanic::Exit,
         // What it holds always is JSON.
         metadata: metadata.as_ref().and_then(|config| serde_json::to_string(config).ok()),
+        pci: *transport == Transport::Pci,
     }
 }
 
@@ -127,6 +131,11 @@ pub(crate) fn layout(layout: &Layout, spec: &MachineSpec) -> LayoutV1 {
     places.push(place(SERIAL, layout.serial()));
     places.push(place(CLOCK_PAGE, layout.clock_page()));
     places.push(place(GENERATION, layout.generation()));
+    if let Some(pci) = layout.pci() {
+        places.push(at("PCI configuration spaces", pci.config.start.0));
+        places.push(at("PCI window", pci.window.start.0));
+        return LayoutV1 { places };
+    }
     for index in 0..spec.devices.len() {
         places.extend(layout.virtio(index).ok().map(|own| place(&virtio_name(index), own)));
     }

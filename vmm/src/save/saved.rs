@@ -39,6 +39,10 @@ pub(crate) struct MachineV1 {
     /// file would have. Nothing where it has none, as in snapshots before there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) metadata: Option<String>,
+    /// Whether its virtio devices are on PCI. Without them it is as it was before there was
+    /// this field.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) pci: bool,
 }
 
 impl Versioned for MachineV1 {

@@ -44,13 +44,14 @@ pub(crate) fn command(name: Name) -> Command {
         .args([version(), help()])
 }
 
-fn machine() -> [Arg; 5] {
+fn machine() -> [Arg; 6] {
     [
         switch("no-api").requires("config-file").help("Run without an API"),
         file("config-file").help(
             "The machine: Firecracker's configuration file (JSON);\n\
              without it, the API describes or loads one",
         ),
+        switch("enable-pci").help("Put virtio devices on PCI"),
         option("id", "ID").default_value(ANONYMOUS).help("The machine's name in the log"),
         file("api-sock").default_value(SOCKET).help("The API's socket"),
         option("http-api-max-payload-size", "BYTES").value_parser(value_parser!(usize)).hide(true),

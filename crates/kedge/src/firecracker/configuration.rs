@@ -8,7 +8,7 @@ use kedge_devices::virtio::catalog::{Clash, DeviceConfig, arrange};
 use kedge_diag::{Fix, Trouble};
 use kedge_firmware::{CpuConfig, GuestAbi, OverlayError};
 use kedge_hv::VcpuFeatures;
-use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec, OnPanic, OnReset, SerialSpec};
+use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec, OnPanic, OnReset, SerialSpec, Transport};
 
 use super::cmdline;
 use super::machine_config::{self, BadMachine, Size};
@@ -39,6 +39,8 @@ pub(crate) struct Beside {
     pub(crate) guest_abi: Option<GuestAbi>,
     /// What a reset by its guest does.
     pub(crate) on_reset: OnReset,
+    /// What its virtio devices are attached to.
+    pub(crate) transport: Transport,
 }
 
 /// Why what is said makes no machine.
@@ -157,11 +159,12 @@ impl Configuration {
             guest_abi,
             psci: None,
             gic: None,
+            transport: beside.transport,
             boot: Boot {
                 kernel: boot.kernel_image_path.clone(),
                 kernel_format: KernelFormat::Auto,
                 initrd: boot.initrd_path.clone(),
-                cmdline: cmdline::compose(boot.boot_args.as_deref(), &devices),
+                cmdline: cmdline::compose(boot.boot_args.as_deref(), beside.transport, &devices),
             },
             rom: Vec::new(),
             serial: self.serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),

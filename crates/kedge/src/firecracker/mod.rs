@@ -18,6 +18,7 @@ use clap::ArgMatches;
 use kedge_api::call::{LEVELS, Logger};
 use kedge_api::http::Limits;
 use kedge_diag::{Fix, one_line};
+use kedge_vmm::spec::Transport;
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info};
 
@@ -107,7 +108,8 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
         .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
     let abi = guest_abi::from_flags(&flags)
         .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
-    run(name, &flags, Beside { guest_abi: abi, on_reset: on_reset_of(&flags) })
+    let transport = if flags.get_flag("enable-pci") { Transport::Pci } else { Transport::Mmio };
+    run(name, &flags, Beside { guest_abi: abi, on_reset: on_reset_of(&flags), transport })
 }
 
 /// The command line with the other commands' names, for the help.

@@ -21,7 +21,6 @@ const NO_METADATA: &str = "leave it out; a disk or the kernel's command line can
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     Row { flag: "boot-timer", value: "", instead: "leave it out; the guest can print when it is up" },
-    Row { flag: "enable-pci", value: "", instead: "leave it out: devices are on virtio-mmio" },
     Row { flag: "metadata", value: "FILE", instead: NO_METADATA },
     Row { flag: "metrics-path", value: "FILE", instead: "leave it out; the log says what goes wrong" },
     Row { flag: "mmds-size-limit", value: "BYTES", instead: NO_METADATA },

@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 use kedge_hv::{GicVersion, VcpuFeatures};
-use kedge_vmm::spec::{KernelFormat, PsciVersion};
+use kedge_vmm::spec::{KernelFormat, PsciVersion, Transport};
 use tracing::level_filters::LevelFilter;
 
 use super::rom;
@@ -31,6 +31,9 @@ pub(super) const PSCI: Choices<PsciVersion> = &[
 ];
 
 pub(super) const GICS: Choices<GicVersion> = &[("v2", GicVersion::V2), ("v3", GicVersion::V3)];
+
+pub(super) const TRANSPORTS: Choices<Transport> =
+    &[("mmio", Transport::Mmio), ("pci", Transport::Pci)];
 
 pub(super) const LOG_LEVELS: Choices<LevelFilter> = &[
     ("off", LevelFilter::OFF),
@@ -95,7 +98,7 @@ fn boot() -> [Arg; 4] {
     ]
 }
 
-fn machine() -> [Arg; 8] {
+fn machine() -> [Arg; 9] {
     [
         option("cpus", "N").default_value("1").help("Virtual CPUs"),
         option("memory", "SIZE")
@@ -112,6 +115,11 @@ fn machine() -> [Arg; 8] {
         ),
         one_of("gic", "VERSION", GICS)
             .help("Interrupt controller: v2 or v3 [default: the host's best]"),
+        one_of("transport", "BUS", TRANSPORTS).help(
+            "What virtio devices are attached to: mmio, or pci with\n\
+             message-signalled interrupts (needs a GICv3 with ITS)\n\
+             [default: mmio]",
+        ),
         on_reset("restart"),
     ]
 }

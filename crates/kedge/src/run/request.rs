@@ -9,7 +9,7 @@ use kedge_hv::VcpuFeatures;
 use kedge_vmm::spec::{Boot, MachineSpec, OnPanic, SerialSpec};
 use tracing::level_filters::LevelFilter;
 
-use super::command::{FEATURES, GICS, KERNEL_FORMATS, LOG_LEVELS, PSCI};
+use super::command::{FEATURES, GICS, KERNEL_FORMATS, LOG_LEVELS, PSCI, TRANSPORTS};
 use super::rom;
 use crate::abi::load::BadFile;
 use crate::api::{Identity, Reachable};
@@ -88,6 +88,7 @@ pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
         guest_abi: guest_abi::from_flags(flags)?.unwrap_or_else(guest_abi::default),
         psci: chosen(flags, "psci", PSCI),
         gic: chosen(flags, "gic", GICS),
+        transport: chosen(flags, "transport", TRANSPORTS).unwrap_or_default(),
         boot: Boot {
             kernel: path(flags, "kernel").unwrap_or_default(),
             kernel_format: chosen(flags, "kernel-format", KERNEL_FORMATS).unwrap_or_default(),

@@ -12,8 +12,9 @@ use flate2::{Compression, write::GzEncoder};
 use crate::{debian::kernels::Kernel, paths};
 
 const INIT: &str = include_str!("guest_init.sh");
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "virtio_mmio",
+    "virtio_pci",
     "virtio_blk",
     "virtio_net",
     "virtio_rng",

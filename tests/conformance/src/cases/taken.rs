@@ -107,6 +107,7 @@ impl Board {
         let image = fs::read(payload().context("no payload")?)?;
         ram.write_slice(&image, usize_from(IMAGE))?;
         let tree = fdt::build(&fdt::Machine {
+            pci: None,
             cpus: self.cpus.to_vec(),
             caches: Caches::default(),
             memory: self.layout.ram().to_vec(),

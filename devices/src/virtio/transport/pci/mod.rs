@@ -38,6 +38,7 @@ use super::core::Core;
 use super::saved::PciTransportV1;
 use super::signals::Signals;
 use crate::pci::{Function, Msix, Windows};
+use crate::virtio::change::{Change, ChangeError, Target};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::worker::{EventLoop, LoopError};
 
@@ -248,6 +249,12 @@ impl Stateful for PciTransport {
             self.restore_function(&saved).map_err(Trouble::new)
         });
         restored.map_err(|source| RestoreError { device, source })
+    }
+}
+
+impl Target for PciTransport {
+    fn change(&self, change: &Change, deadline: Instant) -> Result<(), ChangeError> {
+        self.core().change(change, deadline)
     }
 }
 
