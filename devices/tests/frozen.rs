@@ -33,7 +33,7 @@ fn the_transport_on_pci() {
         config_vector: 0xffff,
         queue_vectors: vec![1],
         vectors: vec![vector],
-        transport: Part::of(&RngV1 {}),
+        transport: Part::of(&RngV1 { limits: None }),
     };
     frozen(
         &transport,

@@ -228,3 +228,35 @@ fn vcpus_that_are_none_or_too_many_are_refused() {
           fix: ask for at most 4 vCPUs"#]]
     .assert_eq(&refusal(GIB, 9, V3, &Limits { vcpus: 4, ..host() }));
 }
+
+#[test]
+fn pci_needs_a_translation_service() {
+    let on_pci = |gic| {
+        let layout = Layout::new(GIB, 1, gic, &host()).unwrap();
+        layout.with_transport(Transport::Pci)
+    };
+    expect![[r#"
+        error: a machine with PCI needs an Interrupt Translation Service, which this GICv2 has not
+          fix: ask for a GICv3, or for virtio devices on MMIO (`--transport mmio`)"#]]
+    .assert_eq(&report(&on_pci(GicChoice::V2).unwrap_err()));
+    let without = GicChoice::V3 { its: false };
+    assert_eq!(on_pci(without), Err(LayoutError::PciWithoutIts { gic: without }));
+    assert!(on_pci(V3).unwrap().pci().is_some());
+}
+
+#[test]
+fn pci_has_its_place_to_itself() {
+    let layout = Layout::new(RAM_MOST, 512, V3, &host()).unwrap();
+    assert_eq!(layout.pci(), None);
+    let before = layout.areas();
+    let layout = layout.with_transport(Transport::Pci).unwrap();
+    let pci = layout.pci().unwrap();
+    assert!(pci.window.end() <= pci.config.start.0);
+    let overlap = |area: &Area| {
+        area.range.start.0 < pci.config.end() && pci.window.start.0 < area.range.end()
+    };
+    assert!(!before.iter().any(overlap), "{before:?}");
+    assert_eq!(layout.areas().len(), before.len() + 1);
+    assert_eq!((layout.pci_virtio(0), layout.pci_virtio(29)), (Ok(1), Ok(30)));
+    assert_eq!(layout.pci_virtio(30), Err(TooManyDevices { most: 30 }));
+}

@@ -166,6 +166,7 @@ fn the_help_shows_both_command_lines() {
               --no-api                    Run without an API
               --config-file <FILE>        The machine: Firecracker's configuration file (JSON);
                                           without it, the API describes or loads one
+              --enable-pci                Put virtio devices on PCI
               --id <ID>                   The machine's name in the log [default: anonymous-instance]
               --api-sock <FILE>           The API's socket [default: /run/firecracker.socket]
               --log-path <FILE>           The log's file or FIFO [default: standard output]
@@ -218,6 +219,7 @@ fn a_dry_run_prints_the_machine_with_firecrackers_defaults() {
           "cpu_features": [],
           "psci": null,
           "gic": null,
+          "transport": "mmio",
           "boot": {
             "kernel": "Image",
             "kernel_format": "auto",
@@ -337,13 +339,12 @@ fn without_an_api_there_must_be_a_file() {
 
 #[test]
 fn what_kedge_does_not_have_yet_is_refused_by_name() {
-    let flags: [&[&str]; 6] = [
+    let flags: [&[&str]; 5] = [
         &["--seccomp-filter", "filter.bin"],
         &["--metadata", "data.json"],
         &["--mmds-size-limit", "51200"],
         &["--metrics-path", "metrics"],
         &["--boot-timer"],
-        &["--enable-pci"],
     ];
     let outcomes: String = flags.into_iter().map(kedge).collect();
     expect![[r#"
@@ -362,9 +363,6 @@ fn what_kedge_does_not_have_yet_is_refused_by_name() {
         153
         error: kedge does not have `--boot-timer` yet
           fix: leave it out; the guest can print when it is up
-        153
-        error: kedge does not have `--enable-pci` yet
-          fix: leave it out: devices are on virtio-mmio
     "#]]
     .assert_eq(&outcomes);
 }

@@ -93,6 +93,7 @@ fn what_is_not_said_has_a_default() {
           },
           "psci": null,
           "gic": null,
+          "transport": "mmio",
           "boot": {
             "kernel": "Image",
             "kernel_format": "auto",
@@ -135,6 +136,9 @@ fn the_help_shows_a_newcomer_the_way() {
               --psci <VERSION>              PSCI version shown to the guest: 0.1, 0.2 or 1.0 to 1.3
                                             [default: the profile's]
               --gic <VERSION>               Interrupt controller: v2 or v3 [default: the host's best]
+              --transport <BUS>             What virtio devices are attached to: mmio, or pci with
+                                            message-signalled interrupts (needs a GICv3 with ITS)
+                                            [default: mmio]
               --on-reset <ACTION>           When the guest resets: restart it, or exit [default: restart]
 
         What kedge does:

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kedge_guest_memory::GuestAddress;
 use kedge_hv::{Access, GicConfig};
-use kedge_ids::{Ppi, RegId, Spi, VcpuId};
+use kedge_ids::{Ppi, RegId, Ring, Spi, VcpuId};
 use libc::{EBUSY, EEXIST, EFAULT, EINVAL, ENODEV, ENOENT};
 use vmm_sys_util::eventfd::EventFd;
 

@@ -3,9 +3,9 @@
 //!
 //! The range follows where the guest puts it, and the queues' doorbells with it.
 
-mod common;
 mod config;
 mod place;
+mod registers;
 mod vectors;
 
 #[cfg(test)]
@@ -27,11 +27,11 @@ use kedge_ids::usize_from;
 use kedge_saved_state::{Bytes, Part, StateError};
 use vmm_sys_util::eventfd::EventFd;
 
-use self::common::Common;
-#[cfg(test)]
-use self::common::reg;
 use self::config::Config;
 use self::place::{at, size};
+use self::registers::Common;
+#[cfg(test)]
+use self::registers::reg;
 use self::vectors::{NO_VECTOR, Vectors};
 use super::Transport;
 use super::core::Core;
