@@ -8,7 +8,7 @@ pub struct Group {
     pub name: &'static str,
     /// Whether there is one more for each device: `net` and `net_eth0`.
     pub each: bool,
-    /// Its keys. Those that end in [`AGGREGATE`] hold three times.
+    /// Its keys. Those that end in `_agg` hold three times.
     pub keys: &'static [&'static str],
 }
 

@@ -95,7 +95,7 @@ pub struct BlockConfig {
     pub engine: Engine,
     /// Whether the host caches what they read and write.
     pub caching: Caching,
-    /// How many queues there are for them: [`QUEUES`].
+    /// How many queues there are for them, 1 to 64.
     pub queues: u16,
     /// How fast it may go.
     pub limits: RateLimiter,
