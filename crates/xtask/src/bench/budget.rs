@@ -41,8 +41,8 @@ pub(super) const BUDGETS: &[Budget] = &[
     Budget { subject: "save",       figure: "answer_us",     name: "save 128 MiB, answered",  unit: Unit::Ms,      most: 150_000 },
     Budget { subject: "load",       figure: "answer_us",     name: "load and resume",         unit: Unit::Ms,      most: 4_000 },
     Budget { subject: "clone",      figure: "anonymous_kib", name: "its memory, not run",     unit: Unit::KbOfKib, most: 600_000 },
-    Budget { subject: "read-4k",    figure: "request_us",    name: "disk, read 4 KiB",        unit: Unit::Ms,      most: 95 },
-    Budget { subject: "write-4k",   figure: "request_us",    name: "disk, write 4 KiB",       unit: Unit::Ms,      most: 95 },
+    Budget { subject: "read-4k",    figure: "request_us",    name: "disk, read 4 KiB",        unit: Unit::Ms,      most: 80 },
+    Budget { subject: "write-4k",   figure: "request_us",    name: "disk, write 4 KiB",       unit: Unit::Ms,      most: 90 },
     Budget { subject: "read-128k",  figure: "request_us",    name: "disk, read 128 KiB",      unit: Unit::Ms,      most: 2_000 },
     Budget { subject: "binary",     figure: "bytes",         name: "kedge, stripped",         unit: Unit::Mb,      most: 4_000 },
 ];
