@@ -3,7 +3,8 @@
 peer=10.88.0.1
 complain() { echo "WRONG in round $round: $*"; }
 
-# Both clocks, in hundredths of seconds and seconds; no step here takes long, even where the host is busy.
+# Both clocks, in hundredths of seconds and seconds. No step here takes long, but for those of a guest whose four CPUs
+# share two that are emulated and that others are at, too: less than any file is on its way to another host.
 look() {
     read -r up rest </proc/uptime
     up=${up%.*}${up#*.}
@@ -13,8 +14,8 @@ clocks() {
     last_up=$up last_now=$now
     look
     step=$((up - last_up)) jump=$((now - last_now))
-    if [ $step -lt 0 ] || [ $step -gt 1500 ]; then complain "the uptime went from $last_up to $up in $1"; fi
-    if [ $jump -lt 0 ] || [ $jump -gt 16 ]; then complain "the time went from $last_now to $now in $1"; fi
+    if [ $step -lt 0 ] || [ $step -gt 4500 ]; then complain "the uptime went from $last_up to $up in $1"; fi
+    if [ $jump -lt 0 ] || [ $jump -gt 46 ]; then complain "the time went from $last_now to $now in $1"; fi
 }
 
 # How often the timer of a CPU has interrupted it.
