@@ -92,6 +92,9 @@ fn an_interface_that_has_a_single_queue_says_so_where_several_are_asked_for() {
     );
 }
 
+// Not under qemu-user, which runs arm64's unit tests and has another error for ioctls that it
+// does not know.
+#[cfg(not(target_arch = "aarch64"))]
 #[test]
 fn a_descriptor_of_something_else_says_so() {
     let file = tempfile::tempfile().unwrap();
