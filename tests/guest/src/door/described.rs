@@ -128,7 +128,7 @@ fn linux(host: &Host) -> Outcome {
 
 /// Two processes and one guest, by requests alone.
 fn life(host: &Host) -> Outcome {
-    let first = Waiting::start(&[])?;
+    let first = Waiting::start(&["--guest-abi", "arm64-v0"])?;
     first.payload(host, "counters", "")?;
     first.begin()?;
     first.guest.wait_for("COUNT ", 3, SOON)?;

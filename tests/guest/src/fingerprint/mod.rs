@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::kedge::Kedge;
 use crate::suite::{Outcome, Suite, after};
 
-pub(crate) use recorded::{baseline, promised, record};
+pub(crate) use recorded::{baseline, is_of_nothing, promised, record};
 
 /// What one guest found.
 #[derive(Clone, Debug, PartialEq, Eq)]

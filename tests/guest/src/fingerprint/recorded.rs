@@ -196,8 +196,7 @@ pub(crate) fn promised(found: &Fingerprint, varying: &[Varying]) -> String {
         let value = u64::from_str_radix(value.strip_prefix("0x")?, 16).ok()?;
         Some(format!("id {encoding} {name} {:#x}\n", value & !mask))
     };
-    let lines = found.whole().lines().filter(|text| !is_of_nothing(found, text));
-    lines.map(|text| line(text).unwrap_or_else(|| format!("{text}\n"))).collect()
+    found.whole().lines().map(|text| line(text).unwrap_or_else(|| format!("{text}\n"))).collect()
 }
 
 /// Registers that belong to a feature: each with the register and the lowest bit of the field
@@ -207,7 +206,7 @@ pub(crate) fn promised(found: &Fingerprint, varying: &[Varying]) -> String {
 const OF_A_FEATURE: [(&str, &str, u32); 1] = [("SMIDR_EL1", "ID_AA64PFR1_EL1", 24)];
 
 /// Whether this line tells of a register of a feature that the guest has not.
-fn is_of_nothing(found: &Fingerprint, line: &str) -> bool {
+pub(crate) fn is_of_nothing(found: &Fingerprint, line: &str) -> bool {
     let name = line.split(' ').nth(2);
     let of = OF_A_FEATURE.iter().find(|(register, ..)| name == Some(register));
     of.is_some_and(|(_, says, bit)| found.id(says).is_ok_and(|value| value >> bit & 0xf == 0))

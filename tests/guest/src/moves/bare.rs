@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use kedge_firmware::Varying;
 
-use crate::fingerprint::{Fingerprint, differences, promised};
+use crate::fingerprint::{Fingerprint, differences, is_of_nothing, promised};
 use crate::host::Host;
 use crate::kedge::Kedge;
 use crate::suite::{Outcome, after};
@@ -75,7 +75,10 @@ impl Finding {
         let [before, after] =
             [self, later].map(|finding| promised(&finding.facts, expected.varying));
         let differences = differences(&before, &after);
-        let is_expected = |line: &String| expected.otherwise.iter().any(|part| line.contains(part));
+        let is_expected = |line: &String| {
+            let is_allowed = expected.otherwise.iter().any(|part| line.contains(part));
+            is_allowed || is_of_nothing(&self.facts, line)
+        };
         let noticed: Vec<_> = differences.into_iter().filter(|line| !is_expected(line)).collect();
         ensure!(noticed.is_empty(), "before (-) and after (+):\n{}", noticed.join("\n"));
         ensure!(later.count > self.count, "counted to {}, then to {}", self.count, later.count);
