@@ -32,6 +32,7 @@ mod limits;
 mod linux;
 mod moves;
 mod pause;
+mod pci;
 mod peer;
 mod power;
 mod profile;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
     differences::tests(&mut suite);
     clones::tests(&mut suite);
     vsock::tests(&mut suite);
+    pci::tests(&mut suite);
     restore::tests(&mut suite);
     devices::tests(&mut suite);
     disks::tests(&mut suite);
