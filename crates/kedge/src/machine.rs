@@ -22,6 +22,7 @@ use kedge_vmm::{
 use tracing::warn;
 
 use crate::api::{ApiError, Reachable, View};
+use crate::companions::Companions;
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::host_notes::HostNotes;
 use crate::report::Report;
@@ -41,6 +42,8 @@ pub(crate) struct Request {
     pub(crate) notes_changes: bool,
     /// How it is to be reached while it runs, if it is.
     pub(crate) reachable: Option<Reachable>,
+    /// What is beside it.
+    pub(crate) companions: Companions,
 }
 
 /// A saved machine that is to go on.
@@ -157,7 +160,7 @@ impl Fix for MachineError {
 /// # Errors
 /// There is no hypervisor, the machine cannot be built, or it cannot run on.
 pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
-    let Request { spec, dry_run, dump_dtb, notes_changes, reachable } = request;
+    let Request { spec, companions, dry_run, dump_dtb, notes_changes, reachable } = request;
     if dry_run {
         print(&spec)?;
         if dump_dtb.is_none() {
@@ -179,9 +182,9 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
         Ok(machine)
     };
     if dry_run {
-        return build(surroundings()).map(|_| Outcome::Done);
+        return build(surroundings(&companions)).map(|_| Outcome::Done);
     }
-    operate(habits, (reachable, None), build)
+    operate(habits, (reachable, None), &companions, build)
 }
 
 /// Lets the machine of a snapshot go on; `reachable` says how it is to be reached, `report`
@@ -200,7 +203,11 @@ pub(crate) fn load(
     let hypervisor = Arc::new(Kvm::open()?);
     let habits = Habits::of(&loading.restoration.spec);
     let reachable = reachable.map(|reachable| reachable.showing(loading.view()));
-    operate(habits, (reachable, report), |surroundings| loading.restore(hypervisor, surroundings))
+    let beside = |reachable: &Reachable| reachable.companions.clone();
+    let companions = reachable.as_ref().map_or_else(|| Companions::usual(""), beside);
+    operate(habits, (reachable, report), &companions, |surroundings| {
+        loading.restore(hypervisor, surroundings)
+    })
 }
 
 impl LoadRequest {
@@ -300,6 +307,7 @@ impl Habits {
 fn operate(
     habits: Habits,
     (reachable, report): (Option<Reachable>, Option<Report>),
+    companions: &Companions,
     make: impl FnOnce(Surroundings) -> Result<Machine, MachineError>,
 ) -> Result<Outcome, MachineError> {
     let reachable = reachable.map(Reachable::claim).transpose()?;
@@ -309,7 +317,7 @@ fn operate(
     // Its name and its sockets are to go with it.
     let is_to_tidy = reachable.is_some() || habits.leaves_behind;
     let ending = (is_to_tidy && !on_terminal).then(Ending::hold);
-    let mut machine = make(surroundings())?;
+    let mut machine = make(surroundings(companions))?;
     let console = input.map(|input| input.connect(Connection::to(&machine))).transpose();
     let console = console.map_err(MachineError::Input)?;
     let ending = ending.map(|ending| ending.connect(Connection::to(&machine))).transpose();
@@ -337,12 +345,13 @@ pub(crate) fn conclude(ended: Ended, signal: Option<u8>) -> Outcome {
     outcome(ended, signal)
 }
 
-pub(crate) fn surroundings() -> Surroundings {
-    Surroundings::new(io::stdout())
+pub(crate) fn surroundings(companions: &Companions) -> Surroundings {
+    let surroundings = Surroundings::new(io::stdout())
         .on_panic(repeat)
         .guarding(guard)
         .on_stuck(give_up)
-        .with_notes(HostNotes::beside_machines())
+        .with_notes(HostNotes::beside_machines());
+    companions.around(surroundings)
 }
 
 /// Handles the end of memory that is a file's.

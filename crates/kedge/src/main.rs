@@ -7,6 +7,7 @@ mod abi;
 mod api;
 mod awaited;
 mod clone;
+mod companions;
 mod completion;
 mod console;
 mod devices;

@@ -169,6 +169,7 @@ fn the_help_shows_both_command_lines() {
               --enable-pci                Put virtio devices on PCI
               --id <ID>                   The machine's name in the log [default: anonymous-instance]
               --api-sock <FILE>           The API's socket [default: /run/firecracker.socket]
+              --metadata <FILE>           What the guest's metadata service has at first (JSON)
               --log-path <FILE>           The log's file or FIFO [default: standard output]
               --level <LEVEL>             Error, Warning, Info, Debug, Trace or Off [default: Info]
               --show-level                Give the log's lines a level
@@ -339,24 +340,13 @@ fn without_an_api_there_must_be_a_file() {
 
 #[test]
 fn what_kedge_does_not_have_yet_is_refused_by_name() {
-    let flags: [&[&str]; 5] = [
-        &["--seccomp-filter", "filter.bin"],
-        &["--metadata", "data.json"],
-        &["--mmds-size-limit", "51200"],
-        &["--metrics-path", "metrics"],
-        &["--boot-timer"],
-    ];
+    let flags: [&[&str]; 3] =
+        [&["--seccomp-filter", "filter.bin"], &["--metrics-path", "metrics"], &["--boot-timer"]];
     let outcomes: String = flags.into_iter().map(kedge).collect();
     expect![[r#"
         153
         error: kedge does not have `--seccomp-filter` yet
           fix: write `--no-seccomp` instead
-        153
-        error: kedge does not have `--metadata` yet
-          fix: leave it out; a disk or the kernel's command line can carry the data
-        153
-        error: kedge does not have `--mmds-size-limit` yet
-          fix: leave it out; a disk or the kernel's command line can carry the data
         153
         error: kedge does not have `--metrics-path` yet
           fix: leave it out; the log says what goes wrong

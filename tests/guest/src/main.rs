@@ -30,6 +30,7 @@ mod kedge;
 mod library;
 mod limits;
 mod linux;
+mod metadata;
 mod moves;
 mod pause;
 mod pci;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
     door::tests(&mut suite);
     differences::tests(&mut suite);
     clones::tests(&mut suite);
+    metadata::tests(&mut suite);
     vsock::tests(&mut suite);
     pci::tests(&mut suite);
     restore::tests(&mut suite);

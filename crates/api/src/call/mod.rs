@@ -12,6 +12,7 @@ mod device;
 mod guest;
 mod logger;
 mod machine;
+mod metadata;
 mod place;
 mod routes;
 mod snapshot;
@@ -20,6 +21,7 @@ mod state;
 use kedge_devices::virtio::catalog::Kind;
 use kedge_devices::virtio::change::Change;
 use kedge_firmware::CpuConfig;
+use kedge_metadata::Config as MetadataConfig;
 use serde_json::Value;
 
 pub use body::Fault;
@@ -54,6 +56,12 @@ pub enum Call {
     ShowMachine,
     /// `GET /vm/config`.
     ShowConfig,
+    /// `GET /mmds`.
+    ShowMetadata,
+    /// `PUT /mmds`.
+    PutMetadata(Value),
+    /// `PATCH /mmds`.
+    PatchMetadata(Value),
     /// `PUT /logger`.
     SetLogger(Logger),
     /// What a machine is to be that has not started.
@@ -98,6 +106,8 @@ pub enum Setting {
     Cpu(Box<CpuConfig>),
     /// `PUT /guest-abi`, kedge's own.
     GuestAbi(Profile),
+    /// `PUT /mmds/config`.
+    Metadata(MetadataConfig),
     /// `PUT` of a device.
     Device(Device),
 }
@@ -137,6 +147,8 @@ impl Call {
             Self::Set(Setting::Device(device)) => return device_prefix(device.kind()),
             Self::Remove { kind, .. } => return device_prefix(kind),
             Self::Change(change) => change.kind().change.map_or("", |change| change.fault),
+            Self::Set(Setting::Metadata(_)) => "MMMDS config error: ",
+            Self::ShowMetadata | Self::PutMetadata(_) | Self::PatchMetadata(_) => "MMDS error: ",
             Self::SetLogger(_) => "Logger error: ",
             Self::Start => "Start microvm error: ",
             Self::LoadSnapshot(_) => "Load snapshot error: ",

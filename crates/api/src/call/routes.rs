@@ -7,7 +7,8 @@ use std::iter;
 use kedge_devices::virtio::catalog::{KINDS, Kind};
 
 use super::{
-    Call, Fault, Parsed, action, change, clone, device, guest, logger, machine, snapshot, state,
+    Call, Fault, Parsed, action, change, clone, device, guest, logger, machine, metadata, snapshot,
+    state,
 };
 use crate::http::Method;
 
@@ -46,8 +47,6 @@ const BALLOON: Reader = Absent(["balloon device", "Balloon config error: "]);
 const MEMORY: Reader = Absent(["memory that is plugged in", "Memory hotplug config error: "]);
 const PMEM: Reader = Absent(["pmem devices", "Pmem config error: "]);
 const METRICS: Reader = Absent(["metrics", "Metrics error: "]);
-const MMDS: Reader = Absent(["metadata service", "MMDS error: "]);
-const MMDS_CONFIG: Reader = Absent(["metadata service", "MMMDS config error: "]);
 
 #[rustfmt::skip]
 const ROWS: &[(Method, &str, Reader)] = &[
@@ -65,16 +64,16 @@ const ROWS: &[(Method, &str, Reader)] = &[
     (Put,    "/guest-abi",              Body(guest::read_profile)),
     (Put,    "/serial",                 Body(machine::read_serial)),
     (Put,    "/logger",                 Body(logger::read)),
+    (Put,    "/mmds/config",            Body(metadata::read_config)),
+    (Get,    "/mmds",                   Bare(|| Call::ShowMetadata)),
+    (Put,    "/mmds",                   Body(metadata::read_data)),
+    (Patch,  "/mmds",                   Body(metadata::read_change)),
     (Put,    "/snapshot/create",        Body(snapshot::read_create)),
     (Put,    "/snapshot/load",          Body(snapshot::read_load)),
     (Put,    "/snapshot/check",         Body(snapshot::read_check)),
     (Put,    "/clone",                  Body(clone::read)),
     // What kedge has not.
     (Put,    "/metrics",                METRICS),
-    (Put,    "/mmds/config",            MMDS_CONFIG),
-    (Get,    "/mmds",                   MMDS),
-    (Put,    "/mmds",                   MMDS),
-    (Patch,  "/mmds",                   MMDS),
     (Get,    "/balloon/statistics",     BALLOON),
     (Patch,  "/balloon/statistics",     BALLOON),
     (Patch,  "/balloon/hinting/start",  BALLOON),

@@ -156,4 +156,9 @@ fn what_will_go_away_is_marked() {
     let vsock = r#"{"guest_cid": 3, "uds_path": "v.sock", "vsock_id": "v"}"#;
     assert!(deprecated(Put, "/vsock", vsock));
     assert!(!deprecated(Put, "/vsock", r#"{"guest_cid": 3, "uds_path": "v.sock"}"#));
+    let metadata = r#"{"network_interfaces": ["eth0"], "version": "V2"}"#;
+    assert!(!deprecated(Put, "/mmds/config", metadata));
+    let first = r#"{"network_interfaces": ["eth0"], "version": "V1"}"#;
+    assert!(deprecated(Put, "/mmds/config", first));
+    assert!(deprecated(Put, "/mmds/config", r#"{"network_interfaces": ["eth0"]}"#));
 }

@@ -32,6 +32,11 @@ impl Response {
         }
     }
 
+    /// It takes more room than there is, as this says: 413.
+    pub fn too_large(message: &str) -> Self {
+        Self { status: 413, ..Self::fault(message) }
+    }
+
     /// The answer to a request that made use of something that will go away.
     #[must_use]
     pub fn deprecated(self) -> Self {

@@ -53,6 +53,7 @@ const NONE: &str = "what_kedge_has_not_is_named";
 const DESCRIBED: &str = "what_is_said_of_a_machine_is_shown";
 const EARLY: &str = "what_is_for_machines_that_have_started_is_refused_by_its_words";
 const BOOTED: &str = "door::linux_boots_by_the_api_alone";
+const METADATA: &str = "metadata::a_guest_reads_it_over_every_card_it_is_behind";
 const LIFE: &str = "door::a_machine_is_described_started_saved_and_loaded";
 
 #[rustfmt::skip]
@@ -77,10 +78,10 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     row(Patch, "/network-interfaces/{iface_id}", &["iface_id", "rx_rate_limiter", "tx_rate_limiter"], SAME, EARLY),
     row(Delete, "/network-interfaces/{iface_id}", &[], NO_PCI, EARLY),
     row(Put, "/vsock", &["guest_cid", "uds_path", "vsock_id"], SAME, "a_vsock_device_listens_as_soon_as_it_is_described"),
-    row(Get, "/mmds", &[], SAME, NONE),
-    row(Put, "/mmds", &[], SAME, NONE),
-    row(Patch, "/mmds", &[], SAME, NONE),
-    row(Put, "/mmds/config", MMDS_CONFIG, SAME, NONE),
+    row(Get, "/mmds", &[], SAME, "metadata_is_put_merged_and_shown"),
+    row(Put, "/mmds", &[], SAME, METADATA),
+    row(Patch, "/mmds", &[], SAME, METADATA),
+    row(Put, "/mmds/config", MMDS_CONFIG, SAME, "a_service_is_behind_cards_that_there_are"),
     row(Put, "/entropy", &["rate_limiter"], SAME, BOOTED),
     row(Put, "/serial", &["serial_out_path", "rate_limiter"], "the same; no rate limit", LIFE),
     row(Get, "/balloon", &[], SAME, NONE),

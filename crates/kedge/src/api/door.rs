@@ -4,9 +4,11 @@ use kedge_api::call::{Call, Instance, Logger, OPENAPI, Parsed};
 use kedge_api::http::{Door, Reply, Request, Response};
 use kedge_diag::{Fix, Trouble, one_line};
 use kedge_vmm::Lifecycle;
+use kedge_vmm::metadata::StoreError;
 use serde_json::json;
 
 use super::work::{Order, Way};
+use crate::companions::Companions;
 use crate::firecracker::FIRECRACKER_VERSION;
 use crate::logging::Control as LogControl;
 
@@ -24,11 +26,17 @@ pub(super) struct MachineDoor {
     identity: Identity,
     way: Way,
     log: Option<LogControl>,
+    companions: Companions,
 }
 
 impl MachineDoor {
-    pub(super) fn new(identity: Identity, way: Way, log: Option<LogControl>) -> Self {
-        Self { identity, way, log }
+    pub(super) fn new(
+        identity: Identity,
+        way: Way,
+        log: Option<LogControl>,
+        companions: Companions,
+    ) -> Self {
+        Self { identity, way, log, companions }
     }
 
     fn describe(&self) -> Response {
@@ -54,6 +62,17 @@ impl MachineDoor {
         }))
     }
 
+    /// What guests may read. There is nothing to be read before somebody has put it there,
+    /// which is an error once the machine runs and has no service either.
+    fn show_metadata(&self) -> Response {
+        let waits = self.way.status() == Lifecycle::Configured;
+        match self.companions.metadata.document() {
+            Some(document) => Response::with(&document),
+            None if waits || self.way.shown().has_metadata() => Response::with(&json!({})),
+            None => refused(&StoreError::NotInitialized),
+        }
+    }
+
     fn set_logger(&self, logger: &Logger) -> Response {
         let done = match &self.log {
             Some(log) => log.change(logger).map_err(Trouble::new),
@@ -71,6 +90,24 @@ fn openapi() -> Response {
     match serde_json::from_str(OPENAPI) {
         Ok(document) => Response::with(&document),
         Err(error) => Response::fault(&error.to_string()),
+    }
+}
+
+/// What came of metadata that somebody wrote.
+fn taken(outcome: Result<(), StoreError>) -> Response {
+    match outcome {
+        Ok(()) => Response::done(),
+        Err(error) => refused(&error),
+    }
+}
+
+/// Why it was not taken: it begins as Firecracker's clients expect (FIRECRACKER_API.md, 2).
+fn refused(error: &StoreError) -> Response {
+    let known = error.known_as().map_or_else(String::new, |known| format!("{known} "));
+    let message = |about| format!("{about} error: {known}{}", one_line(error));
+    match error {
+        StoreError::TooLarge { .. } => Response::too_large(&message("MMDS limit exceeded")),
+        _ => Response::fault(&message("MMDS")),
     }
 }
 
@@ -97,6 +134,9 @@ impl Door for MachineDoor {
             Call::OpenApi => openapi(),
             Call::ShowMachine => Response::with(&self.way.shown().machine()),
             Call::ShowConfig => Response::with(&self.way.shown().whole()),
+            Call::ShowMetadata => self.show_metadata(),
+            Call::PutMetadata(data) => taken(self.companions.metadata.put(data)),
+            Call::PatchMetadata(change) => taken(self.companions.metadata.patch(change)),
             Call::SetLogger(logger) => self.set_logger(&logger),
             call => return self.way.give(Order::new(call, deprecated, reply)),
         };

@@ -18,6 +18,7 @@ use kedge_api::http::{Limits, ListenError, Server};
 use kedge_diag::Fix;
 use kedge_vmm::Handle;
 
+use crate::companions::Companions;
 use crate::logging::Control as LogControl;
 use crate::machines::{Claim, ClaimError};
 
@@ -43,6 +44,8 @@ pub(crate) struct Reachable {
     pub(crate) log: Option<LogControl>,
     /// What it shows of itself, where that is not its specification.
     pub(crate) view: Option<View>,
+    /// What is beside it.
+    pub(crate) companions: Companions,
 }
 
 /// A machine's name and the way to it, before there is a machine.
@@ -55,7 +58,8 @@ pub(crate) struct Claimed {
 impl Reachable {
     /// By no name; with a log that clients have no say in.
     pub(crate) fn new(identity: Identity, socket: Option<PathBuf>, limits: Limits) -> Self {
-        Self { identity, named: false, socket, limits, log: None, view: None }
+        let companions = Companions::usual(&identity.id);
+        Self { identity, named: false, socket, limits, log: None, view: None, companions }
     }
 
     /// The same, showing `view`, unless it shows another one.
@@ -91,7 +95,7 @@ impl Claimed {
     /// The socket's path is taken or cannot be written, or the host is out of resources.
     pub(crate) fn open(self) -> Result<(Api, Orders), ApiError> {
         let Self { reachable, claim } = self;
-        let Reachable { identity, socket, limits, log, view, named: _ } = reachable;
+        let Reachable { identity, socket, limits, log, view, companions, named: _ } = reachable;
         let found = claim.as_ref().map(Claim::socket);
         if let (Some(socket), Some(claim)) = (&socket, &claim) {
             claim.lead_to(socket)?;
@@ -99,7 +103,7 @@ impl Claimed {
         let socket = socket.or(found).unwrap_or_default();
         let (way, orders, work) = work::orders();
         orders.shown().set(view.unwrap_or_default());
-        let door = MachineDoor::new(identity, way, log);
+        let door = MachineDoor::new(identity, way, log, companions);
         let mut api = Api::open(&socket, limits, door, work)?;
         api.claim = claim;
         Ok((api, orders))

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kedge_api::call::{BootSource, MachineConfig, NONE};
 use kedge_devices::virtio::catalog::{DeviceConfig, KINDS};
 use kedge_devices::virtio::change::Change;
+use kedge_vmm::metadata::Config as MetadataConfig;
 use kedge_vmm::spec::MachineSpec;
 use serde_json::{Map, Value, json};
 
@@ -46,6 +47,11 @@ impl Shown {
         self.lock().whole()
     }
 
+    /// Whether its guest finds a metadata service.
+    pub(super) fn has_metadata(&self) -> bool {
+        self.lock().metadata.is_some()
+    }
+
     fn lock(&self) -> MutexGuard<'_, View> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -60,6 +66,7 @@ pub(crate) struct View {
     devices: Vec<(&'static str, Value)>,
     /// The name of its guest's profile.
     guest_abi: Option<String>,
+    metadata: Option<MetadataConfig>,
 }
 
 impl Default for View {
@@ -77,6 +84,7 @@ impl View {
             boot: configuration.boot.clone(),
             devices: shown(&configuration.devices),
             guest_abi: configuration.guest_abi.as_ref().map(|abi| abi.name.clone()),
+            metadata: configuration.metadata.clone(),
         }
     }
 
@@ -98,6 +106,7 @@ impl View {
             }),
             devices: shown(&spec.devices),
             guest_abi: Some(spec.guest_abi.name.clone()),
+            metadata: spec.metadata.clone(),
         }
     }
 
@@ -112,11 +121,12 @@ impl View {
             };
             whole.insert(kind.key.to_owned(), value);
         }
-        let Self { machine, boot, guest_abi, .. } = self;
+        let Self { machine, boot, guest_abi, metadata, .. } = self;
         let rest = [
             ("boot-source", json!(boot)),
             ("machine-config", machine.clone()),
             ("guest-abi", json!(guest_abi)),
+            ("mmds-config", json!(metadata)),
         ];
         // Firecracker does not show them either.
         let hidden = ["cpu-config", "logger", "metrics"].map(|key| (key, Value::Null));

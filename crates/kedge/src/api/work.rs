@@ -383,6 +383,9 @@ fn obey(handle: &Handle, shown: &Shown, call: &Call) -> Result<(), OrderError> {
         | Call::OpenApi
         | Call::ShowMachine
         | Call::ShowConfig
+        | Call::ShowMetadata
+        | Call::PutMetadata(_)
+        | Call::PatchMetadata(_)
         | Call::SetLogger(_) => Ok(()),
     }
 }

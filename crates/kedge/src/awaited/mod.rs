@@ -15,6 +15,7 @@ use tracing::warn;
 pub(crate) use load::{DISKS, LoadError, NETWORK, VSOCK, kind};
 
 use crate::api::{self, Ender, Message, Order, OrderError, Orders, Pending, Reachable, View};
+use crate::companions::Companions;
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::firecracker::{Beside, Draft};
 use crate::machine::{self, Connection, MachineError, Opened, Outcome};
@@ -27,6 +28,7 @@ use load::BadLoad;
 /// # Errors
 /// There can be no API, or the machine cannot run on.
 pub(crate) fn enter(reachable: Reachable, beside: Beside) -> Result<Outcome, MachineError> {
+    let companions = reachable.companions.clone();
     let claimed = reachable.claim()?;
     // Before there are other threads: they are to leave signals alone.
     let input = Unconnected::new(io::stdin()).map_err(MachineError::Input)?;
@@ -37,7 +39,7 @@ pub(crate) fn enter(reachable: Reachable, beside: Beside) -> Result<Outcome, Mac
     let hypervisor = Kvm::open().ok().map(Arc::new);
     hypervisor.iter().for_each(|hypervisor| make_ready(hypervisor));
     let draft = Draft::new(beside);
-    let mut site = Site { hypervisor, input: Some(input), console: None, draft };
+    let mut site = Site { hypervisor, input: Some(input), console: None, draft, companions };
     let ended = site.serve(orders);
     drop(api);
     let console = site.console.as_ref().and_then(Console::signal);
@@ -56,6 +58,8 @@ struct Site {
     console: Option<Console>,
     /// What clients have said of it.
     draft: Draft,
+    /// What is beside it.
+    companions: Companions,
 }
 
 impl Site {
@@ -118,7 +122,8 @@ impl Site {
         let spec = self.draft.spec()?;
         let stdio = spec.serial == SerialSpec::Stdio;
         let notes_changes = self.draft.configuration().size().is_ok_and(|size| size.notes_changes);
-        let surroundings = machine::surroundings().with_open(self.draft.open_devices());
+        let surroundings =
+            machine::surroundings(&self.companions).with_open(self.draft.open_devices());
         let built = Machine::build(spec, self.hypervisor()?, surroundings);
         let mut machine = built.map_err(MachineError::from)?;
         if notes_changes {
@@ -142,7 +147,8 @@ impl Site {
         let opened = request.open()?;
         let loading = request.read(&opened)?;
         let (stdio, view) = (loading.is_on_stdio(), Some(loading.view()));
-        let machine = loading.restore(self.hypervisor()?, machine::surroundings())?;
+        let machine =
+            loading.restore(self.hypervisor()?, machine::surroundings(&self.companions))?;
         Ok(Made { machine, stdio, view, opened: Some(opened) })
     }
 

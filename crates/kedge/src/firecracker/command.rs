@@ -44,7 +44,7 @@ pub(crate) fn command(name: Name) -> Command {
         .args([version(), help()])
 }
 
-fn machine() -> [Arg; 6] {
+fn machine() -> [Arg; 8] {
     [
         switch("no-api").requires("config-file").help("Run without an API"),
         file("config-file").help(
@@ -54,6 +54,8 @@ fn machine() -> [Arg; 6] {
         switch("enable-pci").help("Put virtio devices on PCI"),
         option("id", "ID").default_value(ANONYMOUS).help("The machine's name in the log"),
         file("api-sock").default_value(SOCKET).help("The API's socket"),
+        file("metadata").help("What the guest's metadata service has at first (JSON)"),
+        option("mmds-size-limit", "BYTES").value_parser(value_parser!(usize)).hide(true),
         option("http-api-max-payload-size", "BYTES").value_parser(value_parser!(usize)).hide(true),
     ]
 }

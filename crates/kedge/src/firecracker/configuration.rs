@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use kedge_api::call::{BootSource, MachineConfig};
 use kedge_devices::virtio::catalog::{Clash, DeviceConfig, arrange};
+use kedge_devices::virtio::net;
 use kedge_diag::{Fix, Trouble};
 use kedge_firmware::{CpuConfig, GuestAbi, OverlayError};
 use kedge_hv::VcpuFeatures;
+use kedge_vmm::metadata::{BadConfig as BadMetadata, Config as MetadataConfig};
 use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec, OnPanic, OnReset, SerialSpec, Transport};
 
 use super::cmdline;
@@ -30,6 +32,8 @@ pub(crate) struct Configuration {
     pub(crate) cpu_config: Option<CpuConfig>,
     /// The file that takes what its guest prints.
     pub(crate) serial: Option<PathBuf>,
+    /// Where its guest finds a metadata service.
+    pub(crate) metadata: Option<MetadataConfig>,
 }
 
 /// What the command line says of a machine beside.
@@ -91,8 +95,9 @@ impl Fix for NoMachine {
 impl Configuration {
     /// Whether anything is said of it that a saved machine has of its own.
     pub(crate) fn is_begun(&self) -> bool {
-        let Self { boot, machine, devices, guest_abi: _, cpu_config: _, serial: _ } = self;
-        boot.is_some() || machine.is_some() || !devices.is_empty()
+        let Self { boot, machine, devices, metadata, guest_abi: _, cpu_config: _, serial: _ } =
+            self;
+        boot.is_some() || machine.is_some() || !devices.is_empty() || metadata.is_some()
     }
 
     /// Its CPUs and memory.
@@ -137,6 +142,18 @@ impl Configuration {
         }
     }
 
+    /// Has its guest find a metadata service.
+    ///
+    /// # Errors
+    /// It cannot, with the cards there are.
+    pub(crate) fn put_metadata(&mut self, config: MetadataConfig) -> Result<(), BadMetadata> {
+        let cards = self.devices.iter().filter(|device| device.kind().key == net::KIND.key);
+        let cards: Vec<&str> = cards.map(|device| device.id()).collect();
+        config.check(&cards)?;
+        self.metadata = Some(config);
+        Ok(())
+    }
+
     /// The machine.
     ///
     /// # Errors
@@ -169,7 +186,7 @@ impl Configuration {
             rom: Vec::new(),
             serial: self.serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),
             devices,
-            metadata: None,
+            metadata: self.metadata.clone(),
             on_reset: beside.on_reset,
             // A panic ends the machine when its command line says so: `panic=1`.
             on_panic: OnPanic::Continue,

@@ -12,6 +12,7 @@ use kedge_devices::virtio::catalog::{Clash, DeviceConfig};
 use kedge_diag::Fix;
 use kedge_firmware::OverlayError;
 use kedge_vmm::OpenDevices;
+use kedge_vmm::metadata::BadConfig as BadMetadata;
 use kedge_vmm::spec::MachineSpec;
 
 use super::configuration::{Beside, Configuration, NoMachine};
@@ -56,6 +57,9 @@ pub(crate) enum BadSetting {
     /// The CPU configuration and the profile want different things.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
+    /// There can be no such metadata service.
+    #[error(transparent)]
+    Metadata(#[from] BadMetadata),
     /// Something that kedge does not have yet.
     #[error("kedge does not have `{0}` yet")]
     NotYet(&'static str),
@@ -70,6 +74,7 @@ impl BadSetting {
                 format!("The {what} file cannot be opened: {error}: ")
             }
             Self::Device(told) => told.prefix().to_owned(),
+            Self::Metadata(error) => format!("{} ", error.known_as()),
             Self::Clash(Clash::Leaders { .. }) => "A root block device already exists! ".to_owned(),
             _ => String::new(),
         }
@@ -85,6 +90,7 @@ impl Fix for BadSetting {
             Self::Device(source) => source.fix(),
             Self::Profile(source) => source.fix(),
             Self::Overlay(source) => source.fix(),
+            Self::Metadata(source) => source.fix(),
             Self::NotYet(_) => Some("leave it out".to_owned()),
         }
     }
@@ -151,6 +157,7 @@ impl Draft {
                     Profile::Document(document) => *document,
                 });
             }
+            Setting::Metadata(config) => draft.put_metadata(config)?,
             Setting::Device(device) => self.set_device(device)?,
         }
         Ok(())

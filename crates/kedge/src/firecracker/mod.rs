@@ -26,6 +26,7 @@ pub(crate) use command::command;
 
 use crate::api::{Identity, Reachable, View};
 use crate::awaited;
+use crate::companions::Companions;
 use crate::flags::{chosen, on_reset_of, path, text};
 use crate::guest_abi;
 use crate::logging::{self, Control as LogControl, Destination, Form, Logging};
@@ -135,13 +136,20 @@ fn run(name: Name, flags: &ArgMatches, beside: Beside) -> Result<Status, Failure
     let log = logging::start(log(flags, read.and_then(|config| config.logger.as_ref())))?;
     let (program, version) = name.in_log();
     info!("Running {program} v{version}");
+    let reachable = reachable(name, flags, log);
+    let metadata = path(flags, "metadata");
+    if let Some(path) = &metadata {
+        reachable.companions.read_metadata(path).map_err(misconfigured)?;
+        info!("Successfully added metadata to mmds from file");
+    }
     let outcome = match config {
         Some(config) => config.map_err(misconfigured).and_then(|config| {
             let Config { machine, logger: _ } = config;
             let spec = machine.spec(&beside).map_err(misconfigured)?;
-            let reachable = reachable(name, flags, log).showing(View::of(&machine));
+            let reachable = reachable.showing(View::of(&machine));
             machine::enter(Request {
                 spec,
+                companions: reachable.companions.clone(),
                 dry_run: flags.get_flag("dry-run"),
                 dump_dtb: path(flags, "dump-dtb"),
                 notes_changes: machine.size().is_ok_and(|size| size.notes_changes),
@@ -149,7 +157,7 @@ fn run(name: Name, flags: &ArgMatches, beside: Beside) -> Result<Status, Failure
             })
             .map_err(failure)
         }),
-        None => awaited::enter(reachable(name, flags, log), beside).map_err(failure),
+        None => awaited::enter(reachable, beside).map_err(failure),
     };
     let status = match &outcome {
         Ok(outcome) => status(*outcome),
@@ -225,5 +233,7 @@ fn reachable(name: Name, flags: &ArgMatches, log: LogControl) -> Reachable {
     };
     let identity = Identity { id: text(flags, "id").to_owned(), program };
     let (socket, limits) = (path(flags, "api-sock"), Limits { body, ..limits });
-    Reachable { log: Some(log), ..Reachable::new(identity, socket, limits) }
+    let most = flags.get_one("mmds-size-limit").copied().unwrap_or(limits.body);
+    let companions = Companions::new(&identity.id, most);
+    Reachable { log: Some(log), companions, ..Reachable::new(identity, socket, limits) }
 }

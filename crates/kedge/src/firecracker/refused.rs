@@ -16,14 +16,10 @@ struct Row {
     instead: &'static str,
 }
 
-const NO_METADATA: &str = "leave it out; a disk or the kernel's command line can carry the data";
-
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     Row { flag: "boot-timer", value: "", instead: "leave it out; the guest can print when it is up" },
-    Row { flag: "metadata", value: "FILE", instead: NO_METADATA },
     Row { flag: "metrics-path", value: "FILE", instead: "leave it out; the log says what goes wrong" },
-    Row { flag: "mmds-size-limit", value: "BYTES", instead: NO_METADATA },
     Row { flag: "seccomp-filter", value: "FILE", instead: "write `--no-seccomp` instead" },
 ];
 

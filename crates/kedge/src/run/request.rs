@@ -13,6 +13,7 @@ use super::command::{FEATURES, GICS, KERNEL_FORMATS, LOG_LEVELS, PSCI, TRANSPORT
 use super::rom;
 use crate::abi::load::BadFile;
 use crate::api::{Identity, Reachable};
+use crate::companions::Companions;
 use crate::devices::{self, BadDevice};
 use crate::flags::{Given, TRACK_CHANGES, chosen, is_set, on_reset_of, path, text, texts};
 use crate::guest_abi;
@@ -104,7 +105,10 @@ pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
     };
     let (dry_run, dump_dtb) = (is_set(flags, "dry-run"), path(flags, "dump-dtb"));
     let notes_changes = is_set(flags, TRACK_CHANGES);
-    Ok(Request { spec, dry_run, dump_dtb, notes_changes, reachable: reachable(flags)? })
+    let reachable = reachable(flags)?;
+    let beside = |reachable: &Reachable| reachable.companions.clone();
+    let companions = reachable.as_ref().map_or_else(|| Companions::usual(""), beside);
+    Ok(Request { spec, companions, dry_run, dump_dtb, notes_changes, reachable })
 }
 
 /// How the machine is to be reached: one without name and socket is not.

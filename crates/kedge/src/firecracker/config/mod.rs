@@ -11,6 +11,7 @@ use std::{fmt, fs, io};
 use kedge_api::call::{BootSource, Logger, MachineConfig};
 use kedge_devices::virtio::catalog::{KINDS, Kind};
 use kedge_diag::{Fix, nearest};
+use kedge_vmm::metadata::{BadConfig as BadMetadata, Config as MetadataConfig};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
@@ -22,10 +23,11 @@ use crate::devices::{self, BadDevice};
 use crate::guest_abi::{self, BadKey};
 
 /// What Firecracker knows besides and kedge does not have yet.
-pub(crate) const NOT_YET: [&str; 5] =
-    ["balloon", "memory-hotplug", "metrics", "mmds-config", "pmem"];
+pub(crate) const NOT_YET: [&str; 4] = ["balloon", "memory-hotplug", "metrics", "pmem"];
 /// Keys that hold no device.
-const PLAIN: [&str; 5] = ["boot-source", "machine-config", "logger", "cpu-config", "guest-abi"];
+#[rustfmt::skip]
+const PLAIN: [&str; 6] =
+    ["boot-source", "machine-config", "logger", "cpu-config", "guest-abi", "mmds-config"];
 
 /// A configuration file.
 #[derive(Debug, Default)]
@@ -84,6 +86,9 @@ pub(super) enum BadConfig {
     /// A device that cannot be had.
     #[error(transparent)]
     Device(#[from] BadDevice),
+    /// A metadata service that cannot be had.
+    #[error(transparent)]
+    Metadata(#[from] BadMetadata),
     /// A profile or a CPU configuration that is none.
     #[error(transparent)]
     GuestAbi(#[from] BadKey),
@@ -105,6 +110,7 @@ impl Fix for BadConfig {
             Self::Twice(_) => Some("leave one of them out".to_owned()),
             Self::Machine(source) => source.fix(),
             Self::Device(source) => source.fix(),
+            Self::Metadata(source) => source.fix(),
             Self::GuestAbi(source) => source.fix(),
         }
     }
@@ -131,14 +137,18 @@ pub(super) fn parse(text: &str) -> Result<Config, BadConfig> {
         return Err(wrong);
     }
     document.machine.as_ref().map(machine_config::check).transpose()?;
-    let machine = Configuration {
+    let mut machine = Configuration {
         boot: Some(document.boot.ok_or(BadConfig::NoBoot)?),
         machine: document.machine,
         devices: devices::from_json(document.devices)?,
         guest_abi: document.guest_abi.map(|raw| guest_abi::profile(text, raw)).transpose()?,
         cpu_config: document.cpu_config.map(|raw| guest_abi::cpu_config(text, raw)).transpose()?,
         serial: None,
+        metadata: None,
     };
+    if let Some(config) = document.metadata {
+        machine.put_metadata(config)?;
+    }
     Ok(Config { machine, logger: document.logger })
 }
 
@@ -151,6 +161,7 @@ struct Document<'a> {
     devices: Vec<(&'static Kind, Value)>,
     guest_abi: Option<&'a RawValue>,
     cpu_config: Option<&'a RawValue>,
+    metadata: Option<MetadataConfig>,
     /// The first key that should not be there.
     wrong: Option<BadConfig>,
 }
@@ -191,6 +202,7 @@ impl Keys {
             "logger" => document.logger = map.next_value()?,
             "guest-abi" => document.guest_abi = given(map.next_value()?),
             "cpu-config" => document.cpu_config = given(map.next_value()?),
+            "mmds-config" => document.metadata = map.next_value()?,
             _ => {
                 let value: Value = map.next_value()?;
                 return Ok(self.take_other(key, value, document));
