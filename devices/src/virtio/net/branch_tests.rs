@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::tests::{Fixture, HEADER, RX, TX, card};
+use rustix::net::SendFlags;
+
+use super::pairs_tests;
+use super::tests::{Fixture, HEADER, RX, TX, card, received};
 use super::*;
 use crate::virtio::testing::{Driver, EVENT_IDX, Used};
 
@@ -101,4 +104,27 @@ fn a_frame_that_is_but_a_header_is_nobodys() {
     net.driver.offer(TX, &[&HEADER], &[]);
     net.driver.kick(1);
     assert_eq!(net.next_frame(), HEADER);
+}
+
+#[test]
+fn whichever_pair_asks_the_first_is_answered() {
+    const SECOND: [usize; 2] = [2, 3];
+    let (mut card, cables) = pairs_tests::card(2);
+    card.set_detour(Box::new(Oracle::default()));
+    let mut driver = Driver::running(Box::new(card), SEVERAL | EVENT_IDX);
+    let [rx, tx] = SECOND;
+    let second = driver.offer(rx, &[], &[64]);
+    driver.kick(2);
+    driver.offer(tx, &[&HEADER, b"?who"], &[]);
+    driver.kick(3);
+    assert!(driver.wait_used(tx).is_some());
+    // The answer waits for buffers of the first pair, and the second goes on without it.
+    rustix::net::send(&cables[1], &[&HEADER[..], b"ahoy"].concat(), SendFlags::empty()).unwrap();
+    assert_eq!(driver.wait_used(rx), Some(Used { head: 0, length: 16 }));
+    assert_eq!(driver.bytes(second.writable[0], 16), received(b"ahoy", 1));
+    let first = driver.offer(RX, &[], &[64]);
+    driver.kick(0);
+    assert!(driver.wait_used(RX).is_some());
+    assert_eq!(driver.bytes(first.writable[0], 16), told(b"!who"));
+    assert_eq!(driver.used_index(rx), 1);
 }

@@ -18,7 +18,7 @@ const OK: u8 = 0;
 const REFUSED: u8 = 1;
 
 /// A card with `pairs` pairs of queues, and the other ends of its cable.
-fn card(pairs: u16) -> (Net, Vec<OwnedFd>) {
+pub(super) fn card(pairs: u16) -> (Net, Vec<OwnedFd>) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let kind = SocketType::SEQPACKET;
     let ends = (0..pairs)

@@ -27,7 +27,8 @@ const TX_LIMITS: u32 = u32::MAX - 1;
 const DUE: u32 = u32::MAX - 2;
 /// That of the limit on commands.
 const COMMANDS: u32 = u32::MAX - 3;
-/// The pair to which a detour says what it was not asked.
+/// The pair to which a detour says everything, whichever asked: it is always in use, and
+/// what is said stays in order.
 const FIRST: usize = 0;
 
 /// What a queue is for (5.1.2), where the driver accepted what it accepted.
@@ -150,7 +151,8 @@ impl NetWorker {
         let Self { memory, card, pairs, rx_throttle, branch, .. } = self;
         let receiver = pairs.get_mut(index).and_then(|pair| pair.receiver.as_mut());
         if let (Some(receiver), Some(tap)) = (receiver, card.steering.tap(index)) {
-            receiver.work(memory, tap, rx_throttle, branch.as_mut());
+            let branch = branch.as_mut().filter(|_| index == FIRST);
+            receiver.work(memory, tap, rx_throttle, branch);
         }
         if let Some(branch) = branch {
             branch.set_timer();
@@ -165,7 +167,7 @@ impl NetWorker {
         }
         // It may have been asked something.
         if self.branch.as_mut().is_some_and(AtWork::was_asked) {
-            self.receive(index);
+            self.receive(FIRST);
         }
     }
 
