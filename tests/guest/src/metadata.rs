@@ -142,6 +142,7 @@ impl Place {
                 "boot_args": "console=ttyS0 loglevel=1 kedge.run=metadata",
             },
             "machine-config": {"vcpu_count": 1, "mem_size_mib": 192},
+            "guest-abi": "arm64-v0",
             "drives": [],
             "network-interfaces": [card(0), card(1)],
             "mmds-config": config,
