@@ -28,7 +28,8 @@ mod restore_tests;
 #[cfg(test)]
 mod tests;
 // Not under qemu-user, which runs arm64's unit tests and has no io_uring.
-#[cfg(all(test, not(target_arch = "aarch64")))]
+#[cfg(test)]
+#[cfg(not(target_arch = "aarch64"))]
 mod uring_tests;
 
 use std::sync::Arc;
