@@ -140,7 +140,7 @@ fn named(folder: &Path, word: &str, kib: u64) -> anyhow::Result<PathBuf> {
 
 fn with_disk(host: &Host, disk: &Path, socket: &Path) -> anyhow::Result<Running> {
     Kedge::run(host.linux()?)
-        .flags("--memory 128M")
+        .flags("--memory 192M")
         .with(["--initrd".into(), host.initrd()?])
         .with(["--disk", &format!("path={},id=data", disk.display())])
         .with(["--api-sock".as_ref(), socket.as_os_str()])
