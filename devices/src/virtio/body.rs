@@ -1,8 +1,13 @@
 //! An object of Firecracker's configuration file (its PUT body) on its way to a
 //! device's configuration.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use kedge_diag::Fix;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// What is wrong with an object of the configuration file.
@@ -84,4 +89,37 @@ pub fn check_id(key: &'static str, field: &'static str, id: &str) -> Result<(), 
         return Ok(());
     }
     Err(BodyError::Value { key, field, value: id.to_owned(), wanted: ID })
+}
+
+/// Reads an object's field that is an object, or null. Of an array, serde would take the
+/// elements for the object's fields.
+pub(crate) fn object_or_null<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::<Object<T>>::deserialize(from).map(|object| object.map(|Object(read)| read))
+}
+
+/// What is read from an object only.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(OfMap(PhantomData)).map(Self)
+    }
+}
+
+struct OfMap<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+    type Value = T;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
 }

@@ -171,11 +171,22 @@ impl Fix for Fault {
     }
 }
 
-/// Reads a body.
+/// Reads a body. None is an array, whose elements serde would take for an object's fields.
 ///
 /// # Errors
 /// It is no JSON, or of another form.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Fault::NoObject);
+    }
+    any(body)
+}
+
+/// Reads a body that may be anything.
+///
+/// # Errors
+/// It is no JSON, or of another form.
+pub(super) fn any<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(body).map_err(Fault::Json)
 }
 

@@ -199,10 +199,10 @@ mod tests {
             r#"{"count": 1e9, "name": "web-{n}"}"#,
             r#"{"count": 4294967296, "name": "web-{n}"}"#,
             r#"{"count": 2, "name": "web-{n}", "snapshot_path": "s"}"#,
-            "[]",
             "\u{0}",
         ] {
             assert!(matches!(clones(body), Err(Fault::Json(_))), "{body}");
         }
+        assert!(matches!(clones("[]"), Err(Fault::NoObject)));
     }
 }

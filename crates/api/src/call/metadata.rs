@@ -12,9 +12,9 @@ pub(super) fn read_config(bytes: &[u8]) -> Result<Parsed, Fault> {
 }
 
 pub(super) fn read_data(bytes: &[u8]) -> Result<Parsed, Fault> {
-    Ok(Call::PutMetadata(body::read(bytes)?).into())
+    Ok(Call::PutMetadata(body::any(bytes)?).into())
 }
 
 pub(super) fn read_change(bytes: &[u8]) -> Result<Parsed, Fault> {
-    Ok(Call::PatchMetadata(body::read(bytes)?).into())
+    Ok(Call::PatchMetadata(body::any(bytes)?).into())
 }

@@ -50,6 +50,10 @@ fn what_is_wrong_with_a_request_is_said() {
         "An error occurred when deserializing the json body of a request: unknown variant `Pause`, expected `Paused` or `Resumed` at line 1 column 17; fix: write `Paused`"
     ];
     fault(Patch, "/vm", r#"{"state": "Pause"}"#, &wrong);
+    let wrong = expect![
+        "An error occurred when deserializing the json body of a request: it is no object; fix: put it in braces: { ... }"
+    ];
+    fault(Put, "/serial", "[null, null]", &wrong);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::disk::Disk;
 use super::{Access, Block};
-use crate::virtio::body::{self, BodyError};
+use crate::virtio::body::{self, BodyError, object_or_null};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::change::{Changeable, is_a};
 use crate::virtio::device::VirtioDevice;
@@ -123,6 +123,7 @@ struct Body {
     cache_type: Cache,
     is_read_only: Option<bool>,
     path_on_host: Option<PathBuf>,
+    #[serde(default, deserialize_with = "object_or_null")]
     rate_limiter: Option<RateLimiter>,
     #[serde(default)]
     io_engine: Engine,
@@ -143,6 +144,7 @@ pub(super) struct Patch {
     /// The file behind the disk from now on, opened anew even where it is the same.
     pub(super) path_on_host: Option<PathBuf>,
     /// Its limits from now on.
+    #[serde(default, deserialize_with = "object_or_null")]
     pub(super) rate_limiter: Option<RateLimiter>,
 }
 

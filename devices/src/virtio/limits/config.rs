@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::virtio::body::BodyError;
+use crate::virtio::body::{BodyError, object_or_null};
 use crate::virtio::options::{OptionError, Options};
 
 /// Firecracker's `RateLimiter`: limits on bytes and on operations. Without either,
@@ -12,8 +12,10 @@ use crate::virtio::options::{OptionError, Options};
 #[serde(deny_unknown_fields)]
 pub struct RateLimiter {
     /// On bytes.
+    #[serde(default, deserialize_with = "object_or_null")]
     pub bandwidth: Option<TokenBucket>,
     /// On operations: requests, frames.
+    #[serde(default, deserialize_with = "object_or_null")]
     pub ops: Option<TokenBucket>,
 }
 

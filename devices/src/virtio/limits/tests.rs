@@ -238,6 +238,12 @@ fn json_with_unknown_or_missing_fields_is_refused() {
 }
 
 #[test]
+fn an_array_is_no_bucket() {
+    let error = from_json(json!({"ops": [1, 2, 3]})).unwrap_err();
+    expect!["invalid type: sequence, expected an object"].assert_eq(&error);
+}
+
+#[test]
 fn a_change_keeps_the_buckets_it_does_not_have() {
     let ops = RateLimiter { bandwidth: None, ops: Some(bucket(5, 100, 0)) };
     let both = bandwidth(1, 2, 3).changed(ops);

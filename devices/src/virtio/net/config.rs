@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::Net;
 use super::mac::{MacAddress, NotAMacAddress};
 use crate::tap::{OpenTapError, Tap};
-use crate::virtio::body::{self, BodyError};
+use crate::virtio::body::{self, BodyError, object_or_null};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::change::{Changeable, is_a};
 use crate::virtio::device::VirtioDevice;
@@ -167,8 +167,10 @@ pub(super) struct Patch {
     #[serde(rename = "iface_id")]
     _id: String,
     /// How fast the guest may receive from now on.
+    #[serde(default, deserialize_with = "object_or_null")]
     pub(super) rx_rate_limiter: Option<RateLimiter>,
     /// How fast it may send from now on.
+    #[serde(default, deserialize_with = "object_or_null")]
     pub(super) tx_rate_limiter: Option<RateLimiter>,
 }
 
@@ -181,7 +183,9 @@ struct Body {
     guest_mac: Option<String>,
     mtu: Option<u64>,
     queues: Option<u64>,
+    #[serde(default, deserialize_with = "object_or_null")]
     rx_rate_limiter: Option<RateLimiter>,
+    #[serde(default, deserialize_with = "object_or_null")]
     tx_rate_limiter: Option<RateLimiter>,
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Rng;
-use crate::virtio::body;
+use crate::virtio::body::{self, object_or_null};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::limits::RateLimiter;
@@ -43,6 +43,7 @@ pub struct RngConfig {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[serde(default, deserialize_with = "object_or_null")]
     rate_limiter: Option<RateLimiter>,
 }
 
