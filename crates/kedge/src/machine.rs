@@ -11,7 +11,6 @@ use std::sync::Arc;
 use kedge_devices::virtio::overrides::{self, Override, OverrideError};
 use kedge_diag::Fix;
 use kedge_hv::OpenError;
-use kedge_hv_kvm::Kvm;
 use kedge_ids::RegId;
 use kedge_saved_state::{Snapshot, StateFile, open_state};
 use kedge_vmm::spec::{MachineSpec, SerialSpec};
@@ -25,6 +24,7 @@ use crate::api::{ApiError, Reachable, View};
 use crate::companions::Companions;
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::host_notes::HostNotes;
+use crate::hypervisor::Host;
 use crate::report::Report;
 use crate::status::Status;
 use crate::{lost_memory, output};
@@ -167,7 +167,7 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
             return Ok(Outcome::Done);
         }
     }
-    let hypervisor = Arc::new(Kvm::open()?);
+    let hypervisor = Arc::new(Host::open()?);
     let habits = Habits::of(&spec);
     let reachable =
         reachable.map(|reachable| reachable.showing(View::of_spec(&spec, notes_changes)));
@@ -200,7 +200,7 @@ pub(crate) fn load(
 ) -> Result<Outcome, MachineError> {
     let opened = request.open()?;
     let loading = request.read(&opened)?;
-    let hypervisor = Arc::new(Kvm::open()?);
+    let hypervisor = Arc::new(Host::open()?);
     let habits = Habits::of(&loading.restoration.spec);
     let reachable = reachable.map(|reachable| reachable.showing(loading.view()));
     let beside = |reachable: &Reachable| reachable.companions.clone();
@@ -273,7 +273,7 @@ impl Loading<'_> {
     /// This host cannot be what its guest knows.
     pub(crate) fn restore(
         self,
-        hypervisor: Arc<Kvm>,
+        hypervisor: Arc<Host>,
         surroundings: Surroundings,
     ) -> Result<Machine, MachineError> {
         let mut machine = Machine::restore(self.restoration, hypervisor, surroundings)?;

@@ -15,6 +15,7 @@ mod firecracker;
 mod flags;
 mod guest_abi;
 mod host_notes;
+mod hypervisor;
 mod logging;
 mod lost_memory;
 mod machine;

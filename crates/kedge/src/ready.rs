@@ -8,10 +8,12 @@ use std::hint::black_box;
 use std::thread::Builder;
 
 use kedge_hv::Hypervisor;
-use kedge_hv_kvm::Kvm;
+
 use kedge_vmm::usual_machine;
 use rustix::mm::{Advice, madvise};
 use tracing::warn;
+
+use crate::hypervisor::Host;
 
 /// As much memory as loading a machine takes.
 const HEAP: usize = 192 << 10;
@@ -19,7 +21,7 @@ const HEAP: usize = 192 << 10;
 /// Makes ready what does not depend on which guest is to come: what the host can do, the
 /// machine that most guests are given, and the process's own memory. Where the host cannot,
 /// whoever asks for a machine is told.
-pub(crate) fn make_ready(hypervisor: &Kvm) {
+pub(crate) fn make_ready(hypervisor: &Host) {
     let _ = hypervisor.abilities();
     let (config, features) = usual_machine(&hypervisor.limits());
     if let Err(error) = hypervisor.make_ready(&config, features) {
@@ -31,7 +33,7 @@ pub(crate) fn make_ready(hypervisor: &Kvm) {
 }
 
 /// Drops what was made ready for another guest than the one that came.
-pub(crate) fn tidy(hypervisor: &Kvm) {
+pub(crate) fn tidy(hypervisor: &Host) {
     if let Some(ready) = hypervisor.take_ready() {
         // The kernel takes its time, and the machine's is dear. Where there are no more
         // threads it is dropped here.

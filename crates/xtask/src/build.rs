@@ -68,6 +68,9 @@ impl Kind {
     }
 }
 
+/// Flags for builds in which kedge can have the model as its hypervisor: those of tests that run natively.
+pub(crate) const WITH_MODEL: [&str; 2] = ["--features", "kedge/model"];
+
 const KEDGE: Program = ("kedge", Kind::Binary, "kedge", Profile::Release);
 const BENCH: Program = ("kedge-bench", Kind::Binary, "bench", Profile::Release);
 const CHECKER: Program = ("kedge-guest-tests", Kind::Binary, "disk_checker", Profile::Trial);

@@ -9,7 +9,6 @@ use clap::{ArgAction, ArgMatches, Command};
 use kedge_diag::Fix;
 use kedge_firmware::{NoRegister, Plan, PlanLine, Verdict, register_named};
 use kedge_hv::OpenError;
-use kedge_hv_kvm::Kvm;
 use kedge_saved_state::{FileError, StateFile};
 use kedge_vmm::{Forecast, RestoreError, Surroundings};
 
@@ -18,6 +17,7 @@ use super::document;
 use super::load::{self, BadFile};
 use super::probe::{self, HostError};
 use crate::flags::{file, help, option, path, switch, text};
+use crate::hypervisor::Host;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +118,7 @@ fn of_snapshot(flags: &ArgMatches, path: PathBuf) -> Result<Plan, CheckError> {
     let allow = flags.get_many::<String>("allow").unwrap_or_default();
     let machine = forecast(&state, allow)?;
     Ok(match text(flags, "host") {
-        "" => machine.here(&Kvm::open()?, &Surroundings::new(io::sink()))?,
+        "" => machine.here(&Host::open()?, &Surroundings::new(io::sink()))?,
         path => machine.on(&load::host(path)?)?,
     })
 }
@@ -131,7 +131,7 @@ fn of_snapshot(flags: &ArgMatches, path: PathBuf) -> Result<Plan, CheckError> {
 pub(crate) fn here(path: PathBuf, allow: &[String]) -> Result<Plan, CheckError> {
     let state = read(path)?;
     let machine = forecast(&state, allow)?;
-    Ok(machine.here(&Kvm::open()?, &Surroundings::new(io::sink()))?)
+    Ok(machine.here(&Host::open()?, &Surroundings::new(io::sink()))?)
 }
 
 fn read(path: PathBuf) -> Result<StateFile, CheckError> {

@@ -7,10 +7,10 @@ use clap::{ArgMatches, Command};
 use kedge_diag::Fix;
 use kedge_firmware::{HostAbi, ProbeError};
 use kedge_hv::OpenError;
-use kedge_hv_kvm::Kvm;
 
 use super::{found, write};
 use crate::flags::{file, help, path, switch};
+use crate::hypervisor::Host;
 
 /// Why a host cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub(super) fn command() -> Command {
 /// # Errors
 /// There is no hypervisor, or it cannot be probed.
 pub(super) fn this_host() -> Result<HostAbi, HostError> {
-    Ok(kedge_firmware::probe(&Kvm::open()?)?)
+    Ok(kedge_firmware::probe(&Host::open()?)?)
 }
 
 /// What it prints.

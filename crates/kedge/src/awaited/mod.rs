@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use kedge_api::call::{Call, LoadSnapshot, Setting};
-use kedge_hv_kvm::Kvm;
+
 use kedge_vmm::spec::SerialSpec;
 use kedge_vmm::{Ended, Machine, RunError};
 use tracing::warn;
@@ -18,6 +18,7 @@ use crate::api::{self, Ender, Message, Order, OrderError, Orders, Pending, Reach
 use crate::companions::Companions;
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::firecracker::{Beside, Draft};
+use crate::hypervisor::Host;
 use crate::machine::{self, Connection, MachineError, Opened, Outcome};
 use crate::ready::{make_ready, tidy};
 use load::BadLoad;
@@ -36,7 +37,7 @@ pub(crate) fn enter(reachable: Reachable, beside: Beside) -> Result<Outcome, Mac
     let (api, orders) = claimed.open()?;
     let ended_by = ending.connect(orders.ender()).map_err(MachineError::Input)?;
     // Where there is none, whoever asks for a machine is told.
-    let hypervisor = Kvm::open().ok().map(Arc::new);
+    let hypervisor = Host::open().ok().map(Arc::new);
     hypervisor.iter().for_each(|hypervisor| make_ready(hypervisor));
     let draft = Draft::new(beside);
     let mut site = Site { hypervisor, input: Some(input), console: None, draft, companions };
@@ -52,7 +53,7 @@ pub(crate) fn enter(reachable: Reachable, beside: Beside) -> Result<Outcome, Mac
 
 /// What there is already for a machine.
 struct Site {
-    hypervisor: Option<Arc<Kvm>>,
+    hypervisor: Option<Arc<Host>>,
     input: Option<Unconnected>,
     /// Where the machine is on standard input and output.
     console: Option<Console>,
@@ -110,10 +111,10 @@ impl Site {
     }
 
     /// The hypervisor.
-    fn hypervisor(&self) -> Result<Arc<Kvm>, MachineError> {
+    fn hypervisor(&self) -> Result<Arc<Host>, MachineError> {
         match &self.hypervisor {
             Some(open) => Ok(Arc::clone(open)),
-            None => Ok(Arc::new(Kvm::open()?)),
+            None => Ok(Arc::new(Host::open()?)),
         }
     }
 

@@ -5,7 +5,10 @@ use std::process::{Command, Stdio};
 use anyhow::Context;
 
 use super::Outcome;
-use crate::{build::cargo, setup::Toolchain};
+use crate::{
+    build::{WITH_MODEL, cargo},
+    setup::Toolchain,
+};
 
 /// The formatting is rustfmt's.
 pub(super) fn fmt() -> anyhow::Result<Outcome> {
@@ -14,7 +17,7 @@ pub(super) fn fmt() -> anyhow::Result<Outcome> {
 
 /// Clippy has nothing to say about this machine's build.
 pub(super) fn clippy() -> anyhow::Result<Outcome> {
-    run(cargo().args(CLIPPY).args(DENY_WARNINGS))
+    run(cargo().args(CLIPPY).args(WITH_MODEL).args(DENY_WARNINGS))
 }
 
 /// Clippy has nothing to say about the build that is shipped.

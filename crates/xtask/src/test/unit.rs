@@ -22,7 +22,7 @@ const PROPTEST_CASES: &str = "32";
 /// documentation. Example programs are built.
 pub(super) fn native(filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
     let mut test = cargo_test(&build::native_target()?, "");
-    test.args(["--workspace"]);
+    test.arg("--workspace").args(build::WITH_MODEL);
     run("unit", with_filter(&mut test, filter), tally)
 }
 
