@@ -15,7 +15,7 @@ struct Package {
 }
 
 #[rustfmt::skip]
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 7] = [
     Package { name: "qemu-system-arm", reason: "emulates the arm64 host",
               present: || process::find("qemu-system-aarch64").is_some() },
     Package { name: "qemu-user", reason: "runs arm64 unit tests",
@@ -28,6 +28,8 @@ const PACKAGES: [Package; 6] = [
               present: || ["gpg", "pgp"].iter().any(|end| {
                   Path::new("/usr/share/keyrings/debian-archive-keyring").with_extension(end).is_file()
               }) },
+    Package { name: "python3-venv", reason: "runs schemathesis",
+              present: || process::quiet(Command::new("python3").args(["-c", "import ensurepip"])).is_ok() },
     Package { name: "gpgv", reason: "checks them with it",
               present: || ["gpgv", "gpgv-sq", "sqv"].iter().any(|name| process::find(name).is_some()) },
 ];

@@ -1,8 +1,10 @@
 //! `cargo xtask test`: every test there is, wherever it has to run, counted in one line.
 //!
-//! Unit tests run natively ([`mod@unit`]) and, for the code that is shipped, under user-mode emulation; guests run inside
-//! emulated hosts ([`guest`]), which [`plan`] lists, and move from one to another ([`mod@moves`]).
+//! Unit tests run natively ([`mod@unit`]) and, for the code that is shipped, under user-mode emulation; the API is driven by
+//! its document ([`mod@api`]); guests run inside emulated hosts ([`guest`]), which [`plan`] lists, and move from one to another
+//! ([`mod@moves`]).
 
+mod api;
 mod fuzzed;
 mod guest;
 mod hosts;
@@ -53,6 +55,8 @@ enum Kind {
     Arm64,
     /// Fuzz targets, for a moment each
     Fuzz,
+    /// The API's document against machines of the model, by schemathesis
+    Api,
     /// In emulated hosts, with real guests
     Guest,
     /// Those of them in which guests move between kernels, and no other
@@ -64,6 +68,7 @@ struct Selection {
     unit: bool,
     arm64: bool,
     fuzz: bool,
+    api: bool,
     hosts: Vec<Entry>,
     fleets: Vec<Fleet>,
 }
@@ -82,6 +87,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if selection.fuzz {
         stage("fuzz", &mut tally, |tally| fuzzed::targets(filter, tally));
+    }
+    if selection.api {
+        stage("api", &mut tally, |tally| api::run(filter, tally));
     }
     if !selection.hosts.is_empty() {
         stage("guest", &mut tally, |tally| guest::run(&selection.hosts, filter, tally));
@@ -127,6 +135,7 @@ fn select(args: &Args) -> anyhow::Result<Selection> {
         unit: asked(Kind::Unit) && !guests_only,
         arm64: asked(Kind::Arm64) && !guests_only,
         fuzz: asked(Kind::Fuzz) && !guests_only,
+        api: asked(Kind::Api) && !guests_only,
         hosts,
         fleets,
     })
