@@ -23,9 +23,20 @@ pub struct Waiting {
 impl Waiting {
     /// Starts it with more `words`, and waits until it answers.
     pub fn start(words: &[&str]) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_kedge")), words)
+    }
+
+    /// The same with the model as its hypervisor.
+    pub fn on_the_model(words: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kedge"));
+        command.env("KEDGE_MODEL", "6.12");
+        Self::run(command, words)
+    }
+
+    fn run(mut command: Command, words: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("api");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kedge"));
+        command.env("XDG_RUNTIME_DIR", folder.path());
         command.arg("--api-sock").arg(&socket).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().unwrap();
@@ -68,6 +79,16 @@ impl Drop for Waiting {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The smallest arm64 Image (Linux, Documentation/arch/arm64/booting.rst): a header, and
+/// nothing but zeroes behind it.
+pub fn image() -> Vec<u8> {
+    const SIZE: u64 = 4096;
+    let mut image = vec![0; 4096];
+    image[16..24].copy_from_slice(&SIZE.to_le_bytes());
+    image[56..60].copy_from_slice(b"ARM\x64");
+    image
 }
 
 /// What the machine says no with.
