@@ -40,12 +40,17 @@ pub(crate) fn ask(socket: &Path, request: (&str, &str), body: &str) -> anyhow::R
     // The other side takes the connection meanwhile.
     thread::sleep(Duration::from_millis(20));
     let start = Instant::now();
-    stream.write_all(text.as_bytes())?;
-    let answer = answer(&mut stream).with_context(|| format!("no answer to {method} {path}"))?;
-    let took = start.elapsed();
+    exchange(&mut stream, &text)?;
+    Ok(start.elapsed())
+}
+
+/// Sends a request that is to succeed, and waits for its answer.
+pub(crate) fn exchange(stream: &mut UnixStream, request: &str) -> anyhow::Result<()> {
+    stream.write_all(request.as_bytes())?;
+    let answer = answer(stream).with_context(|| format!("no answer to {request}"))?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
-    ensure!(status.starts_with('2'), "{method} {path} {body}: {answer}");
-    Ok(took)
+    ensure!(status.starts_with('2'), "{request}: {answer}");
+    Ok(())
 }
 
 /// Reads one answer: its head, and as much behind it as that says.

@@ -1,6 +1,7 @@
 //! `bench LABEL RUNS COMMAND...`: what a command costs from fork to exit, the median of so many runs.
 //!
 //! `bench snapshots RUNS KERNEL INITRD`: see [`snapshots`]; `bench disks` likewise: see [`disks`].
+//! `bench api-start RUNS KEDGE`: see [`start`].
 //!
 //! One more run than asked for goes first and is dropped: it finds cold caches. Nothing is printed before the last run
 //! is over, since under `-icount` the console's work would be counted. The one line printed is
@@ -10,6 +11,7 @@ mod api;
 mod child;
 mod disks;
 mod snapshots;
+mod start;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -44,6 +46,7 @@ fn measure(words: Vec<OsString>) -> anyhow::Result<Vec<String>> {
         (Some("snapshots"), [initrd]) => {
             snapshots::measure(runs, program.as_ref(), initrd.as_ref())
         }
+        (Some("api-start"), []) => start::measure(runs, &program),
         (Some("disks"), [initrd]) => disks::measure(program.as_ref(), initrd.as_ref()),
         _ => Ok(vec![command(&label, runs, &program, &arguments)?]),
     }

@@ -45,6 +45,7 @@ pub(super) const BUDGETS: &[Budget] = &[
     Budget { subject: "write-4k",   figure: "request_us",    name: "disk, write 4 KiB",       unit: Unit::Ms,      most: 90 },
     Budget { subject: "read-128k",  figure: "request_us",    name: "disk, read 128 KiB",      unit: Unit::Ms,      most: 2_000 },
     Budget { subject: "binary",     figure: "bytes",         name: "kedge, stripped",         unit: Unit::Mb,      most: 4_000 },
+    Budget { subject: "api-start",  figure: "cpu_us",        name: "API answers, CPU time",   unit: Unit::Ms,      most: 4_000 },
 ];
 
 /// Figures by subject and name.

@@ -34,6 +34,8 @@ const COMMANDS: &[(&str, &str)] = &[
         "bare-guest",
         "kedge run --guest-abi host --cpu-features pmu,ptrauth --kernel /kedge/payloads/null.img",
     ),
+    // Until its API has answered for the first time.
+    ("api-start", "kedge"),
     ("fleet-guest", "kedge run --guest-abi /tmp/fleet.json --kernel /kedge/payloads/null.img"),
 ];
 /// The kernels of a fleet of the host's CPU, as they were recorded.
