@@ -47,17 +47,22 @@ pub(crate) fn enter(words: &[OsString]) -> Result<Status, Failure> {
     }
 }
 
-fn script(shell: Shell) -> String {
+/// The whole command line.
+pub(crate) fn whole() -> Command {
     let commands = [
         crate::run::command(),
         crate::abi::command(),
         crate::snapshot::command(),
         crate::clone::command(),
         command(),
+        crate::man::command(),
     ];
-    let mut whole = firecracker::command(Name::Kedge).subcommands(commands);
-    whole = whole.subcommands(crate::remote::commands());
-    let mut script = Vec::new();
+    let whole = firecracker::command(Name::Kedge).subcommands(commands);
+    whole.subcommands(crate::remote::commands())
+}
+
+fn script(shell: Shell) -> String {
+    let (mut whole, mut script) = (whole(), Vec::new());
     clap_complete::generate(shell, &mut whole, "kedge", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }

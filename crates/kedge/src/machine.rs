@@ -11,6 +11,7 @@ use std::sync::Arc;
 use kedge_devices::virtio::overrides::{self, Override, OverrideError};
 use kedge_diag::Fix;
 use kedge_hv::OpenError;
+
 use kedge_ids::RegId;
 use kedge_saved_state::{Snapshot, StateFile, open_state};
 use kedge_vmm::spec::{MachineSpec, SerialSpec};
@@ -20,7 +21,7 @@ use kedge_vmm::{
 };
 use tracing::warn;
 
-use crate::api::{ApiError, Reachable, View};
+use crate::api::{ApiError, Claimed, Reachable, View};
 use crate::companions::Companions;
 use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::host_notes::HostNotes;
@@ -311,13 +312,21 @@ fn operate(
     make: impl FnOnce(Surroundings) -> Result<Machine, MachineError>,
 ) -> Result<Outcome, MachineError> {
     let reachable = reachable.map(Reachable::claim).transpose()?;
-    let input = habits.on_stdio.then(|| Unconnected::new(io::stdin())).transpose();
+    let offer = reachable.as_ref().map(Claimed::offer).transpose()?.flatten();
+    let input =
+        (habits.on_stdio && offer.is_none()).then(|| Unconnected::new(io::stdin())).transpose();
     let input = input.map_err(MachineError::Input)?;
     let on_terminal = input.as_ref().is_some_and(Unconnected::is_terminal);
     // Its name and its sockets are to go with it.
     let is_to_tidy = reachable.is_some() || habits.leaves_behind;
     let ending = (is_to_tidy && !on_terminal).then(Ending::hold);
-    let mut machine = make(surroundings(companions))?;
+    let mut machine = make(match &offer {
+        Some(offer) => around(companions, offer.port()),
+        None => surroundings(companions),
+    })?;
+    if let Some(offer) = offer {
+        offer.connect(Connection::to(&machine)).map_err(MachineError::Input)?;
+    }
     let console = input.map(|input| input.connect(Connection::to(&machine))).transpose();
     let console = console.map_err(MachineError::Input)?;
     let ending = ending.map(|ending| ending.connect(Connection::to(&machine))).transpose();
@@ -345,8 +354,13 @@ pub(crate) fn conclude(ended: Ended, signal: Option<u8>) -> Outcome {
     outcome(ended, signal)
 }
 
+/// What is around a machine on standard output.
 pub(crate) fn surroundings(companions: &Companions) -> Surroundings {
-    let surroundings = Surroundings::new(io::stdout())
+    around(companions, io::stdout())
+}
+
+fn around(companions: &Companions, output: impl Write + Send + 'static) -> Surroundings {
+    let surroundings = Surroundings::new(output)
         .on_panic(repeat)
         .guarding(guard)
         .on_stuck(give_up)

@@ -1,5 +1,6 @@
 //! Where running machines are found: each that has a name has a folder with its socket,
-//! `${XDG_RUNTIME_DIR:-/run}/kedge/<id>/api.sock`.
+//! `${XDG_RUNTIME_DIR:-/run}/kedge/<id>/api.sock`, and `console.sock` beside it where its
+//! serial port is offered.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -70,6 +71,7 @@ pub(crate) struct Claim {
 /// The file whose lock says that a folder's machine runs.
 const LOCK: &str = "lock";
 const SOCKET: &str = "api.sock";
+const CONSOLE: &str = "console.sock";
 
 impl Claim {
     /// Takes the name `id` for this process.
@@ -103,7 +105,7 @@ impl Claim {
             }
             if is_at(&file, &folder.join(LOCK)) {
                 let claim = Self { folder, lock: file };
-                claim.forget_socket();
+                claim.forget_sockets();
                 return Ok(claim);
             }
         }
@@ -112,6 +114,11 @@ impl Claim {
     /// Where its API is to listen.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join(SOCKET)
+    }
+
+    /// Where its serial port is to be offered.
+    pub(crate) fn console(&self) -> PathBuf {
+        self.folder.join(CONSOLE)
     }
 
     /// Makes who looks for its API in the folder find it at `socket`.
@@ -124,15 +131,16 @@ impl Claim {
         symlink(target, self.socket()).map_err(failed)
     }
 
-    fn forget_socket(&self) {
-        // There is none, or it is of a process that was killed.
+    fn forget_sockets(&self) {
+        // There are none, or they are of a process that was killed.
         let _ = fs::remove_file(self.socket());
+        let _ = fs::remove_file(self.console());
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.forget_socket();
+        self.forget_sockets();
         // The lock goes last: until then nobody else has the folder. What cannot be
         // removed is taken over by whoever wants the name next.
         let _ = fs::remove_file(self.folder.join(LOCK));
@@ -146,6 +154,20 @@ impl Drop for Claim {
 /// The socket of the machine `id`.
 pub(crate) fn socket_of(id: &str) -> PathBuf {
     runtime().join(id).join(SOCKET)
+}
+
+/// Where the machine `id` offers its serial port, where it does.
+pub(crate) fn console_of(id: &str) -> PathBuf {
+    runtime().join(id).join(CONSOLE)
+}
+
+/// The names of machines that run, or that ran and were killed.
+pub(crate) fn names() -> Vec<String> {
+    let folders = fs::read_dir(runtime()).into_iter().flatten().flatten();
+    let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter(|name| check_id(name).is_ok()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// The folder with a folder for each machine.

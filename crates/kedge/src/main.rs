@@ -7,6 +7,7 @@ mod abi;
 mod api;
 mod awaited;
 mod clone;
+mod columns;
 mod companions;
 mod completion;
 mod console;
@@ -20,6 +21,7 @@ mod logging;
 mod lost_memory;
 mod machine;
 mod machines;
+mod man;
 mod output;
 mod ready;
 mod remote;
@@ -69,6 +71,7 @@ fn enter(words: &[OsString]) -> Result<Status, Failure> {
         Some("clone") => clone::enter(rest),
         Some("snapshot") => snapshot::enter(rest),
         Some("completion") => completion::enter(rest),
+        Some("man") => man::enter(rest),
         _ => {
             let remote = remote::enter(rest);
             remote.unwrap_or_else(|| firecracker::enter(Name::Kedge, words))

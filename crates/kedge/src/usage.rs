@@ -45,6 +45,11 @@ pub(crate) fn parse(command: Command, words: &[OsString], help: &str) -> Result<
     }
 }
 
+/// There is no command `word`; `help` is the command line that lists those that there are.
+pub(crate) fn no_command(word: &str, help: &str) -> Usage {
+    Usage { wrong: format!("there is no command `{word}`"), fix: format!("see `{help}`") }
+}
+
 fn explain(error: &clap::Error, help: &str) -> Usage {
     let flag = first_word(error, ContextKind::InvalidArg);
     let value = text(error, ContextKind::InvalidValue);

@@ -108,7 +108,7 @@ fn the_help_says_what_the_number_is() {
                                         or as they were in the snapshot [default: snapshot]
 
             What it uses here, where that is something else:
-                  --serial <PORT>                           Serial port: stdio, file=PATH or none
+                  --serial <PORT>                           Serial port: stdio, socket, file=PATH or none
                   --disk <[id=NAME,]path=FILE>              What a disk uses
                   --net <[id=NAME,]tap=NAME[,mac=ADDRESS]>  What a network interface uses
                   --vsock <path=SOCKET>                     What a vsock device uses

@@ -149,9 +149,10 @@ fn the_help_shows_both_command_lines() {
 
         Usage: kedge run --kernel FILE [OPTIONS]
                kedge [--config-file FILE] --api-sock SOCKET [OPTIONS]
-               kedge (pause | resume | snapshot | clone) ID
+               kedge ps
+               kedge (info | console | pause | resume | stop | snapshot | clone) ID
                kedge abi COMMAND
-               kedge completion SHELL
+               kedge (completion SHELL | man COMMAND)
 
         Commands:
           run         Run a virtual machine described by flags
@@ -159,8 +160,13 @@ fn the_help_shows_both_command_lines() {
           snapshot    Save machines, load them, and look at what was saved
           clone       Start many machines from one snapshot, or from one machine
           completion  Print a shell's completion script
+          man         Print a manual page
+          ps          List the machines that run: those with a name (--id)
+          info        Say what a machine is, and how it is
+          console     Sit at the serial port of a machine that was started elsewhere
           pause       Make a running machine stand still: its guest notices nothing
           resume      Let a machine that stands still go on
+          stop        End a machine, whatever its guest does
 
         Firecracker's command line:
               --no-api                    Run without an API

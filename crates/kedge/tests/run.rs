@@ -366,18 +366,18 @@ fn the_serial_port_leads_somewhere() {
     wrong(
         &["--serial", "tty"],
         &expect![[r#"
-        2
-        error: `--serial` cannot be `tty`
-          fix: write one of: stdio, file=PATH, none
-    "#]],
+            2
+            error: `--serial` cannot be `tty`
+              fix: write one of: stdio, socket, file=PATH, none
+        "#]],
     );
     wrong(
         &["--serial", "file="],
         &expect![[r#"
-        2
-        error: `--serial` cannot be `file=`
-          fix: write one of: stdio, file=PATH, none
-    "#]],
+            2
+            error: `--serial` cannot be `file=`
+              fix: write one of: stdio, socket, file=PATH, none
+        "#]],
     );
 }
 

@@ -1,8 +1,9 @@
 //! A client for one request: how kedge's own commands speak to a machine that runs.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use httparse::{EMPTY_HEADER, Status};
 use kedge_diag::Fix;
@@ -29,6 +30,12 @@ pub enum CallError {
         /// What the host said.
         source: io::Error,
     },
+    /// It says nothing.
+    #[error("the machine at `{path}` does not answer")]
+    Silent {
+        /// The socket's path.
+        path: PathBuf,
+    },
     /// What came back is no answer.
     #[error("what answers at `{path}` does not speak HTTP")]
     NoAnswer {
@@ -46,6 +53,7 @@ impl Fix for CallError {
             Self::Connect { .. } | Self::NoAnswer { .. } => {
                 Some("name the socket of a machine that runs (--api-sock)".to_owned())
             }
+            Self::Silent { .. } => Some("see whether its process is stopped".to_owned()),
             // The machine's words have its cure in them.
             Self::Broken { .. } | Self::Fault(_) => None,
         }
@@ -63,20 +71,40 @@ pub fn call(
     path: &str,
     body: Option<&Value>,
 ) -> Result<Value, CallError> {
-    let connect = |source| CallError::Connect { path: socket.to_owned(), source };
-    let broken = |source| CallError::Broken { path: socket.to_owned(), source };
-    let mut stream = UnixStream::connect(socket).map_err(connect)?;
+    exchange(socket, None, &request(method, path, body))
+}
+
+/// What the machine at `socket` says at `path`, which it has to within `patience`.
+///
+/// # Errors
+/// Nobody answers, or the machine says no.
+pub fn show(socket: &Path, path: &str, patience: Duration) -> Result<Value, CallError> {
+    exchange(socket, Some(patience), &request(Method::Get, path, None))
+}
+
+fn request(method: Method, path: &str, body: Option<&Value>) -> String {
     let body = body.map(Value::to_string).unwrap_or_default();
-    let request = format!(
+    format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
-    );
+    )
+}
+
+/// Sends `request` and waits for its answer.
+fn exchange(socket: &Path, patience: Option<Duration>, request: &str) -> Result<Value, CallError> {
+    let connect = |source| CallError::Connect { path: socket.to_owned(), source };
+    let broken = |source: io::Error| match source.kind() {
+        ErrorKind::WouldBlock => CallError::Silent { path: socket.to_owned() },
+        _ => CallError::Broken { path: socket.to_owned(), source },
+    };
+    let mut stream = UnixStream::connect(socket).map_err(connect)?;
+    stream.set_read_timeout(patience).map_err(broken)?;
     stream.write_all(request.as_bytes()).map_err(broken)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(broken)?;
     if answer.is_empty() {
-        return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+        return Err(broken(ErrorKind::UnexpectedEof.into()));
     }
     read(&answer).ok_or_else(|| CallError::NoAnswer { path: socket.to_owned() })?
 }

@@ -14,7 +14,7 @@ mod response;
 mod server;
 mod turn;
 
-pub use client::{CallError, call};
+pub use client::{CallError, call, show};
 pub use limits::Limits;
 pub use reply::Reply;
 pub use request::{BadRequest, Method, Request};

@@ -8,9 +8,9 @@ use kedge_diag::Fix;
 use kedge_firmware::{Baseline, BaselineError, HostAbi, Loss, baseline};
 use serde_json::json;
 
-use super::columns::{aligned, row};
 use super::load::{self, BadFile};
 use super::{document, show, write};
+use crate::columns::{aligned, row};
 use crate::flags::{file, help, path, switch};
 
 /// Why there is no baseline.

@@ -9,13 +9,14 @@ use clap::{ArgAction, ArgMatches, Command};
 use kedge_diag::Fix;
 use kedge_firmware::{NoRegister, Plan, PlanLine, Verdict, register_named};
 use kedge_hv::OpenError;
+
 use kedge_saved_state::{FileError, StateFile};
 use kedge_vmm::{Forecast, RestoreError, Surroundings};
 
-use super::columns::{aligned, row};
 use super::document;
 use super::load::{self, BadFile};
 use super::probe::{self, HostError};
+use crate::columns::{aligned, row};
 use crate::flags::{file, help, option, path, switch, text};
 use crate::hypervisor::Host;
 

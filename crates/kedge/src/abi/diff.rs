@@ -4,9 +4,9 @@ use clap::{Arg, ArgMatches, Command};
 use kedge_diag::Fix;
 use kedge_firmware::Difference;
 
-use super::columns::aligned;
 use super::document;
 use super::load::{self, BadFile, Document};
+use crate::columns::aligned;
 use crate::flags::{help, switch, text};
 
 /// Why two documents cannot be compared.

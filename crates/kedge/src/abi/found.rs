@@ -5,7 +5,7 @@ use kedge_firmware::{
 };
 use kedge_hv::GicVersion;
 
-use super::columns::{aligned, row};
+use crate::columns::{aligned, row};
 
 /// All of it.
 pub(super) fn tables(host: &HostAbi) -> String {

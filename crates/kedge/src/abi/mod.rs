@@ -3,7 +3,6 @@
 
 mod baseline;
 pub(crate) mod check;
-mod columns;
 mod diff;
 mod found;
 pub(crate) mod load;

@@ -3,7 +3,7 @@
 use clap::Command;
 use kedge_firmware::{FwSpec, TABLE};
 
-use super::columns::{aligned, row};
+use crate::columns::{aligned, row};
 use crate::flags::help;
 
 /// The command.

@@ -3,9 +3,9 @@
 use clap::{Arg, ArgMatches, Command};
 use kedge_firmware::{GuestAbi, IdPromise, UnknownFirmware, Varying, builtin, builtin_names};
 
-use super::columns::{aligned, row};
 use super::load::{self, BadFile, Document};
 use super::{document, found};
+use crate::columns::{aligned, row};
 use crate::flags::{help, switch};
 
 /// The command.

@@ -19,6 +19,7 @@ use kedge_diag::Fix;
 use kedge_vmm::Handle;
 
 use crate::companions::Companions;
+use crate::console::Offer;
 use crate::logging::Control as LogControl;
 use crate::machines::{Claim, ClaimError};
 
@@ -46,6 +47,8 @@ pub(crate) struct Reachable {
     pub(crate) view: Option<View>,
     /// What is beside it.
     pub(crate) companions: Companions,
+    /// Whether its serial port is offered in the folder of its name.
+    pub(crate) offers_console: bool,
 }
 
 /// A machine's name and the way to it, before there is a machine.
@@ -59,7 +62,8 @@ impl Reachable {
     /// By no name; with a log that clients have no say in.
     pub(crate) fn new(identity: Identity, socket: Option<PathBuf>, limits: Limits) -> Self {
         let companions = Companions::usual(&identity.id);
-        Self { identity, named: false, socket, limits, log: None, view: None, companions }
+        let (log, view, named, offers_console) = (None, None, false, false);
+        Self { identity, named, socket, limits, log, view, companions, offers_console }
     }
 
     /// The same, showing `view`, unless it shows another one.
@@ -89,13 +93,22 @@ impl Claimed {
         Ok(api)
     }
 
+    /// The serial port's place in the machine's folder, where it is to be offered there.
+    ///
+    /// # Errors
+    /// Its socket cannot be had.
+    pub(crate) fn offer(&self) -> Result<Option<Offer>, ApiError> {
+        let claim = self.claim.as_ref().filter(|_| self.reachable.offers_console);
+        claim.map(|claim| Offer::at(&claim.console())).transpose().map_err(ApiError::Console)
+    }
+
     /// Answers before there is a machine: what is asked for reaches the caller.
     ///
     /// # Errors
     /// The socket's path is taken or cannot be written, or the host is out of resources.
     pub(crate) fn open(self) -> Result<(Api, Orders), ApiError> {
         let Self { reachable, claim } = self;
-        let Reachable { identity, socket, limits, log, view, companions, named: _ } = reachable;
+        let Reachable { identity, socket, limits, log, view, companions, .. } = reachable;
         let found = claim.as_ref().map(Claim::socket);
         if let (Some(socket), Some(claim)) = (&socket, &claim) {
             claim.lead_to(socket)?;
@@ -119,6 +132,9 @@ pub(crate) enum ApiError {
     /// Its socket cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Its serial port cannot be offered.
+    #[error("cannot offer the serial port in the machine's folder")]
+    Console(#[source] io::Error),
     /// The host has no more threads or events.
     #[error("cannot start the API's threads")]
     Start(#[source] io::Error),
@@ -129,6 +145,7 @@ impl Fix for ApiError {
         match self {
             Self::Claim(source) => source.fix(),
             Self::Listen(source) => source.fix(),
+            Self::Console(_) => Some("choose a shorter name (--id)".to_owned()),
             Self::Start(_) => Some("raise the limits of the process (ulimit -a)".to_owned()),
         }
     }

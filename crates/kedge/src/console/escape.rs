@@ -6,12 +6,16 @@ use std::mem;
 /// Ctrl-A.
 const ESCAPE: u8 = 0x01;
 
-/// What the keys are, for whoever asks with Ctrl-A h.
-pub(super) const HELP: &str = "
-kedge: Ctrl-A x  end the machine
+/// What the keys are, for whoever asks with Ctrl-A h; Ctrl-A x does `quits`.
+pub(super) fn help(quits: &str) -> String {
+    format!(
+        "
+kedge: Ctrl-A x  {quits}
        Ctrl-A a  send Ctrl-A to the guest
        Ctrl-A h  this list
-";
+"
+    )
+}
 
 /// What the user wants of kedge itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::escape::{Escape, HELP, Wish};
+use super::escape::{Escape, Wish, help};
 use super::signals::Signals;
 use super::terminal::RawTerminal;
 use super::{Guest, piece, spawn};
@@ -76,7 +76,7 @@ impl Keys {
         (came(0), came(1))
     }
 
-    fn type_in(&mut self, guest: &impl Guest, typist: &Sender<Vec<u8>>) {
+    fn type_in<G: Guest>(&mut self, guest: &G, typist: &Sender<Vec<u8>>) {
         let Some(typed) = self.input.as_ref().and_then(piece) else {
             self.input = None;
             return;
@@ -86,7 +86,7 @@ impl Keys {
             match self.escape.take(key, &mut bytes) {
                 Some(Wish::Quit) => self.end(guest),
                 Some(Wish::Help) => {
-                    let _ = io::stderr().write_all(HELP.as_bytes());
+                    let _ = io::stderr().write_all(help(G::QUITS).as_bytes());
                 }
                 None => {}
             }

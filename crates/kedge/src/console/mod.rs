@@ -7,6 +7,7 @@
 mod ending;
 mod escape;
 mod keys;
+mod offer;
 mod signals;
 mod terminal;
 #[cfg(test)]
@@ -22,15 +23,19 @@ use rustix::io::{Errno, read, retry_on_intr};
 
 pub(crate) use ending::Ending;
 use keys::Keys;
+pub(crate) use offer::Offer;
 use signals::Signals;
 use terminal::{Input, RawTerminal};
 
 /// What a console needs of a machine.
 pub(crate) trait Guest: Clone + Send + 'static {
+    /// What [`Self::stop`] does, for a list of keys.
+    const QUITS: &str = "end the machine";
+
     /// Types `bytes` on the serial port. May wait for the guest to take them.
     fn send(&self, bytes: &[u8]);
 
-    /// Ends the machine.
+    /// Ends the machine, or what there is of it here.
     fn stop(&self);
 }
 

@@ -16,9 +16,10 @@ const SOCKET: &str = "/run/firecracker.socket";
 const USAGE: &str = "\
 kedge run --kernel FILE [OPTIONS]
        kedge [--config-file FILE] --api-sock SOCKET [OPTIONS]
-       kedge (pause | resume | snapshot | clone) ID
+       kedge ps
+       kedge (info | console | pause | resume | stop | snapshot | clone) ID
        kedge abi COMMAND
-       kedge completion SHELL";
+       kedge (completion SHELL | man COMMAND)";
 
 /// The command line at the top level.
 pub(crate) fn command(name: Name) -> Command {

@@ -124,6 +124,7 @@ fn top(name: Name) -> clap::Command {
                 clap::Command::new("snapshot").about(snapshot::ABOUT),
                 clap::Command::new("clone").about(crate::clone::ABOUT),
                 clap::Command::new("completion").about("Print a shell's completion script"),
+                clap::Command::new("man").about("Print a manual page"),
             ])
             .subcommands(crate::remote::commands()),
         Name::Firecracker => command,

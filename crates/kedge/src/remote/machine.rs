@@ -1,15 +1,23 @@
 //! Which machine a command is about, and speaking to it.
 
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
 use kedge_api::call::CreateSnapshot;
-use kedge_api::http::{CallError, Method, call};
+use kedge_api::http::{CallError, Method, call, show};
 use kedge_diag::Fix;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use crate::flags::{file, path, text};
 use crate::machines;
+
+/// How long a machine may take to say how it is: that is never the machine's work.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A machine's socket.
 #[derive(Debug)]
@@ -26,6 +34,14 @@ pub(crate) enum RemoteError {
         /// What it said.
         source: CallError,
     },
+    /// Nobody says which process it is.
+    #[error("cannot find the process of the machine at `{socket}`")]
+    Process {
+        /// Its socket.
+        socket: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
     /// A path that JSON cannot hold.
     #[error("a path is not UTF-8, and the machine's API takes no other")]
     Path(#[source] serde_json::Error),
@@ -35,6 +51,7 @@ impl Fix for RemoteError {
     fn fix(&self) -> Option<String> {
         match self {
             Self::Call { source, .. } => source.fix(),
+            Self::Process { .. } => Some("name a machine that runs".to_owned()),
             Self::Path(_) => Some("rename the file or its folder".to_owned()),
         }
     }
@@ -59,11 +76,33 @@ impl Machine {
         Self(socket.unwrap_or_else(|| machines::socket_of(text(flags, "machine"))))
     }
 
+    /// The machine called `name`.
+    pub(crate) fn named(name: &str) -> Self {
+        Self(machines::socket_of(name))
+    }
+
+    /// Its API.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.0
+    }
+
+    /// What it says at `path`.
+    pub(crate) fn show(&self, path: &str) -> Result<Value, RemoteError> {
+        let failed = |source| RemoteError::Call { done: "asked how it is", source };
+        show(&self.0, path, PATIENCE).map_err(failed)
+    }
+
+    /// The process that answers for it.
+    pub(crate) fn process(&self) -> Result<Pid, RemoteError> {
+        let failed = |source| RemoteError::Process { socket: self.0.clone(), source };
+        let stream = UnixStream::connect(&self.0).map_err(failed)?;
+        let credentials = socket_peercred(&stream).map_err(|error| failed(error.into()))?;
+        Ok(credentials.pid)
+    }
+
     /// Whether it runs, or stands still.
     pub(crate) fn runs(&self) -> Result<bool, RemoteError> {
-        let failed = |source| RemoteError::Call { done: "asked how it is", source };
-        let answer = call(&self.0, Method::Get, "/", None).map_err(failed)?;
-        Ok(answer["state"] == "Running")
+        Ok(self.show("/")?["state"] == "Running")
     }
 
     /// Makes it stand still.

@@ -1,8 +1,12 @@
 //! Commands about a machine that runs already, in a process of its own: they speak to
 //! its API.
 
+mod console;
+mod info;
 mod machine;
+mod ps;
 mod state;
+mod stop;
 
 use std::ffi::OsString;
 
@@ -21,8 +25,12 @@ struct Verb {
 }
 
 const VERBS: &[Verb] = &[
+    Verb { name: "ps", command: ps::command, enter: ps::enter },
+    Verb { name: "info", command: info::command, enter: info::enter },
+    Verb { name: "console", command: console::command, enter: console::enter },
     Verb { name: "pause", command: state::pause_command, enter: state::pause },
     Verb { name: "resume", command: state::resume_command, enter: state::resume },
+    Verb { name: "stop", command: stop::command, enter: stop::enter },
 ];
 
 /// The commands, for the help and for completion.

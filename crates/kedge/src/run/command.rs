@@ -125,9 +125,10 @@ fn machine() -> [Arg; 9] {
 }
 
 fn serial() -> Arg {
-    option("serial", "PORT")
-        .default_value("stdio")
-        .help("Serial port: stdio, file=PATH (written only) or none")
+    option("serial", "PORT").default_value("stdio").help(
+        "Serial port: stdio, socket (for `kedge console`, needs\n\
+             --id), file=PATH (written only) or none",
+    )
 }
 
 fn kedge() -> impl Iterator<Item = Arg> {

@@ -47,9 +47,9 @@ pub(super) enum BadFlag {
     /// Not a profile.
     #[error(transparent)]
     GuestAbi(#[from] BadFile),
-    /// Not a name.
+    /// Not a way to it.
     #[error(transparent)]
-    Id(#[from] BadId),
+    Reach(#[from] BadReach),
 }
 
 impl Fix for BadFlag {
@@ -61,7 +61,7 @@ impl Fix for BadFlag {
             Self::Rom(source) => source.fix(),
             Self::Device(source) => source.fix(),
             Self::GuestAbi(source) => source.fix(),
-            Self::Id(source) => source.fix(),
+            Self::Reach(source) => source.fix(),
         }
     }
 }
@@ -73,7 +73,27 @@ pub(crate) struct BadSerial(String);
 
 impl Fix for BadSerial {
     fn fix(&self) -> Option<String> {
-        Some("write one of: stdio, file=PATH, none".to_owned())
+        Some("write one of: stdio, socket, file=PATH, none".to_owned())
+    }
+}
+
+/// Not a way to a machine.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadReach {
+    /// Not a name.
+    #[error(transparent)]
+    Id(#[from] BadId),
+    /// There is no folder for the serial port's socket.
+    #[error("`--serial socket` is for machines with a name")]
+    Unnamed,
+}
+
+impl Fix for BadReach {
+    fn fix(&self) -> Option<String> {
+        match self {
+            Self::Id(source) => source.fix(),
+            Self::Unnamed => Some("add --id NAME".to_owned()),
+        }
     }
 }
 
@@ -114,15 +134,20 @@ pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
 /// How the machine is to be reached: one without name and socket is not.
 ///
 /// # Errors
-/// Its name can be none.
-pub(crate) fn reachable(flags: &dyn Given) -> Result<Option<Reachable>, BadId> {
+/// Its name can be none, or it needs one.
+pub(crate) fn reachable(flags: &dyn Given) -> Result<Option<Reachable>, BadReach> {
     let (id, socket) = (text(flags, "id"), path(flags, "api-sock"));
     let named = !flags.all("id").is_empty();
     if named {
         machines::check_id(id)?;
     }
+    let offers_console = text(flags, "serial") == SOCKET;
+    if offers_console && !named {
+        return Err(BadReach::Unnamed);
+    }
     let identity = Identity { id: id.to_owned(), program: "kedge" };
-    let reachable = Reachable { named, ..Reachable::new(identity, socket, Limits::default()) };
+    let reachable = Reachable::new(identity, socket, Limits::default());
+    let reachable = Reachable { named, offers_console, ..reachable };
     Ok((named || reachable.socket.is_some()).then_some(reachable))
 }
 
@@ -139,13 +164,17 @@ fn memory(value: &str) -> Result<u64, BadFlag> {
     size::parse(value).map_err(|source| BadFlag::Memory { value: value.to_owned(), source })
 }
 
+/// `--serial` of a machine to which `kedge console` is to be attached.
+const SOCKET: &str = "socket";
+
 /// Where the serial port leads, as `--serial` says.
 ///
 /// # Errors
 /// It says nothing that it can.
 pub(crate) fn serial_of(value: &str) -> Result<SerialSpec, BadSerial> {
     match (value, value.strip_prefix("file=")) {
-        ("stdio", _) => Ok(SerialSpec::Stdio),
+        // What the machine is told is the same: its process leads both elsewhere.
+        ("stdio" | SOCKET, _) => Ok(SerialSpec::Stdio),
         // The port is there; nobody listens.
         ("none", _) => Ok(SerialSpec::File(PathBuf::from("/dev/null"))),
         (_, Some(path)) if !path.is_empty() => Ok(SerialSpec::File(PathBuf::from(path))),

@@ -109,7 +109,7 @@ pub(crate) fn flags() -> impl Iterator<Item = Arg> {
         ),
     ];
     const HERE: &str = "What it uses here, where that is something else";
-    let serial = option("serial", "PORT").help("Serial port: stdio, file=PATH or none");
+    let serial = option("serial", "PORT").help("Serial port: stdio, socket, file=PATH or none");
     how.into_iter()
         .chain(memory.map(|flag| flag.help_heading(MEMORY)))
         .chain([serial].into_iter().chain(overrides()).map(|flag| flag.help_heading(HERE)))

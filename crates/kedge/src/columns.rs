@@ -1,7 +1,7 @@
 //! Tables for a terminal: columns as wide as what is in them.
 
 /// A line per row, its cells aligned to the left and two spaces apart.
-pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+pub(crate) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
     let line = |row: &[String; N]| {
@@ -13,7 +13,7 @@ pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
 }
 
 /// A row of borrowed texts.
-pub(super) fn row<const N: usize>(cells: [&str; N]) -> [String; N] {
+pub(crate) fn row<const N: usize>(cells: [&str; N]) -> [String; N] {
     cells.map(str::to_owned)
 }
 
