@@ -3,7 +3,7 @@
 
 use expect_test::{Expect, expect};
 use kedge_devices::generation::saved::GenerationV1;
-use kedge_devices::pci::saved::MsixVectorV1;
+use kedge_devices::pci::saved::{MsixVectorV1, PortV1};
 use kedge_devices::rtc::saved::Pl031V1;
 use kedge_devices::serial::saved::SerialV1;
 use kedge_devices::virtio::block::saved::BlockV1;
@@ -39,6 +39,18 @@ fn the_transport_on_pci() {
         &transport,
         &expect![[
             r#"virtio-pci 1: \xa5fconfigB\xf4\x1amconfig_vector\x19\xff\xffmqueue_vectors\x81\x01gvectors\x81\xa4gaddress\x1a\x08\t\x00@ddata\x03fmasked\xf4gpending\xf5itransport\xa3dkindjvirtio-rnggversion\x01dbodyA\xa0"#
+        ]],
+    );
+}
+
+#[test]
+fn the_port() {
+    let vector = MsixVectorV1 { address: 0x809_0040, data: 3, masked: true, pending: false };
+    let port = PortV1 { config: Bytes(vec![0x36, 0x1b]), vectors: vec![vector], is_to_ask: true };
+    frozen(
+        &port,
+        &expect![[
+            r#"pci-port 1: \xa3fconfigB6\x1bgvectors\x81\xa4gaddress\x1a\x08\t\x00@ddata\x03fmasked\xf5gpending\xf4iis_to_ask\xf5"#
         ]],
     );
 }

@@ -7,7 +7,8 @@ use kedge_ids::u64_from;
 /// Bytes of the space.
 pub(crate) const SIZE: usize = 256;
 
-/// The header of type 0 (6.1), as far as it is not zero here.
+/// The headers of types 0 (6.1) and 1 (PCI-to-PCI Bridge 1.2, 3.2), as far as they are not
+/// zero here: a bridge has no windows for I/O ports and prefetchable memory.
 #[rustfmt::skip]
 mod reg {
     //         name                 offset           access
@@ -17,17 +18,27 @@ mod reg {
     pub(super) const STATUS:              usize = 0x06; //  ro  here: nothing is ever noted
     pub(super) const REVISION:            usize = 0x08; //  ro
     pub(super) const CLASS:               usize = 0x09; //  ro  interface, subclass, class
+    pub(super) const HEADER_TYPE:         usize = 0x0e; //  ro
     pub(super) const BAR0:                usize = 0x10; //  rw
     pub(super) const BAR1:                usize = 0x14; //  rw
+    pub(super) const BUSES:               usize = 0x18; //  rw  type 1: primary, secondary, last
+    pub(super) const WINDOW:              usize = 0x20; //  rw  type 1: first and last address
     pub(super) const SUBSYSTEM_VENDOR_ID: usize = 0x2c; //  ro
     pub(super) const SUBSYSTEM_ID:        usize = 0x2e; //  ro
     pub(super) const CAPABILITIES:        usize = 0x34; //  ro
     pub(super) const INTERRUPT_LINE:      usize = 0x3c; //  rw  means nothing here
+    pub(super) const BRIDGE_CONTROL:      usize = 0x3e; //  rw  type 1
     pub(super) const FIRST_CAPABILITY:    usize = 0x40;
 }
 
 /// Where the command register is.
 pub(crate) const COMMAND: usize = reg::COMMAND;
+/// Where a bridge's bus numbers are: the one above it, the one below it, the last one below.
+pub(crate) const BUSES: usize = reg::BUSES;
+/// Where the bridge control register is.
+pub(crate) const BRIDGE_CONTROL: usize = reg::BRIDGE_CONTROL;
+/// In it: what is below is held in reset.
+pub(crate) const SECONDARY_RESET: u8 = 1 << 6;
 
 /// The command register (6.2.2).
 mod command {
@@ -46,12 +57,23 @@ const MEMORY_64: u8 = 0b100;
 pub(crate) struct Identity {
     pub(crate) vendor: u16,
     pub(crate) device: u16,
-    pub(crate) subsystem_vendor: u16,
-    pub(crate) subsystem: u16,
     pub(crate) revision: u8,
     /// Class, subclass and programming interface.
     pub(crate) class: [u8; 3],
+    pub(crate) header: Header,
 }
+
+/// What kind of function it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Header {
+    /// One that does something.
+    Endpoint { subsystem_vendor: u16, subsystem: u16 },
+    /// One that leads to another bus, among others of the same device.
+    Bridge,
+}
+
+/// `Header Type`: a bridge's, of a device with several functions.
+const BRIDGE: u8 = 1 | 1 << 7;
 
 /// The space of a function with one range of memory.
 #[derive(Clone, Debug)]
@@ -82,8 +104,18 @@ impl ConfigSpace {
         let [class, subclass, interface] = identity.class;
         space.put(reg::CLASS, &[interface, subclass, class]);
         space.put(reg::BAR0, &[MEMORY_64]);
-        space.put(reg::SUBSYSTEM_VENDOR_ID, &identity.subsystem_vendor.to_le_bytes());
-        space.put(reg::SUBSYSTEM_ID, &identity.subsystem.to_le_bytes());
+        match identity.header {
+            Header::Endpoint { subsystem_vendor, subsystem } => {
+                space.put(reg::SUBSYSTEM_VENDOR_ID, &subsystem_vendor.to_le_bytes());
+                space.put(reg::SUBSYSTEM_ID, &subsystem.to_le_bytes());
+            }
+            Header::Bridge => {
+                space.put(reg::HEADER_TYPE, &[BRIDGE]);
+                space.allow(reg::BUSES, &[0xff; 3]);
+                space.allow(reg::WINDOW, &[0xf0, 0xff, 0xf0, 0xff]);
+                space.allow(reg::BRIDGE_CONTROL, &[SECONDARY_RESET]);
+            }
+        }
         let command = command::MEMORY | command::BUS_MASTER | command::NO_INTERRUPT_WIRE;
         space.allow(reg::COMMAND, &command.to_le_bytes());
         let address = !(size - 1);
@@ -129,11 +161,23 @@ impl ConfigSpace {
         }
     }
 
+    /// Forgets what the guest has written.
+    pub(crate) fn reset(&mut self) {
+        self.bytes.iter_mut().zip(&self.writable).for_each(|(byte, mask)| *byte &= !mask);
+    }
+
     /// Lets the guest change these bits.
     fn allow(&mut self, offset: usize, bits: &[u8]) {
         if let Some(writable) = self.writable.get_mut(offset..offset + bits.len()) {
             writable.copy_from_slice(bits);
         }
+    }
+
+    /// 16 bits; zeros past the space.
+    pub(crate) fn half(&self, offset: usize) -> u16 {
+        let mut bytes = [0; 2];
+        self.read(offset, &mut bytes);
+        u16::from_le_bytes(bytes)
     }
 
     /// 32 bits; zeros past the space.

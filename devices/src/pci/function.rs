@@ -13,6 +13,11 @@ impl FunctionNumber {
         if device < 32 { Some(Self(device << 3)) } else { None }
     }
 
+    /// Function `function` of the same device; none past the eighth.
+    pub const fn beside(self, function: u8) -> Option<Self> {
+        if function < 8 { Some(Self(self.0 & !7 | function)) } else { None }
+    }
+
     /// The number in an address of the configuration space: bits 7:3 device, 2:0 function.
     pub const fn number(self) -> u8 {
         self.0
@@ -38,6 +43,9 @@ pub trait Function: Send + Sync {
 
     /// The size of its registers in bytes.
     fn size(&self) -> u64;
+
+    /// It lost its power, or was reset by what leads to it: it is as it was at first.
+    fn reset(&self);
 
     /// The guest loads 1, 2, 4 or 8 bytes of its registers, all of them in it.
     ///

@@ -110,6 +110,14 @@ impl Msix {
         }
     }
 
+    /// As it was at first.
+    pub(crate) fn reset(&self) {
+        let first = || Vector { message: Message::default(), control: MASK, pending: false };
+        let mut table = self.table();
+        (table.enabled, table.masked) = (false, false);
+        table.vectors.fill_with(first);
+    }
+
     /// Forgets what it has held back: the function was reset.
     pub(crate) fn forget_pending(&self) {
         self.table().vectors.iter_mut().for_each(|vector| vector.pending = false);

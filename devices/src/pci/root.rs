@@ -8,37 +8,63 @@ use kedge_bus::{MmioDevice, Node, Unsuitable};
 use kedge_ids::u64_from;
 
 use super::function::{Function, FunctionNumber};
+use super::port::RootPort;
 
 /// Bytes of the space of a function.
 const FUNCTION_SPACE: u64 = 0x1000;
 /// Functions of a bus.
 const BUS_FUNCTIONS: u64 = 256;
 
-/// The functions on bus 0.
+/// The functions on bus 0, and ports to other buses among them.
 #[derive(Default)]
 pub struct Root {
     functions: Vec<(FunctionNumber, Arc<dyn Function>)>,
+    ports: Vec<Arc<RootPort>>,
 }
 
 impl Root {
     /// A root with these functions, no two of the same number.
     pub fn new(functions: Vec<(FunctionNumber, Arc<dyn Function>)>) -> Self {
-        Self { functions }
+        Self { functions, ports: Vec::new() }
     }
 
-    fn numbered(&self, number: u64) -> Option<&dyn Function> {
-        let mut functions = self.functions.iter();
-        let found = functions.find(|(own, _)| u64::from(own.number()) == number);
-        found.map(|(_, function)| function.as_ref())
+    /// Adds ports, whose numbers are no function's.
+    #[must_use]
+    pub fn with_ports(mut self, ports: Vec<(FunctionNumber, Arc<RootPort>)>) -> Self {
+        for (number, port) in ports {
+            self.functions.push((number, Arc::<RootPort>::clone(&port)));
+            self.ports.push(port);
+        }
+        self
+    }
+
+    /// The function with this number on bus 0; from 256 on, those of other buses follow.
+    fn numbered(&self, number: u64) -> Option<Arc<dyn Function>> {
+        if number < BUS_FUNCTIONS {
+            let mut functions = self.functions.iter();
+            let found = functions.find(|(own, _)| u64::from(own.number()) == number);
+            return found.map(|(_, function)| Arc::clone(function));
+        }
+        // Behind a port there is one device with one function.
+        let bus = u8::try_from(number / BUS_FUNCTIONS).ok()?;
+        let is_first = number.is_multiple_of(BUS_FUNCTIONS);
+        is_first.then(|| self.ports.iter().find_map(|port| port.below(bus)))?
     }
 
     /// The function that has all of `length` bytes at `address`, and where in it they are.
     /// Of several the first: no guest with its wits puts two in one place.
-    fn at(&self, address: u64, length: u64) -> Option<(&dyn Function, u64)> {
-        self.functions.iter().find_map(|(_, function)| {
+    fn at(&self, address: u64, length: u64) -> Option<(Arc<dyn Function>, u64)> {
+        let within = |function: &dyn Function| {
             let offset = address.checked_sub(function.start()?)?;
             let left = function.size().checked_sub(offset)?;
-            (length <= left).then_some((function.as_ref(), offset))
+            (length <= left).then_some(offset)
+        };
+        let here = self.functions.iter().find_map(|(_, function)| {
+            within(function.as_ref()).map(|offset| (Arc::clone(function), offset))
+        });
+        here.or_else(|| {
+            let mut cards = self.ports.iter().filter_map(|port| port.powered());
+            cards.find_map(|card| within(card.as_ref()).map(|offset| (card, offset)))
         })
     }
 }
@@ -64,15 +90,17 @@ impl Ecam {
     }
 
     /// The function at an offset, and where in its space that is.
-    fn find(&self, offset: u64, length: usize) -> Result<(Option<&dyn Function>, u16), Unsuitable> {
+    fn find(
+        &self,
+        offset: u64,
+        length: usize,
+    ) -> Result<(Option<Arc<dyn Function>>, u16), Unsuitable> {
         let unsuitable = Unsuitable { offset, length };
         let at = offset % FUNCTION_SPACE;
         if !matches!(length, 1 | 2 | 4) || at + u64_from(length) > FUNCTION_SPACE {
             return Err(unsuitable);
         }
-        let number = offset / FUNCTION_SPACE;
-        // Those of other buses have numbers past the last.
-        let function = if number < BUS_FUNCTIONS { self.root.numbered(number) } else { None };
+        let function = self.root.numbered(offset / FUNCTION_SPACE);
         Ok((function, u16::try_from(at).map_err(|_| unsuitable)?))
     }
 }
@@ -116,7 +144,7 @@ impl Window {
         Self { root, start, size }
     }
 
-    fn find(&self, offset: u64, length: usize) -> Result<(&dyn Function, u64), Unsuitable> {
+    fn find(&self, offset: u64, length: usize) -> Result<(Arc<dyn Function>, u64), Unsuitable> {
         let address = self.start.saturating_add(offset);
         self.root.at(address, u64_from(length)).ok_or(Unsuitable { offset, length })
     }

@@ -86,6 +86,14 @@ impl Config {
         }
     }
 
+    /// Forgets all that the guest has written: the registers are nowhere.
+    pub(super) fn reset(&self, msix: &Msix) {
+        let mut state = self.state();
+        state.space.reset();
+        self.follow(&mut state);
+        msix.reset();
+    }
+
     /// All of the space, to save.
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.state().space.bytes().to_vec()

@@ -169,6 +169,11 @@ impl Function for PciTransport {
         place::SIZE
     }
 
+    fn reset(&self) {
+        self.core().set_status(0);
+        self.config.reset(&self.vectors().msix);
+    }
+
     fn read(&self, offset: u64, data: &mut [u8]) -> Result<(), Unsuitable> {
         data.fill(0);
         match offset {

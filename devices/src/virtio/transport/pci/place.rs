@@ -1,7 +1,7 @@
 //! Where in a function's one range of memory its registers lie, and its capabilities that
 //! say so (Virtio 1.2, 4.1.4).
 
-use crate::pci::{ConfigSpace, Identity, Msix, MsixBar};
+use crate::pci::{ConfigSpace, Header, Identity, Msix, MsixBar};
 use crate::virtio::device::DeviceId;
 
 /// The range's size in bytes.
@@ -74,10 +74,9 @@ pub(super) fn space(device: DeviceId, msix: &Msix) -> (ConfigSpace, Places) {
         &Identity {
             vendor: VENDOR,
             device: FIRST_DEVICE + number,
-            subsystem_vendor: VENDOR,
-            subsystem: SUBSYSTEM,
             revision: REVISION,
             class: class(device),
+            header: Header::Endpoint { subsystem_vendor: VENDOR, subsystem: SUBSYSTEM },
         },
         SIZE,
     );
