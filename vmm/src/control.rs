@@ -6,12 +6,13 @@ use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kedge_bus::{PauseError, ResumeError};
+use kedge_devices::virtio::catalog::{DeviceConfig, Kind};
 use kedge_devices::virtio::change::{Change, ChangeError};
 use kedge_diag::Fix;
 use kedge_hv::HvError;
 use serde::Serialize;
 
-use crate::run::{Event, Summons};
+use crate::run::{Event, PlugError, Summons};
 use crate::save::{SaveError, SaveOrder, Saved};
 
 /// Where a machine is in its life.
@@ -70,6 +71,9 @@ pub enum ControlError {
     /// A device cannot be changed.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// A device cannot come or go.
+    #[error(transparent)]
+    Plug(#[from] PlugError),
     /// The guest's counters cannot be read or held.
     #[error("cannot make the guest's time stand still")]
     Time(#[source] HvError),
@@ -87,6 +91,7 @@ impl Fix for ControlError {
             Self::NotPaused => Some("pause it first".to_owned()),
             Self::Save(source) => source.fix(),
             Self::Change(source) => source.fix(),
+            Self::Plug(source) => source.fix(),
             Self::Time(source) => source.fix(),
         }
     }
@@ -137,6 +142,10 @@ pub(crate) enum Control {
     Save(SaveOrder, Reply<Saved>),
     /// That one of its devices change.
     Change(Box<Change>, Reply<()>),
+    /// That a device come.
+    Plug(Box<dyn DeviceConfig>, Reply<()>),
+    /// That the device of this kind and name go.
+    Unplug(&'static Kind, String, Reply<()>),
     /// To end.
     Stop,
 }
@@ -217,6 +226,38 @@ impl Handle {
     /// There is no such device, or it cannot be so: it is as it was.
     pub fn change(&self, change: Change) -> Result<(), ControlError> {
         self.ask(|reply| Control::Change(Box::new(change), reply))
+    }
+
+    /// Opens `device` and plugs it into a slot on PCI, whether the guest runs or stands
+    /// still: the guest notices by itself.
+    ///
+    /// # Errors
+    /// The machine has no free slot, or cannot have such a device: nothing has changed.
+    pub fn plug(&self, device: Box<dyn DeviceConfig>) -> Result<(), ControlError> {
+        self.ask(|reply| Control::Plug(device, reply))
+    }
+
+    /// Asks the guest to let go of the device `id` of `kind`, which was plugged in, and
+    /// removes it once it has; `then` hears of it, on the machine's own thread, which it
+    /// must not keep. Meanwhile the machine does what else is asked of it.
+    ///
+    /// The errors it may hear: there is no such device, it was there from the start, or the
+    /// guest has not let go of it in time. Then it is as it was, but that the guest may let
+    /// go of it later.
+    pub fn unplug_then(
+        &self,
+        (kind, id): (&'static Kind, String),
+        then: impl FnOnce(Result<(), ControlError>) + Send + 'static,
+    ) {
+        self.give(Control::Unplug(kind, id, Reply::new(then)));
+    }
+
+    /// As [`Self::unplug_then`], and waits.
+    ///
+    /// # Errors
+    /// Those of [`Self::unplug_then`].
+    pub fn unplug(&self, kind: &'static Kind, id: &str) -> Result<(), ControlError> {
+        self.ask(|reply| Control::Unplug(kind, id.to_owned(), reply))
     }
 
     /// Where the machine is in its life, at once, whatever it is at.

@@ -28,6 +28,6 @@ pub use kedge_metrics as metrics;
 pub use machine::{Ended, Machine, Reset, RunError, Stopper};
 pub use opened::OpenDevices;
 pub use restore::{Forecast, MemorySource, Pages, Restoration, RestoreError, WorkingSetError};
-pub use run::VcpuFailure;
+pub use run::{PlugError, VcpuFailure};
 pub use save::{Checksums, SaveError, SaveKind, SaveOrder, Saved, Then};
 pub use surroundings::{Entropy, MemoryGuard, PanicListener, StuckListener, Surroundings};

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
-use kedge_devices::virtio::catalog;
 use kedge_diag::Fix;
 use kedge_firmware::Born;
 use kedge_guest_memory::GuestAddress;
@@ -135,7 +134,8 @@ impl Machine {
         hypervisor: Arc<dyn Hypervisor>,
         surroundings: Surroundings,
     ) -> Result<Self, BuildError> {
-        catalog::arrange(&mut spec.devices)?;
+        spec.check_slots()?;
+        spec.arrange()?;
         let (infant, born) = bear(&spec, hypervisor.as_ref(), &surroundings, None)?;
         let mut machine = Self::around(spec, hypervisor, surroundings, born)?;
         machine.assemble(infant)?;
@@ -153,7 +153,8 @@ impl Machine {
         hypervisor: Arc<dyn Hypervisor>,
         surroundings: Surroundings,
     ) -> Result<Self, RestoreError> {
-        catalog::arrange(&mut restoration.spec.devices).map_err(BuildError::from)?;
+        restoration.spec.check_slots().map_err(BuildError::from)?;
+        restoration.spec.arrange().map_err(BuildError::from)?;
         restoration.check()?;
         let reborn = bear_again(&restoration, hypervisor.as_ref(), &surroundings)?;
         let Restoration { spec, resume, saved, memory, pages, working_set, allow: _ } = restoration;
@@ -270,6 +271,7 @@ impl Machine {
                 spec: &mut self.spec,
                 born: &self.born,
                 hypervisor: self.hypervisor.as_ref(),
+                surroundings: &self.surroundings,
             };
             let life = Life::new(&mut built, subject, (requests, &self.events));
             let halt = life.live(|| begun.take().into_iter().for_each(|begun| begun()));

@@ -9,12 +9,16 @@ use std::path::PathBuf;
 pub use kedge_arch::image::KernelFormat;
 pub use kedge_arch::layout::Transport;
 pub use kedge_arch::psci::PsciVersion;
-use kedge_devices::virtio::catalog::DeviceConfig;
+use kedge_devices::virtio::catalog::{self, Clash, DeviceConfig};
+use kedge_diag::Fix;
 pub use kedge_firmware::GuestAbi;
 use kedge_firmware::{ARM64_V1, Firmware, FwReg, builtin};
 use kedge_hv::{GicVersion, VcpuFeatures};
 use kedge_metadata::Config as MetadataConfig;
 use serde::{Serialize, Serializer};
+
+/// The most slots on PCI that a machine has.
+pub const PCI_SLOTS: u8 = 8;
 
 /// A machine.
 #[derive(Debug, Serialize)]
@@ -34,6 +38,9 @@ pub struct MachineSpec {
     pub gic: Option<GicVersion>,
     /// What its virtio devices are attached to.
     pub transport: Transport,
+    /// Slots on PCI into which devices can be plugged while the guest runs, up to 8.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pci_slots: u8,
     /// What runs.
     pub boot: Boot,
     /// Memory that the guest can load from but not store to.
@@ -44,6 +51,10 @@ pub struct MachineSpec {
     /// guest finds them.
     #[serde(serialize_with = "devices_as_json")]
     pub devices: Vec<Box<dyn DeviceConfig>>,
+    /// The slots, from 1, of those devices that were plugged in while the guest ran: they
+    /// are the last ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugged: Vec<u8>,
     /// Where the guest finds a metadata service, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataConfig>,
@@ -65,14 +76,44 @@ impl MachineSpec {
             psci: None,
             gic: None,
             transport: Transport::Mmio,
+            pci_slots: 0,
             boot,
             rom: Vec::new(),
             serial: SerialSpec::default(),
             devices: Vec::new(),
+            plugged: Vec::new(),
             metadata: None,
             on_reset: OnReset::Exit,
             on_panic: OnPanic::Exit,
         }
+    }
+
+    /// How many devices the guest has had from the start.
+    pub(crate) fn built_in(&self) -> usize {
+        self.devices.len().saturating_sub(self.plugged.len())
+    }
+
+    /// Whether it has no more slots than it can.
+    ///
+    /// # Errors
+    /// It has.
+    pub(crate) fn check_slots(&self) -> Result<(), BadSlots> {
+        match (self.pci_slots, self.transport) {
+            (0, _) => Ok(()),
+            (_, Transport::Mmio) => Err(BadSlots::NoPci),
+            (asked, _) if asked > PCI_SLOTS => Err(BadSlots::TooMany { asked }),
+            (1.., Transport::Pci) => Ok(()),
+        }
+    }
+
+    /// Puts the devices in the order in which the guest finds them.
+    ///
+    /// # Errors
+    /// They cannot be in one machine together.
+    pub(crate) fn arrange(&mut self) -> Result<(), Clash> {
+        let built_in = self.built_in();
+        catalog::arrange(&mut self.devices[..built_in])?;
+        catalog::check_ids(&self.devices)
     }
 
     /// The profile with what the machine asks for beside it.
@@ -84,6 +125,29 @@ impl MachineSpec {
             }
             None => Cow::Borrowed(&self.guest_abi),
         }
+    }
+}
+
+/// Slots that a machine cannot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSlots {
+    /// Its devices are elsewhere.
+    #[error("slots are on PCI, and the machine's devices are on MMIO")]
+    NoPci,
+    /// Too many.
+    #[error("{asked} slots are too many: a machine has at most {PCI_SLOTS}")]
+    TooMany {
+        /// How many are asked for.
+        asked: u8,
+    },
+}
+
+impl Fix for BadSlots {
+    fn fix(&self) -> Option<String> {
+        Some(match self {
+            Self::NoPci => "ask for PCI with `--transport pci`, or for no slots".to_owned(),
+            Self::TooMany { .. } => format!("ask for up to {PCI_SLOTS}"),
+        })
     }
 }
 
@@ -147,6 +211,11 @@ pub enum OnPanic {
     Exit,
     /// Nothing: the guest goes on as its command line says.
     Continue,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 fn feature_names<S: Serializer>(features: &VcpuFeatures, to: S) -> Result<S::Ok, S::Error> {

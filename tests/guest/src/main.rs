@@ -35,6 +35,7 @@ mod moves;
 mod pause;
 mod pci;
 mod peer;
+mod plug;
 mod power;
 mod profile;
 mod remote;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
     metadata::tests(&mut suite);
     vsock::tests(&mut suite);
     pci::tests(&mut suite);
+    plug::tests(&mut suite);
     restore::tests(&mut suite);
     devices::tests(&mut suite);
     disks::tests(&mut suite);

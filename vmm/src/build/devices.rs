@@ -24,7 +24,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{BuildError, Parts, pci};
 use crate::opened::OpenDevices;
-use crate::run::Devices;
+use crate::run::{Devices, Slots};
 use crate::spec::MachineSpec;
 use crate::surroundings::Surroundings;
 
@@ -40,6 +40,7 @@ pub(super) struct Placed {
     pub(super) serial: Arc<SerialPort>,
     pub(super) transports: Vec<Arc<dyn Transport>>,
     pub(super) devices: Devices,
+    pub(super) slots: Option<Slots>,
     pub(super) pages: Pages,
     pub(super) map: AddressMap,
     /// The serial port first.
@@ -114,20 +115,21 @@ pub(super) fn place(
     };
     let serial = serial_port(site, parts, &mut board)?;
     real_time_clock(site, &mut board, event_loop)?;
-    let (transports, targets) = match site.layout.pci() {
+    let (transports, targets, slots) = match site.layout.pci() {
         None => on_mmio(site, &mut board, virtio, event_loop)?,
-        Some(pci) => pci::place(site, (&mut board, pci), virtio, event_loop)?,
+        Some(pci) => pci::place(site, (&mut board, pci), (parts, virtio), event_loop)?,
     };
     let pages = pages(site, parts, &mut board)?;
     let nodes = board.nodes();
     let devices = board.devices.into_iter().map(|(place, device)| (place.range.start.0, device));
     let map = AddressMap::new(devices.chain(board.ranges))?;
     let devices = Devices::new(board.stateful, targets);
-    Ok(Placed { serial, transports, devices, pages, map, nodes })
+    Ok(Placed { serial, transports, devices, slots, pages, map, nodes })
 }
 
-/// Virtio devices in their places, and as those that are changed while the guest runs.
-pub(super) type Virtio = (Vec<Arc<dyn Transport>>, Vec<Arc<dyn Target>>);
+/// Virtio devices in their places, all as those that are changed while the guest runs, and
+/// the slots, with what is in them.
+pub(super) type Virtio = (Vec<Arc<dyn Transport>>, Vec<Arc<dyn Target>>, Option<Slots>);
 
 /// Gives virtio devices a page of registers and a wire each.
 fn on_mmio(
@@ -148,7 +150,7 @@ fn on_mmio(
         targets.push(Arc::<MmioTransport>::clone(&transport));
         transports.push(transport);
     }
-    Ok((transports, targets))
+    Ok((transports, targets, None))
 }
 
 fn serial_port(
@@ -203,6 +205,15 @@ pub(crate) const GENERATION: &str = "generation";
 /// What the virtio device at this place among the others is called there.
 pub(crate) fn virtio_name(index: usize) -> String {
     format!("virtio {index}")
+}
+
+/// What the port of a slot, and a device in it, are called there; from 1.
+pub(crate) fn port_name(slot: u8) -> String {
+    format!("port {slot}")
+}
+
+pub(crate) fn card_name(slot: u8) -> String {
+    format!("card {slot}")
 }
 
 const EVENT: &str = "make an event";

@@ -21,6 +21,7 @@ use kedge_metadata::BadConfig;
 use super::ProfileConflict;
 use super::services::ServicesError;
 use crate::console::ConsoleError;
+use crate::spec::BadSlots;
 
 /// Why a machine cannot be built. Nothing is left behind then.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,9 @@ pub enum BuildError {
     /// Devices that cannot be in one machine together.
     #[error(transparent)]
     Clash(#[from] Clash),
+    /// Slots that the machine cannot have.
+    #[error(transparent)]
+    Slots(#[from] BadSlots),
     /// A device cannot be opened.
     #[error(transparent)]
     Device(#[from] Trouble),
@@ -133,6 +137,7 @@ impl Fix for BuildError {
             Self::Devices(source) => source.fix(),
             Self::Conflict(source) => source.fix(),
             Self::Clash(source) => source.fix(),
+            Self::Slots(source) => source.fix(),
             Self::Device(source) => source.fix(),
             Self::Metadata(source) => source.fix(),
             Self::Memory(source) => source.fix(),

@@ -37,9 +37,12 @@ use kedge_ids::Mpidr;
 
 pub(crate) use self::birth::{Infant, bear};
 pub use self::birth::{ProfileConflict, usual_machine};
-pub(crate) use self::devices::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
+pub(crate) use self::devices::{
+    CLOCK_PAGE, GENERATION, RTC, SERIAL, card_name, port_name, virtio_name,
+};
 pub use self::error::BuildError;
 pub(crate) use self::memory::Backing;
+pub(crate) use self::pci::Outlet;
 pub(crate) use self::rebirth::{bear_again, examine, frequency, reassemble};
 pub use self::services::ServicesError;
 use crate::console::Console;
@@ -48,7 +51,7 @@ use crate::restore::working_set::Recorder;
 use crate::run::event_loop::LoopThread;
 use crate::run::{
     AccessCounters, AddressSpace, Calls, Changes, Devices, Event, Exits, Gate, GuestTime, Shared,
-    Start, VcpuThreads, Wanted,
+    Slots, Start, VcpuThreads, Wanted,
 };
 use crate::spec::{Boot, MachineSpec};
 use crate::surroundings::Surroundings;
@@ -68,6 +71,7 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct Built {
     pub(crate) threads: VcpuThreads,
     _transports: Transports,
+    pub(crate) slots: Option<Slots>,
     pub(crate) gic: Box<dyn Gic>,
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) serial: Arc<SerialPort>,
@@ -162,7 +166,7 @@ impl Frame {
         let Parts { surroundings, events, .. } = *parts;
         let Self { infant, memory, roms, loop_thread, placed } = self;
         let Infant { vm, layout, cpus, gic, dispatcher, time, .. } = infant;
-        let devices::Placed { serial, transports, devices, pages, map, .. } = placed;
+        let devices::Placed { serial, transports, devices, slots, pages, map, .. } = placed;
         let space = AddressSpace::new(map, roms.iter().flat_map(rom::ranges).collect());
         let (gate, calls) = (Gate::new(cpus.vcpus.len()), Calls::new(dispatcher));
         let exits = Arc::new(Exits::of(cpus.vcpus.len()));
@@ -181,6 +185,7 @@ impl Frame {
             devices,
             clock_page: pages.clock,
             _transports: Transports(transports),
+            slots,
             _loop_thread: loop_thread,
             gic,
             vm,

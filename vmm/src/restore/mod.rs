@@ -122,7 +122,7 @@ impl<'s> Restoration<'s> {
     /// Checks that nothing was changed that the guest knows.
     pub(crate) fn check(&self) -> Result<(), RestoreError> {
         let saved = &self.saved.parts.machine;
-        let MachineSpec { cpus, memory, devices, rom, .. } = &self.spec;
+        let MachineSpec { cpus, memory, pci_slots, devices, plugged, rom, .. } = &self.spec;
         let device = |kind: &str, id: &str| format!("{kind} `{id}`");
         let rows = [
             ("number of vCPUs", saved.cpus.to_string(), cpus.to_string()),
@@ -131,6 +131,12 @@ impl<'s> Restoration<'s> {
                 "list of devices",
                 list(saved.devices.iter().map(|saved| device(&saved.kind, &saved.id))),
                 list(devices.iter().map(|here| device(here.kind().key, here.id()))),
+            ),
+            ("slots on PCI", saved.pci_slots.to_string(), pci_slots.to_string()),
+            (
+                "slots of devices",
+                list(saved.plugged.iter().map(u8::to_string)),
+                list(plugged.iter().map(u8::to_string)),
             ),
             (
                 "read-only memory",
@@ -164,6 +170,8 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
         ends_on_panic,
         metadata,
         pci,
+        pci_slots: _,
+        plugged,
     } = saved;
     let mut features = VcpuFeatures::NONE;
     for name in cpu_features {
@@ -178,6 +186,7 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
         psci: None,
         gic: born.gic,
         transport: if *pci { Transport::Pci } else { Transport::Mmio },
+        pci_slots: checked_slots(saved)?,
         boot: Boot {
             kernel: boot.kernel.clone(),
             kernel_format: if boot.flat { KernelFormat::Flat } else { KernelFormat::Auto },
@@ -190,10 +199,27 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
             .collect(),
         serial: serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),
         devices: devices.iter().map(device).collect::<Result<_, _>>()?,
+        plugged: plugged.clone(),
         metadata: metadata.as_deref().map(metadata_config).transpose()?,
         on_reset: if *restarts { OnReset::Restart } else { OnReset::Exit },
         on_panic: if *ends_on_panic { OnPanic::Exit } else { OnPanic::Continue },
     })
+}
+
+/// The slots, where the devices that are said to be in them can be.
+fn checked_slots(saved: &MachineV1) -> Result<u8, RestoreError> {
+    let MachineV1 { devices, pci_slots, plugged, .. } = saved;
+    let is_odd = |(index, slot): &(usize, &u8)| {
+        **slot == 0 || *slot > pci_slots || plugged[..*index].contains(slot)
+    };
+    if let Some((_, slot)) = plugged.iter().enumerate().find(is_odd) {
+        return Err(parts::field("plugged", format!("has slot {slot} once too often")));
+    }
+    if plugged.len() > devices.len() {
+        let problem = format!("are {}, and there are {} devices", plugged.len(), devices.len());
+        return Err(parts::field("plugged", problem));
+    }
+    Ok(*pci_slots)
 }
 
 /// A metadata service as it was configured.

@@ -5,7 +5,7 @@ use kedge_firmware::{Born, RegisterState};
 use kedge_saved_state::{Entry, FileError, Header, Part, StateError, StateFile, Versioned};
 
 use super::RestoreError;
-use crate::build::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
+use crate::build::{CLOCK_PAGE, GENERATION, RTC, SERIAL, card_name, port_name, virtio_name};
 use crate::save::describe::{ARCHITECTURE, page_size};
 use crate::save::saved::{self, BornV1, ClockV1, LayoutV1, MachineV1, RegistersV1, RegistersV2};
 
@@ -30,7 +30,7 @@ impl Parts {
     pub(super) fn read(state: &StateFile) -> Result<Self, RestoreError> {
         check_host(state.header())?;
         let machine: MachineV1 = state.read_part()?;
-        check_sections(state.header(), machine.devices.len())?;
+        check_sections(state.header(), &machine)?;
         let BornV1 { gic, gicd_revision, system_suspend, pv_time, services } = state.read_part()?;
         let registers = saved::registers(state)?;
         let born = Born {
@@ -79,8 +79,8 @@ fn check_host(header: &Header) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Refuses what this release would leave out of a machine with so many virtio devices.
-fn check_sections(header: &Header, devices: usize) -> Result<(), FileError> {
+/// Refuses what this release would leave out of the machine.
+fn check_sections(header: &Header, machine: &MachineV1) -> Result<(), FileError> {
     /// What the memory file holds; its reader knows the version.
     const MEMORY_MAP: &str = "memory-map";
     let known = [
@@ -95,7 +95,10 @@ fn check_sections(header: &Header, devices: usize) -> Result<(), FileError> {
         (ItsStateV1::KIND, ItsStateV1::VERSION),
     ];
     let mut names = [SERIAL, RTC, CLOCK_PAGE, GENERATION].map(str::to_owned).to_vec();
-    names.extend((0..devices).map(virtio_name));
+    let built_in = machine.devices.len().saturating_sub(machine.plugged.len());
+    names.extend((0..built_in).map(virtio_name));
+    names.extend((1..=machine.pci_slots).map(port_name));
+    names.extend(machine.plugged.iter().copied().map(card_name));
     header.check_sections(|entry: &Entry| match entry.instance.as_str() {
         "" if entry.kind == MEMORY_MAP => true,
         "" => known.contains(&(entry.kind.as_str(), entry.version)),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use kedge_bus::{NotAtRest, PauseError, RestoreError, ResumeError, Stateful};
 use kedge_devices::virtio::catalog::DeviceConfig;
 use kedge_devices::virtio::change::{Change, ChangeError, Target};
+use kedge_devices::virtio::transport::PciTransport;
 use kedge_saved_state::{FileError, Section, StateFile};
 use tracing::error;
 
@@ -50,6 +51,18 @@ impl Devices {
         target.change(change, Instant::now() + PATIENCE)?;
         configured[index] = changed;
         Ok(())
+    }
+
+    /// Adds one that has come.
+    pub(crate) fn add(&mut self, name: String, card: &Arc<PciTransport>) {
+        self.0.push((name, Arc::<PciTransport>::clone(card)));
+        self.1.push(Arc::<PciTransport>::clone(card));
+    }
+
+    /// Has one no more: the one of this name, which is this one of the specification.
+    pub(crate) fn remove(&mut self, name: &str, index: usize) {
+        self.0.retain(|(other, _)| other != name);
+        self.1.remove(index);
     }
 
     /// Brings all to rest, or none.

@@ -6,7 +6,9 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::plug::{Guest, Plugging};
 use super::requests::Requests;
+use super::slots::Slots;
 use super::{Event, Halt, Report, VcpuFailure, Wanted};
 use crate::build::{Backing, Built};
 use crate::control::{Clock, Control, ControlError, Lifecycle, Reply};
@@ -87,6 +89,7 @@ impl<'a> Life<'a> {
                 break halt;
             }
         };
+        self.plugging().end();
         // One that is paused has been since its last record, or has never gone on.
         if matches!(self.state, State::Running | State::Pausing { .. }) {
             self.record_working_set();
@@ -153,6 +156,10 @@ impl<'a> Life<'a> {
             Some(Event::Panicked) => Some(Halt::Panicked),
             Some(Event::MemoryLost(address)) => Some(Halt::MemoryLost(address)),
             Some(Event::PageServerEnded) => Some(Halt::PageServerEnded),
+            Some(Event::LetGo(slot)) => {
+                self.plugging().let_go(slot);
+                None
+            }
             Some(Event::Written) => {
                 self.finish_save();
                 None
@@ -172,14 +179,17 @@ impl<'a> Life<'a> {
     /// How long to wait at most.
     fn patience(&self) -> Option<Duration> {
         let left = |end: Instant| end.saturating_duration_since(Instant::now());
+        let leaves = self.built.slots.as_ref().and_then(Slots::until).map(left);
+        let sooner = |other: Option<Duration>| leaves.into_iter().chain(other).min();
         match self.state {
-            State::Running => self.last_words.map(left),
+            State::Running => sooner(self.last_words.map(left)),
             State::Pausing { until, .. } => {
                 let patience = until.map_or(PATIENCE, left);
                 Some(self.last_words.map_or(patience, |end| patience.min(left(end))))
             }
             // Who stands still says nothing.
-            State::Paused(_) | State::Saving { .. } => None,
+            State::Paused(_) => leaves,
+            State::Saving { .. } => None,
         }
     }
 
@@ -192,7 +202,17 @@ impl<'a> Life<'a> {
         {
             self.give_up();
         }
+        self.plugging().give_up(Instant::now());
         None
+    }
+
+    /// What comes and goes.
+    fn plugging(&mut self) -> Plugging<'_, 'a> {
+        let guest = match self.state {
+            State::Running | State::Pausing { .. } => Guest::Runs,
+            State::Paused(_) | State::Saving { .. } => Guest::StandsStill,
+        };
+        Plugging { built: &mut *self.built, subject: &mut self.subject, guest }
     }
 
     fn hear(&mut self, report: Report) -> Option<Halt> {
@@ -240,6 +260,13 @@ impl<'a> Life<'a> {
                 let configured = &mut self.subject.spec.devices;
                 let changed = self.built.devices.change(configured, &change);
                 reply.answer(changed.map_err(ControlError::from));
+            }
+            (Control::Plug(device, reply), State::Running | State::Paused(_)) => {
+                let plugged = self.plugging().plug(device);
+                reply.answer(plugged.map_err(ControlError::from));
+            }
+            (Control::Unplug(kind, id, reply), State::Running | State::Paused(_)) => {
+                self.plugging().unplug((kind, &id), reply);
             }
             (Control::Save(_, reply), State::Running) => reply.answer(Err(ControlError::NotPaused)),
             (Control::Pause(reply), State::Paused(_))

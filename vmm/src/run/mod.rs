@@ -11,7 +11,9 @@ mod hypercall;
 mod life;
 pub(crate) mod lost_memory;
 pub(crate) mod page_server;
+mod plug;
 mod requests;
+mod slots;
 mod summons;
 mod suspend;
 mod vcpu_thread;
@@ -31,7 +33,9 @@ pub(crate) use gate::{Gate, Wanted};
 pub(crate) use guest_time::GuestTime;
 pub(crate) use hypercall::Calls;
 pub(crate) use life::{Life, Start};
+pub use plug::PlugError;
 pub(crate) use requests::Requests;
+pub(crate) use slots::Slots;
 pub(crate) use summons::{Crew, Summons};
 pub use vcpu_thread::VcpuFailure;
 pub(crate) use vcpu_thread::{ReadyVcpu, Report, Request, Shared, VcpuThread};
@@ -53,6 +57,8 @@ pub(crate) enum Event {
     MemoryLost(GuestAddress),
     /// Who has the guest's memory has ended.
     PageServerEnded,
+    /// The guest has let go of what is in this slot.
+    LetGo(u8),
     /// What was to be saved is written, or cannot be.
     Written,
 }

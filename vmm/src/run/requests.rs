@@ -78,6 +78,7 @@ impl Requests {
                 | Event::Panicked
                 | Event::MemoryLost(_)
                 | Event::PageServerEnded
+                | Event::LetGo(_)
                 | Event::Written => {}
             }
         }

@@ -53,10 +53,12 @@ pub(super) fn machine(spec: &MachineSpec, roms: &[GuestMemory]) -> MachineV1 {
         psci: _,
         gic: _,
         transport,
+        pci_slots,
         boot,
         rom,
         serial,
         devices,
+        plugged,
         metadata,
         on_reset,
         on_panic,
@@ -85,6 +87,8 @@ pub(super) fn machine(spec: &MachineSpec, roms: &[GuestMemory]) -> MachineV1 {
         // What it holds always is JSON.
         metadata: metadata.as_ref().and_then(|config| serde_json::to_string(config).ok()),
         pci: *transport == Transport::Pci,
+        pci_slots: *pci_slots,
+        plugged: plugged.clone(),
     }
 }
 
@@ -136,7 +140,7 @@ pub(crate) fn layout(layout: &Layout, spec: &MachineSpec) -> LayoutV1 {
         places.push(at("PCI window", pci.window.start.0));
         return LayoutV1 { places };
     }
-    for index in 0..spec.devices.len() {
+    for index in 0..spec.built_in() {
         places.extend(layout.virtio(index).ok().map(|own| place(&virtio_name(index), own)));
     }
     LayoutV1 { places }

@@ -33,6 +33,7 @@ use crate::build::Built;
 use crate::control::{ControlError, Reply};
 use crate::run::Event;
 use crate::spec::MachineSpec;
+use crate::surroundings::Surroundings;
 use saved::{BornV1, RegistersV2};
 
 /// How a machine is to be saved.
@@ -176,6 +177,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) spec: &'a mut MachineSpec,
     pub(crate) born: &'a Born,
     pub(crate) hypervisor: &'a dyn Hypervisor,
+    pub(crate) surroundings: &'a Surroundings,
 }
 
 /// A machine's state, read and not written yet.

@@ -43,6 +43,17 @@ pub(crate) struct MachineV1 {
     /// this field.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) pci: bool,
+    /// The slots on PCI for devices that come while the guest runs.
+    #[serde(default, skip_serializing_if = "is_none_of")]
+    pub(crate) pci_slots: u8,
+    /// The slots of the last devices, which came so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) plugged: Vec<u8>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_none_of(slots: &u8) -> bool {
+    *slots == 0
 }
 
 impl Versioned for MachineV1 {

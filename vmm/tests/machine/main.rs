@@ -18,6 +18,7 @@ mod metadata;
 mod metrics;
 mod panic;
 mod pause;
+mod plug;
 mod profile;
 mod refused;
 mod rom;

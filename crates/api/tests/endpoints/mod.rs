@@ -47,12 +47,14 @@ const LOAD: &[&str] = &[
 ];
 const LOGGER: &[&str] = &["log_path", "level", "show_level", "show_log_origin", "module"];
 const MMDS_CONFIG: &[&str] = &["network_interfaces", "version", "ipv4_address", "imds_compat"];
-const NO_PCI: &str = "refused, as there without `--enable-pci`";
+const REMOVED: &str =
+    "for what came while the guest ran: it is asked, and answered once it has let go";
 const SAME: &str = "the same";
 const NONE: &str = "what_kedge_has_not_is_named";
 const DESCRIBED: &str = "what_is_said_of_a_machine_is_shown";
 const EARLY: &str = "what_is_for_machines_that_have_started_is_refused_by_its_words";
 const BOOTED: &str = "door::linux_boots_by_the_api_alone";
+const PLUGGED: &str = "plug::a_disk_and_a_card_come_and_go_in_use_also_after_a_move";
 const METADATA: &str = "metadata::a_guest_reads_it_over_every_card_it_is_behind";
 const LIFE: &str = "door::a_machine_is_described_started_saved_and_loaded";
 
@@ -68,15 +70,15 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     row(Patch, "/machine-config", MACHINE, "the same; no huge pages, no template V1N1", DESCRIBED),
     row(Put, "/cpu-config", &["kvm_capabilities", "vcpu_features", "reg_modifiers"], "promises on top of the guest's profile; what contradicts it is refused", "what_no_guest_can_be_promised_is_refused"),
     row(Put, "/boot-source", &["kernel_image_path", "initrd_path", "boot_args"], SAME, BOOTED),
-    row(Put, "/drives/{drive_id}", DRIVE, "the same; no vhost-user, no hot-plug", BOOTED),
+    row(Put, "/drives/{drive_id}", DRIVE, "the same; no vhost-user", BOOTED),
     row(Patch, "/drives/{drive_id}", &["drive_id", "path_on_host", "rate_limiter"], SAME, "a_change_to_a_disk_is_read"),
-    row(Delete, "/drives/{drive_id}", &[], NO_PCI, EARLY),
+    row(Delete, "/drives/{drive_id}", &[], REMOVED, PLUGGED),
     row(Put, "/pmem/{id}", &["id", "path_on_host", "root_device", "read_only", "rate_limiter"], SAME, NONE),
     row(Patch, "/pmem/{id}", &["id", "rate_limiter"], SAME, NONE),
     row(Delete, "/pmem/{id}", &[], SAME, NONE),
-    row(Put, "/network-interfaces/{iface_id}", CARD, "the same; no hot-plug", BOOTED),
+    row(Put, "/network-interfaces/{iface_id}", CARD, SAME, BOOTED),
     row(Patch, "/network-interfaces/{iface_id}", &["iface_id", "rx_rate_limiter", "tx_rate_limiter"], SAME, EARLY),
-    row(Delete, "/network-interfaces/{iface_id}", &[], NO_PCI, EARLY),
+    row(Delete, "/network-interfaces/{iface_id}", &[], REMOVED, PLUGGED),
     row(Put, "/vsock", &["guest_cid", "uds_path", "vsock_id"], SAME, "a_vsock_device_listens_as_soon_as_it_is_described"),
     row(Get, "/mmds", &[], SAME, "metadata_is_put_merged_and_shown"),
     row(Put, "/mmds", &[], SAME, METADATA),

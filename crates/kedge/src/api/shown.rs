@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kedge_api::call::{BootSource, MachineConfig, NONE};
-use kedge_devices::virtio::catalog::{DeviceConfig, KINDS};
+use kedge_devices::virtio::catalog::{DeviceConfig, KINDS, Kind};
 use kedge_devices::virtio::change::Change;
 use kedge_vmm::metadata::Config as MetadataConfig;
 use kedge_vmm::spec::MachineSpec;
@@ -35,6 +35,17 @@ impl Shown {
         if let Some(after) = before.ok().and_then(|before| change.applied(before.as_ref()).ok()) {
             *device = after.to_json();
         }
+    }
+
+    /// A device has come: shows it, too.
+    pub(super) fn add(&self, (kind, device): (&'static Kind, Value)) {
+        self.lock().devices.push((kind.key, device));
+    }
+
+    /// A device has gone: shows it no more.
+    pub(super) fn remove(&self, (kind, id): (&'static Kind, &str)) {
+        let is_it = |device: &Value| device[kind.id_field] == id;
+        self.lock().devices.retain(|(key, device)| *key != kind.key || !is_it(device));
     }
 
     /// The answer to `GET /machine-config`.

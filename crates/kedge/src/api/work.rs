@@ -9,9 +9,12 @@ use std::thread::Builder;
 
 use kedge_api::call::{Call, CheckSnapshot, CreateSnapshot, Setting, SnapshotType, WantedState};
 use kedge_api::http::{Reply, Response};
+use kedge_devices::virtio::catalog::Kind;
 use kedge_diag::{Fix, Trouble, one_line};
 use kedge_saved_state::Durability;
-use kedge_vmm::{Checksums, Clock, ControlError, Handle, Lifecycle, SaveKind, SaveOrder, Then};
+use kedge_vmm::{
+    Checksums, Clock, ControlError, Handle, Lifecycle, PlugError, SaveKind, SaveOrder, Then,
+};
 use serde_json::json;
 
 use super::Shown;
@@ -246,10 +249,35 @@ fn obey_and_answer(handle: &Handle, shown: &Shown, Order { call, pending }: Orde
     if let Call::CheckSnapshot(wanted) = call {
         return check(wanted, pending);
     }
-    match obey(handle, shown, &call) {
-        Ok(()) => pending.done(),
-        Err(error) => pending.fail(&error),
+    match call {
+        Call::Set(Setting::Device(device)) if device.kind().many => {
+            let view = (device.kind(), device.to_json());
+            match handle.plug(device) {
+                Ok(()) => {
+                    shown.add(view);
+                    pending.done();
+                }
+                Err(error) => pending.fail(&error.into()),
+            }
+        }
+        Call::Remove { kind, id } => remove(handle, shown, (kind, id), pending),
+        call => match obey(handle, shown, &call) {
+            Ok(()) => pending.done(),
+            Err(error) => pending.fail(&error),
+        },
     }
+}
+
+/// Asks the guest to let go of a device, without waiting.
+fn remove(handle: &Handle, shown: &Shown, (kind, id): (&'static Kind, String), pending: Pending) {
+    let (shown, removed) = (shown.clone(), id.clone());
+    handle.unplug_then((kind, id), move |outcome| match outcome {
+        Ok(()) => {
+            shown.remove((kind, &removed));
+            pending.done();
+        }
+        Err(error) => pending.fail(&error.into()),
+    });
 }
 
 /// Why a machine does not do what a client asks for.
@@ -285,9 +313,6 @@ pub(crate) enum OrderError {
     /// It is too late for that.
     #[error("the machine has started already")]
     Started,
-    /// Devices stay while the machine runs.
-    #[error("no device comes or goes while the machine runs")]
-    NoHotPlug,
 }
 
 impl OrderError {
@@ -301,10 +326,10 @@ impl OrderError {
             Self::Started => {
                 "The requested operation is not supported after starting the microVM. ".to_owned()
             }
-            Self::NoHotPlug => format!("{about}PCI is not enabled. "),
             Self::Setting(error) => format!("{about}{}", error.prefix()),
             Self::Load(error) => format!("{about}{}", error.prefix()),
             Self::NoMachine(error) => format!("{about}{}", error.prefix()),
+            Self::Control(ControlError::Plug(error)) => format!("{about}{}", known_as(error)),
             Self::Control(_) | Self::Runs | Self::Clone(_) | Self::Machine(_) | Self::Check(_) => {
                 about.to_owned()
             }
@@ -329,8 +354,27 @@ impl Fix for OrderError {
                     .to_owned(),
             ),
             Self::Started => Some("ask a machine for it that has not started".to_owned()),
-            Self::NoHotPlug => Some("describe the machine's devices before it starts".to_owned()),
         }
+    }
+}
+
+/// How clients know why a device does not come or go (FIRECRACKER_API.md, 6).
+fn known_as(error: &PlugError) -> &'static str {
+    match error {
+        PlugError::NoPci => "PCI is not enabled. ",
+        PlugError::NoSlots | PlugError::Full => {
+            "Could not find an available device slot on the PCI bus. "
+        }
+        PlugError::InUse { .. } => "Device ID in use. ",
+        PlugError::NoSuch { .. } => "Device not found. ",
+        PlugError::Stays { leads: true, .. } => "Cannot unplug root device. ",
+        PlugError::Root { .. } => "A root block device already exists! ",
+        PlugError::Device(_)
+        | PlugError::Host { .. }
+        | PlugError::Stays { leads: false, .. }
+        | PlugError::Paused { .. }
+        | PlugError::Asked { .. }
+        | PlugError::Kept { .. } => "",
     }
 }
 
@@ -370,13 +414,12 @@ fn obey(handle: &Handle, shown: &Shown, call: &Call) -> Result<(), OrderError> {
             shown.change(change);
             Ok(())
         }
-        Call::Set(Setting::Device(device)) if device.kind().many => Err(OrderError::NoHotPlug),
-        Call::Remove { .. } => Err(OrderError::NoHotPlug),
         Call::Set(_) | Call::Start | Call::LoadSnapshot(_) => Err(OrderError::Started),
         // There are none as yet.
         Call::FlushMetrics => Ok(()),
         // These are answered where they come in.
-        Call::Clone(_)
+        Call::Remove { .. }
+        | Call::Clone(_)
         | Call::CheckSnapshot(_)
         | Call::Describe
         | Call::Version

@@ -10,7 +10,9 @@ use kedge_diag::{Fix, Trouble};
 use kedge_firmware::{CpuConfig, GuestAbi, OverlayError};
 use kedge_hv::VcpuFeatures;
 use kedge_vmm::metadata::{BadConfig as BadMetadata, Config as MetadataConfig};
-use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec, OnPanic, OnReset, SerialSpec, Transport};
+use kedge_vmm::spec::{
+    Boot, KernelFormat, MachineSpec, OnPanic, OnReset, PCI_SLOTS, SerialSpec, Transport,
+};
 
 use super::cmdline;
 use super::machine_config::{self, BadMachine, Size};
@@ -177,6 +179,7 @@ impl Configuration {
             psci: None,
             gic: None,
             transport: beside.transport,
+            pci_slots: if beside.transport == Transport::Pci { PCI_SLOTS } else { 0 },
             boot: Boot {
                 kernel: boot.kernel_image_path.clone(),
                 kernel_format: KernelFormat::Auto,
@@ -186,6 +189,7 @@ impl Configuration {
             rom: Vec::new(),
             serial: self.serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),
             devices,
+            plugged: Vec::new(),
             metadata: self.metadata.clone(),
             on_reset: beside.on_reset,
             // A panic ends the machine when its command line says so: `panic=1`.

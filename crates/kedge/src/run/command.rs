@@ -98,7 +98,7 @@ fn boot() -> [Arg; 4] {
     ]
 }
 
-fn machine() -> [Arg; 9] {
+fn machine() -> [Arg; 10] {
     [
         option("cpus", "N").default_value("1").help("Virtual CPUs"),
         option("memory", "SIZE")
@@ -119,6 +119,10 @@ fn machine() -> [Arg; 9] {
             "What virtio devices are attached to: mmio, or pci with\n\
              message-signalled interrupts (needs a GICv3 with ITS)\n\
              [default: mmio]",
+        ),
+        option("pci-slots", "N").help(
+            "With pci: slots into which devices can be plugged while\n\
+             the guest runs, up to 8 [default: 0]",
         ),
         on_reset("restart"),
     ]
