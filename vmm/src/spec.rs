@@ -55,6 +55,10 @@ pub struct MachineSpec {
     /// are the last ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plugged: Vec<u8>,
+    /// Threads on which virtio devices work, in turn; without any, all work on one, with
+    /// whatever else does.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub io_threads: u8,
     /// Where the guest finds a metadata service, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MetadataConfig>,
@@ -82,6 +86,7 @@ impl MachineSpec {
             serial: SerialSpec::default(),
             devices: Vec::new(),
             plugged: Vec::new(),
+            io_threads: 0,
             metadata: None,
             on_reset: OnReset::Exit,
             on_panic: OnPanic::Exit,

@@ -84,6 +84,27 @@ pub(crate) fn on_reset_of(flags: &dyn Given) -> OnReset {
     chosen(flags, "on-reset", ON_RESET).expect("the flag has a default")
 }
 
+/// `--name N`, up to `most`.
+pub(crate) fn count(name: &'static str, most: u8) -> Arg {
+    option(name, "N").value_parser(value_parser!(u8).range(..=i64::from(most)))
+}
+
+/// What a [`count`] says; nothing is none.
+pub(crate) fn count_of(flags: &dyn Given, name: &str) -> u8 {
+    text(flags, name).parse().unwrap_or(0)
+}
+
+/// The name of [`io_threads`].
+pub(crate) const IO_THREADS: &str = "io-threads";
+
+/// `--io-threads`.
+pub(crate) fn io_threads() -> Arg {
+    count(IO_THREADS, 64).help(
+        "Threads on which virtio devices work, in turn, so that one\n\
+         that waits is in the way of fewer [default: 0, one for all]",
+    )
+}
+
 /// `--dry-run`.
 pub(crate) fn dry_run() -> Arg {
     switch("dry-run").help("Print the machine as JSON and end: opens nothing, needs no KVM")

@@ -189,6 +189,8 @@ fn the_help_shows_both_command_lines() {
               --guest-abi <NAME|FILE>  What the guest is promised of its firmware and its CPU, for life:
                                        a profile's name or file; see `kedge abi show` [default: arm64-v1]
               --on-reset <ACTION>      When the guest resets: restart it, or exit [default: exit]
+              --io-threads <N>         Threads on which virtio devices work, in turn, so that one
+                                       that waits is in the way of fewer [default: 0, one for all]
               --dry-run                Print the machine as JSON and end: opens nothing, needs no KVM
               --dump-dtb <FILE>        Write the guest's device tree to FILE, then go on
                                        (with --dry-run end there, which does need KVM)

@@ -139,12 +139,16 @@ fn the_help_shows_a_newcomer_the_way() {
               --transport <BUS>             What virtio devices are attached to: mmio, or pci with
                                             message-signalled interrupts (needs a GICv3 with ITS)
                                             [default: mmio]
+              --pci-slots <N>               With pci: slots into which devices can be plugged while
+                                            the guest runs, up to 8 [default: 0]
               --on-reset <ACTION>           When the guest resets: restart it, or exit [default: restart]
 
         What kedge does:
               --id <NAME>          The machine's name: kedge's other commands find it by that
                                    (letters, digits and hyphens)
               --api-sock <FILE>    Answer Firecracker's API at this socket
+              --io-threads <N>     Threads on which virtio devices work, in turn, so that one
+                                   that waits is in the way of fewer [default: 0, one for all]
               --track-changes      Note what the guest changes, for `kedge snapshot create --diff`
               --dry-run            Print the machine as JSON and end: opens nothing, needs no KVM
               --dump-dtb <FILE>    Write the guest's device tree to FILE, then go on

@@ -124,10 +124,17 @@ fn rounds(guest: &Running, count: usize) -> Outcome {
     guest.wait_for("ROUND ", count, BOOT)
 }
 
+/// The names of a machine's threads.
+fn threads(guest: &Running) -> anyhow::Result<Vec<String>> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", guest.id()))?;
+    let names = tasks.map(|task| Ok(fs::read_to_string(task?.path().join("comm"))?));
+    names.map(|name| name.map(|name: String| name.trim_end().to_owned())).collect()
+}
+
 fn moved(host: &Host) -> Outcome {
     let files = Files::new(host)?;
     let tap = Tap::new("kedge-p1")?.with_address("10.88.0.1/24")?;
-    let kedge = files.guest(host, &tap, "kedge.run=work")?.flags("--id pci-saved");
+    let kedge = files.guest(host, &tap, "kedge.run=work")?.flags("--id pci-saved --io-threads 3");
     let guest = kedge.start()?;
     rounds(&guest, 1)?;
     Kedge::new(["pause", "pci-saved"]).finish()?.with_status(0)?;
@@ -143,6 +150,9 @@ fn moved(host: &Host) -> Outcome {
     let load = Kedge::new(["snapshot", "load"]).with([state]);
     let mut guest = load.with(["--memory".into(), memory]).start()?;
     rounds(&guest, 2)?;
+    let threads = threads(&guest)?;
+    let own = ["io 0", "io 1", "io 2"];
+    ensure!(own.iter().all(|name| threads.contains(&(*name).to_owned())), "{threads:?}");
     guest.type_in(b"enough\n")?;
     let ended = guest.finish_within(BOOT)?.with_status(0)?;
     ensure_contains(&ended.stdout, &["=== done"])?;

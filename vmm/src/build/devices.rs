@@ -24,6 +24,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{BuildError, Parts, pci};
 use crate::opened::OpenDevices;
+use crate::run::event_loop::LoopThreads;
 use crate::run::{Devices, Slots};
 use crate::spec::MachineSpec;
 use crate::surroundings::Surroundings;
@@ -104,7 +105,7 @@ pub(super) fn place(
     site: &Site<'_>,
     parts: &Parts<'_>,
     virtio: Vec<Box<dyn VirtioDevice>>,
-    event_loop: &EventLoop,
+    loops: &LoopThreads,
 ) -> Result<Placed, BuildError> {
     let mut board = Board {
         vm: site.vm.as_ref(),
@@ -114,10 +115,11 @@ pub(super) fn place(
         stateful: Vec::new(),
     };
     let serial = serial_port(site, parts, &mut board)?;
-    real_time_clock(site, &mut board, event_loop)?;
+    real_time_clock(site, &mut board, loops.shared())?;
+    let loops = loops.of_devices();
     let (transports, targets, slots) = match site.layout.pci() {
-        None => on_mmio(site, &mut board, virtio, event_loop)?,
-        Some(pci) => pci::place(site, (&mut board, pci), (parts, virtio), event_loop)?,
+        None => on_mmio(site, &mut board, virtio, &loops)?,
+        Some(pci) => pci::place(site, (&mut board, pci), (parts, virtio), loops)?,
     };
     let pages = pages(site, parts, &mut board)?;
     let nodes = board.nodes();
@@ -136,11 +138,11 @@ fn on_mmio(
     site: &Site<'_>,
     board: &mut Board<'_>,
     virtio: Vec<Box<dyn VirtioDevice>>,
-    event_loop: &EventLoop,
+    loops: &[EventLoop],
 ) -> Result<Virtio, BuildError> {
     let mut transports = Vec::<Arc<dyn Transport>>::with_capacity(virtio.len());
     let mut targets = Vec::<Arc<dyn Target>>::with_capacity(virtio.len());
-    for (index, device) in virtio.into_iter().enumerate() {
+    for ((index, device), event_loop) in virtio.into_iter().enumerate().zip(loops.iter().cycle()) {
         let place = site.layout.virtio(index)?;
         let irq = board.wire(place.spi)?;
         let transport = MmioTransport::new(device, site.memory.clone(), irq, event_loop.clone())
@@ -172,10 +174,10 @@ fn serial_port(
 fn real_time_clock(
     site: &Site<'_>,
     board: &mut Board<'_>,
-    event_loop: &EventLoop,
+    event_loop: EventLoop,
 ) -> Result<(), BuildError> {
     let place = site.layout.rtc();
-    let rtc = Rtc::on_host_time(event_loop.clone(), board.wire(place.spi)?);
+    let rtc = Rtc::on_host_time(event_loop, board.wire(place.spi)?);
     board.add(RTC, place, &rtc)
 }
 

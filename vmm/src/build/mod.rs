@@ -48,7 +48,7 @@ pub use self::services::ServicesError;
 use crate::console::Console;
 use crate::restore::Parts as SavedParts;
 use crate::restore::working_set::Recorder;
-use crate::run::event_loop::LoopThread;
+use crate::run::event_loop::LoopThreads;
 use crate::run::{
     AccessCounters, AddressSpace, Calls, Changes, Devices, Event, Exits, Gate, GuestTime, Shared,
     Slots, Start, VcpuThreads, Wanted,
@@ -77,7 +77,7 @@ pub(crate) struct Built {
     pub(crate) serial: Arc<SerialPort>,
     pub(crate) devices: Devices,
     pub(crate) clock_page: Arc<VmClock>,
-    _loop_thread: LoopThread,
+    _loop_threads: LoopThreads,
     pub(crate) time: GuestTime,
     pub(crate) layout: Layout,
     /// What all vCPUs were initialised with, but for the one that leaves some off.
@@ -135,16 +135,16 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
         services::place_pv_time(cpus.all(), &layout, &born.birth.abi)?;
     }
 
-    let loop_thread = LoopThread::new();
+    let loop_threads = LoopThreads::new(spec.io_threads);
     let site = devices::Site { vm: &vm, layout: &layout, memory: &memory };
-    let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
+    let placed = devices::place(&site, parts, opened, &loop_threads)?;
     placed.pages.begin()?;
     let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus, born };
     let device_tree = tree.write(&placed, parts.surroundings, &memory)?;
     cpus::set_entry(&cpus, &kernel, &layout)?;
 
     let infant = Infant { limits, vm, layout, cpus, gic, dispatcher, time };
-    let frame = Frame { infant, memory, roms, loop_thread, placed };
+    let frame = Frame { infant, memory, roms, loop_threads, placed };
     frame.into_built(device_tree, parts)
 }
 
@@ -153,7 +153,7 @@ struct Frame {
     infant: Infant,
     memory: GuestMemory,
     roms: Vec<GuestMemory>,
-    loop_thread: LoopThread,
+    loop_threads: LoopThreads,
     placed: devices::Placed,
 }
 
@@ -164,7 +164,7 @@ impl Frame {
     /// The host has no more threads.
     fn into_built(self, device_tree: Vec<u8>, parts: &Parts<'_>) -> Result<Built, BuildError> {
         let Parts { surroundings, events, .. } = *parts;
-        let Self { infant, memory, roms, loop_thread, placed } = self;
+        let Self { infant, memory, roms, loop_threads, placed } = self;
         let Infant { vm, layout, cpus, gic, dispatcher, time, .. } = infant;
         let devices::Placed { serial, transports, devices, slots, pages, map, .. } = placed;
         let space = AddressSpace::new(map, roms.iter().flat_map(rom::ranges).collect());
@@ -186,7 +186,7 @@ impl Frame {
             clock_page: pages.clock,
             _transports: Transports(transports),
             slots,
-            _loop_thread: loop_thread,
+            _loop_threads: loop_threads,
             gic,
             vm,
             time,

@@ -28,12 +28,12 @@ pub(super) fn place(
     site: &Site<'_>,
     (board, layout): (&mut Board<'_>, PciLayout),
     (parts, virtio): (&Parts<'_>, Vec<Box<dyn VirtioDevice>>),
-    event_loop: &EventLoop,
+    loops: Vec<EventLoop>,
 ) -> Result<Virtio, BuildError> {
     let outlet = Outlet {
         vm: Arc::downgrade(site.vm),
         memory: site.memory.clone(),
-        event_loop: event_loop.clone(),
+        loops,
         window: layout.window,
     };
     let mut transports = Vec::<Arc<dyn Transport>>::with_capacity(virtio.len());
@@ -43,7 +43,7 @@ pub(super) fn place(
     for (index, device) in virtio.by_ref().take(parts.spec.built_in()).enumerate() {
         let number = FunctionNumber::device(site.layout.pci_virtio(index)?);
         let number = number.expect("the map's numbers are those of a bus");
-        let transport = outlet.attach(device, Requester::Fixed(number.requester()));
+        let transport = outlet.attach(device, index, Requester::Fixed(number.requester()));
         let transport = transport.map_err(BuildError::host(QUEUE_EVENT))?;
         board.add_stateful(virtio_name(index), Arc::<PciTransport>::clone(&transport));
         functions.push((number, Arc::<PciTransport>::clone(&transport)));
@@ -90,23 +90,25 @@ fn ports(outlet: &Outlet, parts: &Parts<'_>) -> Vec<(FunctionNumber, Arc<RootPor
 pub(crate) struct Outlet {
     vm: Weak<dyn Vm>,
     memory: GuestMemory,
-    event_loop: EventLoop,
+    /// Where devices work, in turn.
+    loops: Vec<EventLoop>,
     window: GuestRange,
 }
 
 impl Outlet {
-    /// `device` as a function whose messages come from `requester`.
+    /// `device`, which is number `index`, as a function whose messages come from `requester`.
     ///
     /// # Errors
     /// The host has no file descriptors for its doorbells.
     fn attach(
         &self,
         device: Box<dyn VirtioDevice>,
+        index: usize,
         requester: Requester,
     ) -> io::Result<Arc<PciTransport>> {
         let site = PciSite {
             memory: &self.memory,
-            event_loop: &self.event_loop,
+            event_loop: &self.loops[index % self.loops.len()],
             windows: &[self.window],
             post: Arc::new(Post(Weak::clone(&self.vm))),
             messages: self.messages(requester),
@@ -114,16 +116,17 @@ impl Outlet {
         PciTransport::new(device, site).map(Arc::new)
     }
 
-    /// `device` as the function behind `port`.
+    /// `device` as the function behind `port`, that of slot `number`.
     ///
     /// # Errors
     /// As for a function anywhere.
     pub(crate) fn behind(
         &self,
         port: &RootPort,
+        number: u8,
         device: Box<dyn VirtioDevice>,
     ) -> io::Result<Arc<PciTransport>> {
-        self.attach(device, Requester::Behind(port.bus()))
+        self.attach(device, number.into(), Requester::Behind(port.bus()))
     }
 
     fn messages(&self, requester: Requester) -> MsiPort {

@@ -32,7 +32,7 @@ use super::{BuildError, Built, Frame, Infant, Parts, devices, map_into, metadata
 use crate::restore::{
     MemorySource, Parts as SavedParts, Restoration, RestoreError, Saved, WantedMemory,
 };
-use crate::run::event_loop::LoopThread;
+use crate::run::event_loop::LoopThreads;
 use crate::run::{GuestTime, lost_memory};
 use crate::save::describe;
 use crate::save::saved::{LayoutV1, PlaceV1, RomV1};
@@ -283,15 +283,15 @@ fn revive(
         warn!(%error, "the guest's tables of interrupts are spoilt: it loses interrupts");
     }
 
-    let loop_thread = LoopThread::new();
+    let loop_threads = LoopThreads::new(parts.spec.io_threads);
     if let Backing::File(lost) = backing {
-        let watched = lost_memory::watch(lost, &loop_thread.handle(), parts.events);
+        let watched = lost_memory::watch(lost, &loop_threads.shared(), parts.events);
         watched.map_err(|error| BuildError::from(Trouble::new(error)))?;
     }
     let site = devices::Site { vm, layout, memory: &memory };
-    let placed = devices::place(&site, parts, opened, &loop_thread.handle())?;
+    let placed = devices::place(&site, parts, opened, &loop_threads)?;
     placed.devices.restore(state)?;
-    let frame = Frame { infant, memory, roms, loop_thread, placed };
+    let frame = Frame { infant, memory, roms, loop_threads, placed };
     let mut built = frame.into_built(Vec::new(), parts)?;
     built.changes.saved_as(id);
     Ok(built)

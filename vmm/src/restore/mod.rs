@@ -172,6 +172,7 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
         pci,
         pci_slots: _,
         plugged,
+        io_threads,
     } = saved;
     let mut features = VcpuFeatures::NONE;
     for name in cpu_features {
@@ -200,6 +201,7 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
         serial: serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),
         devices: devices.iter().map(device).collect::<Result<_, _>>()?,
         plugged: plugged.clone(),
+        io_threads: *io_threads,
         metadata: metadata.as_deref().map(metadata_config).transpose()?,
         on_reset: if *restarts { OnReset::Restart } else { OnReset::Exit },
         on_panic: if *ends_on_panic { OnPanic::Exit } else { OnPanic::Continue },

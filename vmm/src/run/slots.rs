@@ -87,7 +87,7 @@ impl Slots {
         let slot = usize::from(number).checked_sub(1).and_then(|at| self.slots.get_mut(at));
         let slot = slot.ok_or(io::ErrorKind::NotFound)?;
         slot.counted = device.counters().map(|(group, _)| group);
-        let card = self.outlet.behind(&slot.port, device)?;
+        let card = self.outlet.behind(&slot.port, number, device)?;
         put(&slot.port, Arc::clone(&card));
         slot.card = Some(Arc::clone(&card));
         Ok(card)

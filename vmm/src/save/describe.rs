@@ -59,6 +59,7 @@ pub(super) fn machine(spec: &MachineSpec, roms: &[GuestMemory]) -> MachineV1 {
         serial,
         devices,
         plugged,
+        io_threads,
         metadata,
         on_reset,
         on_panic,
@@ -89,6 +90,7 @@ pub(super) fn machine(spec: &MachineSpec, roms: &[GuestMemory]) -> MachineV1 {
         pci: *transport == Transport::Pci,
         pci_slots: *pci_slots,
         plugged: plugged.clone(),
+        io_threads: *io_threads,
     }
 }
 

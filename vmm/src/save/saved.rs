@@ -49,11 +49,15 @@ pub(crate) struct MachineV1 {
     /// The slots of the last devices, which came so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) plugged: Vec<u8>,
+    /// Threads of the devices' own: the host's business, and as it was unless it is said
+    /// otherwise.
+    #[serde(default, skip_serializing_if = "is_none_of")]
+    pub(crate) io_threads: u8,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-fn is_none_of(slots: &u8) -> bool {
-    *slots == 0
+fn is_none_of(count: &u8) -> bool {
+    *count == 0
 }
 
 impl Versioned for MachineV1 {

@@ -1,11 +1,16 @@
 //! Virtio devices in a machine: a driver's script for the entropy device.
 
+use std::fs;
+
 use kedge_devices::virtio::rng::RngConfig;
 use kedge_hv_model::{Step, Width};
-use kedge_vmm::Ended;
 use kedge_vmm::spec::OnReset;
+use kedge_vmm::{Clock, Ended, Restoration};
 
-use crate::guest::{Guest, notify_register, off, print, print_reg, program, reset, spi};
+use crate::guest::{
+    Guest, await_input, notify_register, off, print, print_reg, program, reset, spi, want_input,
+};
+use crate::save::{Place, host, save};
 
 /// The registers of the first transport (Virtio 1.2, 4.2.2).
 const TRANSPORT: u64 = 0x4000_3000;
@@ -78,6 +83,38 @@ fn a_queue_is_notified_by_a_doorbell_and_answers_with_an_interrupt() {
     assert_eq!(guest.hypervisor.rung(notify_register(0)), 1);
     assert_eq!(guest.hypervisor.raised(spi(IRQ)), 1);
     guest.stop();
+}
+
+/// The names of this process's threads: tests run side by side in it.
+fn threads() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.map(|name| name.trim_end().to_owned()).collect()
+}
+
+#[test]
+fn devices_work_on_threads_of_their_own_when_they_are_to() {
+    let (place, programs) = (
+        Place::new(),
+        [program(&[activate(), ask(), answer(), want_input(), await_input(), ask(), off()])],
+    );
+    let own = |guest: Guest| {
+        guest.with(|spec| {
+            spec.io_threads = 7;
+            spec.devices.push(Box::new(RngConfig::default()));
+        })
+    };
+    let guest = own(host("6.12", &programs)).start();
+    guest.says([1, 16]);
+    assert!(threads().contains(&"io 0".to_owned()), "{:?}", threads());
+    save(guest, &place);
+    let snapshot = place.open();
+    let restoration = Restoration::of(&snapshot).unwrap();
+    assert_eq!(restoration.spec.io_threads, 7);
+    let guest = host("6.12", &programs).restore(restoration).unwrap().start();
+    guest.handle.resume(Clock::default()).unwrap();
+    guest.types(b"1");
+    assert_eq!(guest.end().ended.unwrap(), Ended::Off);
 }
 
 #[test]

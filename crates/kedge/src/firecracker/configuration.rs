@@ -47,6 +47,8 @@ pub(crate) struct Beside {
     pub(crate) on_reset: OnReset,
     /// What its virtio devices are attached to.
     pub(crate) transport: Transport,
+    /// Threads of the devices' own.
+    pub(crate) io_threads: u8,
 }
 
 /// Why what is said makes no machine.
@@ -190,6 +192,7 @@ impl Configuration {
             serial: self.serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),
             devices,
             plugged: Vec::new(),
+            io_threads: beside.io_threads,
             metadata: self.metadata.clone(),
             on_reset: beside.on_reset,
             // A panic ends the machine when its command line says so: `panic=1`.

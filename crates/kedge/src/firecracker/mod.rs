@@ -27,7 +27,7 @@ pub(crate) use command::command;
 use crate::api::{Identity, Reachable, View};
 use crate::awaited;
 use crate::companions::Companions;
-use crate::flags::{chosen, on_reset_of, path, text};
+use crate::flags::{IO_THREADS, chosen, count_of, on_reset_of, path, text};
 use crate::guest_abi;
 use crate::logging::{self, Control as LogControl, Destination, Form, Logging};
 use crate::machine::{self, MachineError, Outcome, Request};
@@ -110,7 +110,8 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
     let abi = guest_abi::from_flags(&flags)
         .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
     let transport = if flags.get_flag("enable-pci") { Transport::Pci } else { Transport::Mmio };
-    run(name, &flags, Beside { guest_abi: abi, on_reset: on_reset_of(&flags), transport })
+    let (on_reset, io_threads) = (on_reset_of(&flags), count_of(&flags, IO_THREADS));
+    run(name, &flags, Beside { guest_abi: abi, on_reset, transport, io_threads })
 }
 
 /// The command line with the other commands' names, for the help.

@@ -2,13 +2,14 @@
 
 use clap::{Arg, Command};
 use kedge_hv::{GicVersion, VcpuFeatures};
-use kedge_vmm::spec::{KernelFormat, PsciVersion, Transport};
+use kedge_vmm::spec::{KernelFormat, PCI_SLOTS, PsciVersion, Transport};
 use tracing::level_filters::LevelFilter;
 
 use super::rom;
 use crate::devices;
 use crate::flags::{
-    Choices, dry_run, dump_dtb, file, help, on_reset, one_of, option, track_changes,
+    Choices, count, dry_run, dump_dtb, file, help, io_threads, on_reset, one_of, option,
+    track_changes,
 };
 use crate::guest_abi;
 
@@ -120,7 +121,7 @@ fn machine() -> [Arg; 10] {
              message-signalled interrupts (needs a GICv3 with ITS)\n\
              [default: mmio]",
         ),
-        option("pci-slots", "N").help(
+        count("pci-slots", PCI_SLOTS).help(
             "With pci: slots into which devices can be plugged while\n\
              the guest runs, up to 8 [default: 0]",
         ),
@@ -136,7 +137,7 @@ fn serial() -> Arg {
 }
 
 fn kedge() -> impl Iterator<Item = Arg> {
-    let own = [track_changes(), dry_run(), dump_dtb(), log_level_flag(), help()];
+    let own = [io_threads(), track_changes(), dry_run(), dump_dtb(), log_level_flag(), help()];
     reachable_flags().into_iter().chain(own)
 }
 

@@ -6,7 +6,7 @@ use kedge_api::http::Limits;
 use kedge_devices::virtio::options::OptionError;
 use kedge_diag::Fix;
 use kedge_hv::VcpuFeatures;
-use kedge_vmm::spec::{Boot, MachineSpec, OnPanic, PCI_SLOTS, SerialSpec};
+use kedge_vmm::spec::{Boot, MachineSpec, OnPanic, SerialSpec};
 use tracing::level_filters::LevelFilter;
 
 use super::command::{FEATURES, GICS, KERNEL_FORMATS, LOG_LEVELS, PSCI, TRANSPORTS};
@@ -15,7 +15,9 @@ use crate::abi::load::BadFile;
 use crate::api::{Identity, Reachable};
 use crate::companions::Companions;
 use crate::devices::{self, BadDevice};
-use crate::flags::{Given, TRACK_CHANGES, chosen, is_set, on_reset_of, path, text, texts};
+use crate::flags::{
+    Given, IO_THREADS, TRACK_CHANGES, chosen, count_of, is_set, on_reset_of, path, text, texts,
+};
 use crate::guest_abi;
 use crate::machine::Request;
 use crate::machines::{self, BadId};
@@ -35,9 +37,6 @@ pub(super) enum BadFlag {
         /// Why not.
         source: BadSize,
     },
-    /// Not a count of slots.
-    #[error("`--pci-slots` cannot be `{0}`")]
-    Slots(String),
     /// Not a place for the serial port's output.
     #[error(transparent)]
     Serial(#[from] BadSerial),
@@ -59,7 +58,6 @@ impl Fix for BadFlag {
     fn fix(&self) -> Option<String> {
         match self {
             Self::Cpus(_) => Some("write a whole number from 1".to_owned()),
-            Self::Slots(_) => Some(format!("write a whole number up to {PCI_SLOTS}")),
             Self::Memory { source, .. } => source.fix(),
             Self::Serial(source) => source.fix(),
             Self::Rom(source) => source.fix(),
@@ -114,7 +112,7 @@ pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
         psci: chosen(flags, "psci", PSCI),
         gic: chosen(flags, "gic", GICS),
         transport: chosen(flags, "transport", TRANSPORTS).unwrap_or_default(),
-        pci_slots: slots(flags)?,
+        pci_slots: count_of(flags, "pci-slots"),
         boot: Boot {
             kernel: path(flags, "kernel").unwrap_or_default(),
             kernel_format: chosen(flags, "kernel-format", KERNEL_FORMATS).unwrap_or_default(),
@@ -125,6 +123,7 @@ pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
         serial: serial_of(text(flags, "serial"))?,
         devices: devices::from_flags(flags)?,
         plugged: Vec::new(),
+        io_threads: count_of(flags, IO_THREADS),
         on_reset: on_reset_of(flags),
         metadata: None,
         on_panic: OnPanic::Exit,
@@ -164,13 +163,6 @@ pub(crate) fn log_level(flags: &dyn Given) -> LevelFilter {
 
 fn cpus(value: &str) -> Result<u32, BadFlag> {
     value.parse().ok().filter(|&cpus| cpus > 0).ok_or_else(|| BadFlag::Cpus(value.to_owned()))
-}
-
-/// The slots that `--pci-slots` asks for.
-fn slots(flags: &dyn Given) -> Result<u8, BadFlag> {
-    let Some(value) = texts(flags, "pci-slots").first().copied() else { return Ok(0) };
-    let slots = value.parse().ok().filter(|slots| *slots <= PCI_SLOTS);
-    slots.ok_or_else(|| BadFlag::Slots(value.to_owned()))
 }
 
 fn memory(value: &str) -> Result<u64, BadFlag> {
