@@ -187,6 +187,12 @@ fn a_machine_that_does_not_answer_is_killed_when_asked_to() {
           fix: kill it: add --force
     "#]]
     .assert_eq(&told);
+    expect![[r#"
+        2
+        error: `--timeout` cannot be `x`
+          fix: write a whole number of seconds
+    "#]]
+    .assert_eq(&place.kedge("stop --timeout x web"));
     assert!(place.kedge("stop --force web").starts_with("0\n"));
     assert_eq!(web.end().code(), None);
 }

@@ -13,6 +13,7 @@ mod guest;
 mod logger;
 mod machine;
 mod metadata;
+mod openapi;
 mod place;
 mod routes;
 mod snapshot;
@@ -41,7 +42,7 @@ pub use state::WantedState;
 use crate::http::Request;
 
 /// What can be asked for, as an OpenAPI document: JSON, which YAML is as well.
-pub const OPENAPI: &str = include_str!("../../../../resources/api/openapi.yaml");
+pub const OPENAPI: &str = openapi::TEXT;
 
 /// Something asked of a machine.
 #[derive(Debug)]

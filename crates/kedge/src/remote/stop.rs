@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use clap::{ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Command};
 use kedge_diag::Fix;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{Machine, RemoteError};
-use crate::flags::{help, is_set, option, switch};
+use crate::flags::{help, is_set, option, switch, text};
 use crate::status::{Failure, Status};
 
 const WHAT_IT_IS: &str = "\
@@ -28,11 +28,21 @@ pub(super) fn command() -> Command {
         .arg(
             option("timeout", "SECONDS")
                 .default_value("10")
-                .value_parser(value_parser!(u32))
                 .help("How long its process may take to end"),
         )
         .arg(switch("force").help("Kill its process: for one that does not answer any more"))
         .arg(help())
+}
+
+/// No count of seconds.
+#[derive(Debug, thiserror::Error)]
+#[error("`--timeout` cannot be `{0}`")]
+struct BadTimeout(String);
+
+impl Fix for BadTimeout {
+    fn fix(&self) -> Option<String> {
+        Some("write a whole number of seconds".to_owned())
+    }
 }
 
 /// Why a machine is not stopped.
@@ -74,7 +84,9 @@ impl Fix for StopError {
 /// # Errors
 /// There is no such machine, it is somebody else's, or it does not end.
 pub(super) fn enter(flags: &ArgMatches) -> Result<Status, Failure> {
-    let seconds = flags.get_one("timeout").copied().unwrap_or_default();
+    let timeout = text(flags, "timeout");
+    let seconds = timeout.parse().map_err(|_| BadTimeout(timeout.to_owned()));
+    let seconds = seconds.map_err(|error| Failure::new(Status::USAGE, error))?;
     let signal = if is_set(flags, "force") { Signal::KILL } else { Signal::TERM };
     let stopped = stop(&Machine::of(flags), signal, seconds);
     let pid = stopped.map_err(|error| Failure::new(Status::ERROR, error))?;
