@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::Builder;
+use std::time::Duration;
 
 use kedge_api::call::{Call, CheckSnapshot, CreateSnapshot, Setting, SnapshotType, WantedState};
 use kedge_api::http::{Reply, Response};
@@ -175,6 +176,11 @@ impl Way {
 }
 
 impl Orders {
+    /// What comes next, if it comes in so much time.
+    pub(crate) fn next_within(&self, patience: Duration) -> Option<Message> {
+        self.messages.recv_timeout(patience).ok()
+    }
+
     /// What comes next. It may take for ever.
     pub(crate) fn next(&self) -> Message {
         // Each of these has a way of its own to itself, so that it never ends.

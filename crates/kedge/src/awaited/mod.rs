@@ -5,6 +5,7 @@ mod load;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kedge_api::call::{Call, LoadSnapshot, Setting};
 
@@ -36,11 +37,8 @@ pub(crate) fn enter(reachable: Reachable, beside: Beside) -> Result<Outcome, Mac
     let ending = Ending::hold();
     let (api, orders) = claimed.open()?;
     let ended_by = ending.connect(orders.ender()).map_err(MachineError::Input)?;
-    // Where there is none, whoever asks for a machine is told.
-    let hypervisor = Host::open().ok().map(Arc::new);
-    hypervisor.iter().for_each(|hypervisor| make_ready(hypervisor));
     let draft = Draft::new(beside);
-    let mut site = Site { hypervisor, input: Some(input), console: None, draft, companions };
+    let mut site = Site { hypervisor: None, input: Some(input), console: None, draft, companions };
     let ended = site.serve(orders);
     drop(api);
     let console = site.console.as_ref().and_then(Console::signal);
@@ -50,6 +48,10 @@ pub(crate) fn enter(reachable: Reachable, beside: Beside) -> Result<Outcome, Mac
         None => Outcome::Signal(signal.unwrap_or_default()),
     })
 }
+
+/// How long nobody asks for anything before a machine is made ready: whoever comes as soon as
+/// there is an API is to be answered, not to wait for that.
+const IDLE: Duration = Duration::from_millis(3);
 
 /// What there is already for a machine.
 struct Site {
@@ -68,7 +70,7 @@ impl Site {
     /// where the process is to end before there is one.
     fn serve(&mut self, mut orders: Orders) -> Result<Option<Ended>, RunError> {
         loop {
-            let Order { call, pending } = match orders.next() {
+            let Order { call, pending } = match self.next(&orders) {
                 Message::Order(order) => *order,
                 Message::Stop => return Ok(None),
             };
@@ -97,6 +99,19 @@ impl Site {
                 },
             }
         }
+    }
+
+    /// What clients ask for next. Once they ask for nothing, a machine is made ready.
+    fn next(&mut self, orders: &Orders) -> Message {
+        if self.hypervisor.is_some() {
+            return orders.next();
+        }
+        orders.next_within(IDLE).unwrap_or_else(|| {
+            // Where there is none, whoever asks for a machine is told.
+            self.hypervisor = Host::open().ok().map(Arc::new);
+            self.hypervisor.iter().for_each(|hypervisor| make_ready(hypervisor));
+            orders.next()
+        })
     }
 
     /// Takes what a client says of the machine.
