@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -136,6 +136,20 @@ impl Machine {
         stream.read_to_string(&mut answer)?;
         ensure!(answer.starts_with("HTTP/1.1 2"), "{request} {body}: {answer}");
         Ok(())
+    }
+
+    /// Makes a request, and hears no more of the answer than its status.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn begin_to_answer(&self, request: &str) -> anyhow::Result<u64> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "{request} HTTP/1.1\r\n\r\n")?;
+        let mut head = String::new();
+        BufReader::new(stream).read_line(&mut head)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.with_context(|| format!("{request}: {head}"))
     }
 
     fn complaint(&self) -> String {
