@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kedge_api::http::{Method, call};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use waiting::Waiting;
 
@@ -71,8 +72,16 @@ impl Client {
     }
 }
 
+/// As many files as the host allows may be open here, and in the programs that are started: all
+/// these tests run in one process.
+fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
 /// A machine that runs, with an initrd of `initrd` bytes, none of them 0.
 fn running(initrd: usize) -> Waiting {
+    raise_limit();
     let waiting = Waiting::on_the_model(&[]);
     let [kernel, ramdisk] = ["Image", "initrd"].map(|name| waiting.folder().join(name));
     fs::write(&kernel, waiting::image()).unwrap();
