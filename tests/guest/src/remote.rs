@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use kedge_api::http::{Method, call};
 use serde_json::json;
 use tempfile::TempDir;
@@ -32,6 +32,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     });
     suite.once("remote::the_api_says_how_a_machine_is", &[], states);
     suite.once("remote::a_name_is_one_machines", &[], one_name);
+    suite.once("remote::a_machine_is_seen_reached_and_stopped_from_elsewhere", &[], elsewhere);
     suite.every_host("remote::a_saved_machine_goes_on_in_another_process", &[], saved_and_loaded);
     suite.once("remote::what_is_no_snapshot_is_refused", &[], refused_snapshots);
     suite.once("remote::a_machine_that_stands_still_can_be_ended", &[], |host| {
@@ -163,6 +164,49 @@ fn states(host: &Host) -> Outcome {
     let refused = patch(&socket, "Stopped").err().context("a state that there is none")?;
     ensure!(refused.to_string().contains("unknown variant `Stopped`"), "{refused}");
     guest.terminate().map(drop)
+}
+
+/// A guest that says which keys it got, to who sits at its serial port in another process.
+fn elsewhere(host: &Host) -> Outcome {
+    let echo = || Kedge::run(host.payload("echo")).flags("--memory 16M --id far --serial socket");
+    let kedge = |words: [&str; 2]| Kedge::new(words).finish()?.with_status(0);
+    let machine = echo().start()?;
+    listed("far\tRunning\t1\t16\t")?;
+    let about = kedge(["info", "far"])?.stdout;
+    ensure!(about.contains("machine-config  huge_pages=None mem_size_mib=16"), "{about}");
+    let mut first = Kedge::new(["console", "far"]).start()?;
+    first.wait_for("ECHO ready", 1, SOON)?;
+    first.type_in(b"k\x03")?;
+    first.wait_for("ECHO 03", 1, SOON)?;
+    let other = kedge(["console", "far"])?.stdout;
+    ensure!(other.contains("somebody else is attached"), "{other}");
+    // The machine goes on without whoever sat there, and shows the next one what was said.
+    drop(first);
+    let mut second = Kedge::new(["console", "far"]).start()?;
+    second.wait_for("ECHO 6b", 1, SOON)?;
+    second.type_in(b"q")?;
+    second.finish_within(SOON)?.with_status(0)?;
+    machine.finish_within(SOON)?.with_status(0)?;
+
+    let machine = echo().start()?;
+    listed("far\tRunning")?;
+    let told = kedge(["stop", "far"])?.stderr;
+    ensure!(told.contains("its guest was not asked"), "{told}");
+    machine.finish_within(SOON)?.with_status(128 + 15)?;
+    let left = Kedge::new(["ps"]).finish()?.with_status(0)?.stdout;
+    ensure!(!left.contains("far"), "{left}");
+    Ok(())
+}
+
+/// Waits until `kedge ps` has this line's beginning.
+fn listed(line: &str) -> Outcome {
+    for _ in 0..100 {
+        if Kedge::new(["ps"]).finish()?.with_status(0)?.stdout.contains(line) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    bail!("`kedge ps` never has `{line}`")
 }
 
 fn one_name(host: &Host) -> Outcome {
