@@ -31,6 +31,11 @@ struct Row {
 /// A resource whose answer has no end, which is more than the tool reads.
 const ENDLESS: &str = "/events";
 
+/// What succeeds only with a guest that does its part, which the model's does not, and the test that shows it.
+const WITH_A_GUEST: [(&str, &str); 2] =
+    [("DELETE /drives/{drive_id}", PLUGS), ("DELETE /network-interfaces/{iface_id}", PLUGS)];
+const PLUGS: &str = "plug::a_disk_and_a_card_come_and_go_in_use_also_after_a_move";
+
 const EXAMPLES: &str = "--phases=examples";
 const ALL: &str = "--phases=examples,coverage,fuzzing";
 
@@ -132,8 +137,11 @@ fn check_successes(document: &Value, answers: &BTreeMap<(String, u64), u64>, tal
         let of_it: Vec<_> = answers.iter().filter(|((name, _), _)| *name == operation).collect();
         let told: Vec<_> =
             of_it.iter().map(|((_, status), count)| format!("{count} times {status}")).collect();
-        println!("api   | {operation}: {}", told.join(", "));
-        match of_it.iter().any(|((_, status), _)| is_success(*status)) || !documented {
+        let elsewhere = WITH_A_GUEST.iter().find(|(name, _)| *name == operation);
+        let elsewhere = elsewhere.map_or_else(String::new, |(_, test)| format!("; see {test}"));
+        println!("api   | {operation}: {}{elsewhere}", told.join(", "));
+        let succeeds = of_it.iter().any(|((_, status), _)| is_success(*status));
+        match succeeds || !documented || !elsewhere.is_empty() {
             true => tally.passed += 1,
             false => tally.fail("api", &operation, "it was never answered with success"),
         }
