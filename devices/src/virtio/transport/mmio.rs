@@ -8,7 +8,6 @@ use kedge_bus::{
     Doorbell, IrqLine, MmioDevice, Node, NotAtRest, PauseError, RestoreError, ResumeError,
     Stateful, Unsuitable, Value,
 };
-use kedge_diag::Trouble;
 use kedge_guest_memory::GuestMemory;
 use kedge_ids::Ring;
 use kedge_saved_state::Part;
@@ -20,7 +19,7 @@ use super::line::{Line, USED_BUFFER};
 use super::signals::Signals;
 use crate::virtio::change::{Change, ChangeError, Target};
 use crate::virtio::device::{DeviceId, VirtioDevice};
-use crate::virtio::worker::{EventLoop, LoopError};
+use crate::virtio::worker::EventLoop;
 
 /// Virtio 1.2, 4.2.2, table 4.1. All are 32 bits wide and little-endian.
 #[rustfmt::skip]
@@ -220,22 +219,15 @@ impl Stateful for MmioTransport {
     }
 
     fn pause(&self, deadline: Instant) -> Result<(), PauseError> {
-        let mut core = self.core();
-        core.pause(deadline).map_err(|error| match error {
-            LoopError::Late => PauseError::Late { device: core.name() },
-            other => PauseError::Host { device: core.name(), source: Trouble::new(other) },
-        })
+        self.core().pause(deadline)
     }
 
     fn resume(&self) -> Result<(), ResumeError> {
-        let mut core = self.core();
-        core.resume().map_err(|source| ResumeError { device: core.name(), source })
+        self.core().resume()
     }
 
     fn save(&self) -> Result<Part, NotAtRest> {
-        let core = self.core();
-        let saved = core.save().ok_or_else(|| NotAtRest { device: core.name() })?;
-        Ok(Part::of(&saved))
+        Ok(Part::of(&self.core().save()?))
     }
 
     fn restore(&self, saved: &Part) -> Result<(), RestoreError> {

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use kedge_bus::{NotAtRest, PauseError, ResumeError};
 use kedge_diag::Trouble;
 use kedge_saved_state::{Part, StateError};
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER_OK;
@@ -36,10 +37,12 @@ impl<N: Notifier + 'static> Core<N> {
     pub(in crate::virtio::transport) fn pause(
         &mut self,
         deadline: Instant,
-    ) -> Result<(), LoopError> {
-        self.bring_home(Some(deadline)).inspect_err(|error| {
-            if !matches!(error, LoopError::Late) {
-                self.fail(error);
+    ) -> Result<(), PauseError> {
+        self.bring_home(Some(deadline)).map_err(|error| match error {
+            LoopError::Late => PauseError::Late { device: self.name() },
+            other => {
+                self.fail(&other);
+                PauseError::Host { device: self.name(), source: Trouble::new(other) }
             }
         })?;
         if self.rest == Rest::None {
@@ -49,10 +52,11 @@ impl<N: Notifier + 'static> Core<N> {
     }
 
     /// Back to work after a pause or a restore.
-    pub(in crate::virtio::transport) fn resume(&mut self) -> Result<(), Trouble> {
+    pub(in crate::virtio::transport) fn resume(&mut self) -> Result<(), ResumeError> {
         let works = self.has(VIRTIO_CONFIG_S_DRIVER_OK) && !self.signals.is_broken();
         if self.rest != Rest::None && works {
-            self.activate().map_err(Trouble::new)?;
+            let activated = self.activate().map_err(Trouble::new);
+            activated.map_err(|source| ResumeError { device: self.name(), source })?;
         }
         if self.rest == Rest::Restored {
             self.signals.notifier().remind();
@@ -61,9 +65,15 @@ impl<N: Notifier + 'static> Core<N> {
         Ok(())
     }
 
-    /// What to save; nothing where the queues may be away.
-    pub(in crate::virtio::transport) fn save(&self) -> Option<TransportV1> {
-        (self.rest != Rest::None).then(|| TransportV1 {
+    /// What to save.
+    ///
+    /// # Errors
+    /// The queues may be away.
+    pub(in crate::virtio::transport) fn save(&self) -> Result<TransportV1, NotAtRest> {
+        if self.rest == Rest::None {
+            return Err(NotAtRest { device: self.name() });
+        }
+        Ok(TransportV1 {
             device_id: self.device.device_id().number(),
             status: self.status,
             needs_reset: self.signals.is_broken(),

@@ -40,7 +40,7 @@ use super::signals::Signals;
 use crate::pci::{Function, Msix, Windows};
 use crate::virtio::change::{Change, ChangeError, Target};
 use crate::virtio::device::VirtioDevice;
-use crate::virtio::worker::{EventLoop, LoopError};
+use crate::virtio::worker::EventLoop;
 
 /// What a function finds where it is put.
 pub struct PciSite<'a> {
@@ -221,21 +221,17 @@ impl Stateful for PciTransport {
     }
 
     fn pause(&self, deadline: Instant) -> Result<(), PauseError> {
-        let mut core = self.core();
-        core.pause(deadline).map_err(|error| match error {
-            LoopError::Late => PauseError::Late { device: core.name() },
-            other => PauseError::Host { device: core.name(), source: Trouble::new(other) },
-        })
+        self.core().pause(deadline)
     }
 
     fn resume(&self) -> Result<(), ResumeError> {
-        let mut core = self.core();
-        core.resume().map_err(|source| ResumeError { device: core.name(), source })
+        self.core().resume()
     }
 
     fn save(&self) -> Result<Part, NotAtRest> {
+        // Until all of it is read.
         let core = self.core();
-        let saved = core.save().ok_or_else(|| NotAtRest { device: core.name() })?;
+        let saved = core.save()?;
         let vectors = self.vectors();
         Ok(Part::of(&PciTransportV1 {
             config: Bytes(self.config.bytes()),
