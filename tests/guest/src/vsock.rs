@@ -10,6 +10,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType, connect, recv, send, socket,
+};
 use tempfile::TempDir;
 
 use crate::host::{Host, Need};
@@ -20,6 +24,7 @@ use crate::suite::{Outcome, Suite, ensure_contains};
 /// Ports of the program in the guest.
 const ECHO: u32 = 7;
 const ORDERS: u32 = 8;
+const MESSAGES: u32 = 10;
 /// A port of the guest's where nobody listens.
 const NOBODY: u32 = 9;
 /// A port of the host's.
@@ -55,6 +60,32 @@ impl Place {
         stream.set_read_timeout(Some(SOON))?;
         stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
         Ok(stream)
+    }
+
+    /// Has the guest echo messages, some of which are more than a page.
+    fn echo_messages(&self) -> Outcome {
+        let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(SOON))?;
+        connect(&socket, &SocketAddrUnix::new(self.of_messages())?)?;
+        let mut room = vec![0; 64 << 10];
+        let mut hear =
+            || recv(&socket, &mut room[..], RecvFlags::empty()).map(|(_, length)| length);
+        send(&socket, format!("CONNECT {MESSAGES}\n").as_bytes(), SendFlags::NOSIGNAL)?;
+        ensure!(hear()? > "OK 1073\n".len(), "nobody answers");
+        let lengths = [1, 40_000, 5_000, 2, 60_000];
+        for length in lengths {
+            send(&socket, &vec![7; length], SendFlags::NOSIGNAL)?;
+        }
+        for length in lengths {
+            let came = hear()?;
+            ensure!(came == length, "{came} bytes came back of a message of {length}");
+        }
+        Ok(())
+    }
+
+    /// Where connections that carry messages are asked for.
+    fn of_messages(&self) -> PathBuf {
+        PathBuf::from(format!("{}_seqpacket", self.0.display()))
     }
 
     /// Echoes what the guest sends to [`HOST`] on one connection.
@@ -126,7 +157,7 @@ fn start(host: &Host, folder: &Path, place: &Place) -> anyhow::Result<Running> {
         .flags("--cpus 2 --memory 192M --id talks")
         .with(["--initrd".into(), host.initrd()?])
         .with(["--disk", &format!("path={},readonly", folder.join("disk").display())])
-        .with(["--vsock", &format!("cid=3,path={}", place.0.display())])
+        .with(["--vsock", &format!("cid=3,path={},seqpacket", place.0.display())])
         .cmdline("console=ttyS0 loglevel=1 kedge.run=vsock")
         .start()?;
     guest.wait_for("=== serving", 1, BOOT)?;
@@ -148,7 +179,7 @@ fn talk(host: &Host) -> Outcome {
     Kedge::new(create).finish()?.with_status(0)?;
     greet(&mut old, "it goes on where it was").context("after it was saved")?;
     guest.terminate()?;
-    ensure!(!place.0.exists(), "its socket is left behind");
+    ensure!(!place.0.exists() && !place.of_messages().exists(), "its sockets are left behind");
     ensure!(old.read(&mut [0])? == 0, "its connection is not closed");
 
     let other = Place(folder.path().join("other.sock"));
@@ -168,6 +199,7 @@ fn both_ways(place: &Place) -> Outcome {
     let said = place.guest_calls(BYTES)?;
     ensure!(said == "SAME", "the guest says {said} of the host's echo");
     echoes.join().map_err(|_| anyhow!("the echo panicked"))??;
+    place.echo_messages().context("the guest echoes messages")?;
     let many = (0..MANY).map(|_| place.call(ECHO)).collect::<anyhow::Result<Vec<_>>>();
     for (number, stream) in many?.iter_mut().enumerate() {
         greet(stream, &format!("this is {number}")).with_context(|| format!("number {number}"))?;

@@ -1,5 +1,5 @@
-//! What runs in a guest to talk over vsock: it echoes whatever comes to one port, and does
-//! what is asked of it at another.
+//! What runs in a guest to talk over vsock: it echoes whatever comes to one port, does what
+//! is asked of it at another, and echoes messages, each as it came, at a third.
 //!
 //! `CALL <port> <bytes>` at the latter has it connect to that port of the host, send so many
 //! bytes, and say whether it gets the same ones back.
@@ -15,13 +15,16 @@ use std::thread;
 
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{
-    AddressFamily, Shutdown, SocketType, accept, bind, connect, listen, shutdown, socket,
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketType, accept, bind, connect, listen, recv,
+    send, shutdown, socket,
 };
 
 /// Where it echoes.
 const ECHO: u32 = 7;
 /// Where it is asked.
 const ORDERS: u32 = 8;
+/// Where it echoes messages.
+const MESSAGES: u32 = 10;
 
 const HOST: u32 = libc::VMADDR_CID_HOST;
 const ANY: u32 = libc::VMADDR_CID_ANY;
@@ -51,18 +54,17 @@ unsafe impl SocketAddrArg for Address {
 }
 
 fn main() -> io::Result<()> {
-    let (echoes, orders) = (listener(ECHO)?, listener(ORDERS)?);
+    let stream = SocketType::STREAM;
+    let (echoes, orders) = (listener(ECHO, stream)?, listener(ORDERS, stream)?);
+    let messages = listener(MESSAGES, SocketType::SEQPACKET)?;
     println!("=== serving");
+    thread::spawn(move || serve(&messages, echo_messages));
     thread::spawn(move || serve(&orders, obey));
     serve(&echoes, echo)
 }
 
-fn stream() -> io::Result<OwnedFd> {
-    Ok(socket(AddressFamily::VSOCK, SocketType::STREAM, None)?)
-}
-
-fn listener(port: u32) -> io::Result<OwnedFd> {
-    let listener = stream()?;
+fn listener(port: u32, kind: SocketType) -> io::Result<OwnedFd> {
+    let listener = socket(AddressFamily::VSOCK, kind, None)?;
     bind(&listener, &Address { cid: ANY, port })?;
     listen(&listener, 128)?;
     Ok(listener)
@@ -88,6 +90,18 @@ fn echo(mut stream: File) -> io::Result<()> {
             return Ok(());
         }
         stream.write_all(&bytes[..length])?;
+    }
+}
+
+fn echo_messages(socket: File) -> io::Result<()> {
+    let socket = OwnedFd::from(socket);
+    let mut message = vec![0; 64 << 10];
+    loop {
+        let (length, _) = recv(&socket, &mut message[..], RecvFlags::empty())?;
+        if length == 0 {
+            return Ok(());
+        }
+        send(&socket, &message[..length], SendFlags::NOSIGNAL)?;
     }
 }
 
@@ -117,7 +131,7 @@ fn number(word: &str) -> io::Result<u32> {
 
 /// Has the host echo so many bytes. Whether they are the same.
 fn call(port: u32, bytes: u32) -> io::Result<bool> {
-    let stream = stream()?;
+    let stream = socket(AddressFamily::VSOCK, SocketType::STREAM, None)?;
     connect(&stream, &Address { cid: HOST, port })?;
     let mut stream = File::from(stream);
     // None is like its neighbours.

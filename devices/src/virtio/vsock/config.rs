@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Vsock;
 use super::listen::Listener;
+use super::packet::Kind as Carried;
 use crate::virtio::body::{self, BodyError};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
@@ -18,7 +19,7 @@ use crate::virtio::options::{OptionError, Options};
 pub static KIND: Kind = Kind {
     noun: "vsock device",
     flag: "vsock",
-    flag_value: "cid=NUMBER,path=SOCKET",
+    flag_value: "cid=NUMBER,path=SOCKET[,seqpacket]",
     flag_help: "Connect the guest's vsock with Unix sockets of the host, at this path",
     key: "vsock",
     many: false,
@@ -36,7 +37,7 @@ pub static KIND: Kind = Kind {
 };
 
 /// The options of `--vsock`, the most important first.
-const OPTIONS: &[&str] = &["path", "cid"];
+const OPTIONS: &[&str] = &["path", "cid", "seqpacket"];
 
 /// Addresses that guests can have (Virtio 1.2, 5.10.4): those below and the last are
 /// reserved.
@@ -53,6 +54,9 @@ pub struct VsockConfig {
     /// Where programs of the host ask for connections; with `_` and a port behind it, where
     /// they wait for the guest's.
     pub path: PathBuf,
+    /// Whether there are messages beside streams. Programs of the host ask for such
+    /// connections at the path with `_seqpacket` behind it.
+    pub seqpacket: bool,
 }
 
 /// `PUT /vsock`.
@@ -64,6 +68,9 @@ struct Body {
     /// Firecracker's deprecated name for it, which it does not use either.
     #[serde(rename = "vsock_id")]
     _vsock_id: Option<String>,
+    /// kedge's own.
+    #[serde(default)]
+    seqpacket: bool,
 }
 
 fn from_flag(value: &str, _index: usize) -> Parsed {
@@ -77,7 +84,7 @@ fn from_options(options: &Options) -> Result<VsockConfig, OptionError> {
     let path = options.needed("path")?;
     let checked = cid.parse().ok().filter(|cid| CIDS.contains(cid));
     let cid = checked.ok_or_else(|| options.refuse("cid", cid, WANTED_CID))?;
-    Ok(VsockConfig { cid, path: path.into() })
+    Ok(VsockConfig { cid, path: path.into(), seqpacket: options.is_on("seqpacket")? })
 }
 
 fn from_json(value: Value) -> Parsed {
@@ -86,7 +93,7 @@ fn from_json(value: Value) -> Parsed {
 }
 
 fn from_body(body: Body) -> Result<VsockConfig, BodyError> {
-    let Body { guest_cid: cid, uds_path, _vsock_id } = body;
+    let Body { guest_cid: cid, uds_path, _vsock_id, seqpacket } = body;
     let refuse = |field, value, wanted| BodyError::Value { key: KIND.key, field, value, wanted };
     if !CIDS.contains(&cid) {
         return Err(refuse("guest_cid", cid.to_string(), WANTED_CID));
@@ -94,7 +101,7 @@ fn from_body(body: Body) -> Result<VsockConfig, BodyError> {
     if uds_path.is_empty() {
         return Err(refuse("uds_path", uds_path, WANTED_PATH));
     }
-    Ok(VsockConfig { cid, path: uds_path.into() })
+    Ok(VsockConfig { cid, path: uds_path.into(), seqpacket })
 }
 
 impl DeviceConfig for VsockConfig {
@@ -108,8 +115,13 @@ impl DeviceConfig for VsockConfig {
     }
 
     fn to_json(&self) -> Value {
-        let Self { cid, path } = self;
-        json!({"guest_cid": cid, "uds_path": path.to_string_lossy()})
+        let Self { cid, path, seqpacket } = self;
+        let mut json = json!({"guest_cid": cid, "uds_path": path.to_string_lossy()});
+        // Without, it is as Firecracker has it.
+        if *seqpacket {
+            json["seqpacket"] = true.into();
+        }
+        json
     }
 
     fn leaves_behind(&self) -> bool {
@@ -117,7 +129,11 @@ impl DeviceConfig for VsockConfig {
     }
 
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
-        let listener = Listener::at(&self.path).map_err(Trouble::new)?;
+        let kinds: &[Carried] = match self.seqpacket {
+            true => &[Carried::Stream, Carried::Seqpacket],
+            false => &[Carried::Stream],
+        };
+        let listener = Listener::at(&self.path, kinds).map_err(Trouble::new)?;
         Ok(Box::new(Vsock::new(self.cid, listener)))
     }
 }
@@ -151,6 +167,13 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_there_when_they_are_asked_for() {
+        let config = (KIND.from_flag)("cid=3,path=v.sock,seqpacket", 0).unwrap().to_json();
+        assert_eq!(config, json!({"guest_cid": 3, "uds_path": "v.sock", "seqpacket": true}));
+        assert_eq!((KIND.from_json)(config.clone()).unwrap().to_json(), config);
+    }
+
+    #[test]
     fn a_guest_has_no_reserved_address() {
         flag_refused(
             "cid=2,path=v.sock",
@@ -172,7 +195,7 @@ mod tests {
             "path=v.sock",
             &expect![[r#"
                 error: --vsock needs `cid=`
-                  fix: write --vsock cid=NUMBER,path=SOCKET"#]],
+                  fix: write --vsock cid=NUMBER,path=SOCKET[,seqpacket]"#]],
         );
         body_refused(
             json!({"guest_cid": 3, "uds_path": ""}),

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use vmm_sys_util::epoll::EventSet;
 
-use super::packet::{Header, op, shut};
+use super::messages::{Messages, Next};
+use super::packet::{Header, Kind, op, shut};
 use crate::virtio::buffers::Buffers;
 
 /// The bytes of the guest's that wait until the host's program takes them; `buf_alloc`.
@@ -88,6 +89,8 @@ struct Ended {
 pub(super) struct Connection {
     pub(super) stream: OwnedFd,
     ports: Ports,
+    /// Where it carries messages.
+    messages: Option<Messages>,
     phase: Phase,
     due: Due,
     ended: Ended,
@@ -117,10 +120,11 @@ pub(super) struct Connection {
 
 impl Connection {
     /// One that the host's program at `stream` asks for, and the guest has to accept.
-    pub(super) fn asked(ports: Ports, stream: OwnedFd) -> Self {
+    pub(super) fn asked((ports, kind): (Ports, Kind), stream: OwnedFd) -> Self {
         Self {
             stream,
             ports,
+            messages: (kind == Kind::Seqpacket).then(Messages::default),
             phase: Phase::Asked,
             due: Due { request: true, ..Due::default() },
             ended: Ended::default(),
@@ -141,8 +145,8 @@ impl Connection {
     }
 
     /// One that the guest has asked for with `request`, to the host's program at `stream`.
-    pub(super) fn opened(ports: Ports, stream: OwnedFd, request: &Header) -> Self {
-        let mut opened = Self::asked(ports, stream);
+    pub(super) fn opened((ports, kind): (Ports, Kind), stream: OwnedFd, request: &Header) -> Self {
+        let mut opened = Self::asked((ports, kind), stream);
         opened.phase = Phase::Open;
         opened.due = Due { response: true, ..Due::default() };
         opened.learn(request);
@@ -155,7 +159,7 @@ impl Connection {
         match (self.phase, header.op) {
             (_, op::RST) => Fate::Gone,
             (Phase::Asked, op::RESPONSE) => self.accepted(),
-            (Phase::Open, op::RW) => self.take(payload),
+            (Phase::Open, op::RW) => self.take(payload, header.flags),
             (Phase::Open, op::SHUTDOWN) => self.guest_ends(header.flags),
             (Phase::Open, op::CREDIT_UPDATE) => Fate::Lives,
             (Phase::Open, op::CREDIT_REQUEST) => {
@@ -188,7 +192,7 @@ impl Connection {
         }
         if self.can_read() {
             match self.read(room) {
-                Ok(Some(length)) => return self.packet(op::RW, 0, length),
+                Ok(Some((length, flags))) => return self.packet(op::RW, flags, length),
                 Ok(None) => {}
                 Err(_) => return News::Broken,
             }
@@ -234,6 +238,11 @@ impl Connection {
         self.deadline = None;
     }
 
+    /// What it carries.
+    pub(super) fn kind(&self) -> Kind {
+        if self.messages.is_some() { Kind::Seqpacket } else { Kind::Stream }
+    }
+
     /// Whether the guest has accepted it, or asked for it.
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
@@ -248,7 +257,7 @@ impl Connection {
     fn learn(&mut self, header: &Header) {
         self.guest_alloc = header.buf_alloc;
         self.guest_forwarded = header.fwd_cnt;
-        if self.room() > 0 {
+        if self.room() >= self.needed() {
             self.asked_for_room = false;
         }
     }
@@ -265,12 +274,17 @@ impl Connection {
         self.phase == Phase::Open && self.readable && may_send
     }
 
+    /// The room that the guest has to have for something to be sent.
+    fn needed(&self) -> u32 {
+        self.messages.as_ref().map_or(1, Messages::needed)
+    }
+
     fn can_read(&self) -> bool {
-        self.wants_more() && self.room() > 0
+        self.wants_more() && self.room() >= self.needed()
     }
 
     fn wants_room(&self) -> bool {
-        self.wants_more() && self.room() == 0 && !self.asked_for_room
+        self.wants_more() && self.room() < self.needed() && !self.asked_for_room
     }
 
     /// A packet, to an address to be filled in.
@@ -280,7 +294,7 @@ impl Connection {
             src_port: self.ports.host,
             dst_port: self.ports.guest,
             len,
-            kind: super::packet::STREAM,
+            kind: self.kind().number(),
             op,
             flags,
             buf_alloc: BUFFER,
@@ -289,8 +303,12 @@ impl Connection {
         })
     }
 
-    /// Reads from the stream into `room`, as much as the guest has room for.
-    fn read(&mut self, mut room: Buffers<'_>) -> Result<Option<u32>, Errno> {
+    /// Reads from the stream into `room`, as much as the guest has room for: how much, with
+    /// the flags of that.
+    fn read(&mut self, mut room: Buffers<'_>) -> Result<Option<(u32, u32)>, Errno> {
+        if self.messages.is_some() {
+            return self.read_message(room);
+        }
         let most = room.len().min(usize_from(u64::from(self.room()))).min(LONGEST);
         let Some(room) = room.split_front(most).filter(|room| !room.is_empty()) else {
             return Ok(None);
@@ -304,7 +322,7 @@ impl Connection {
                 Ok(length) => {
                     let length = u32::try_from(length).unwrap_or(u32::MAX);
                     self.sent = self.sent.wrapping_add(length);
-                    return Ok(Some(length));
+                    return Ok(Some((length, 0)));
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
@@ -314,6 +332,22 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Reads from the next message, or goes on with the last one.
+    fn read_message(&mut self, mut room: Buffers<'_>) -> Result<Option<(u32, u32)>, Errno> {
+        let limits = (self.room(), self.guest_alloc);
+        let Some(messages) = &mut self.messages else { return Ok(None) };
+        match messages.next(&self.stream, &mut room, limits)? {
+            Next::Part { length, flags } => {
+                self.sent = self.sent.wrapping_add(length);
+                return Ok(Some((length, flags)));
+            }
+            Next::Closed => self.ended.host |= shut::SEND,
+            Next::None => self.readable = false,
+            Next::NotNow => {}
+        }
+        Ok(None)
     }
 
     /// The guest accepts: the host's program is told.
@@ -332,7 +366,7 @@ impl Connection {
     }
 
     /// Takes payload of the guest's.
-    fn take(&mut self, mut payload: Buffers<'_>) -> Fate {
+    fn take(&mut self, mut payload: Buffers<'_>, flags: u32) -> Fate {
         let length = u64_from(payload.len());
         let waiting = u64_from(self.buffer.len());
         let sends = self.ended.guest & shut::SEND == 0;
@@ -344,7 +378,11 @@ impl Connection {
             self.count_forwarded(payload.len());
             return self.forward();
         }
-        while self.buffer.is_empty() && self.writable && !payload.is_empty() {
+        if let Some(messages) = &mut self.messages {
+            messages.note(payload.len(), flags);
+        }
+        let is_stream = self.messages.is_none();
+        while is_stream && self.buffer.is_empty() && self.writable && !payload.is_empty() {
             match payload.write_to(&self.stream).map_err(|error| errno(&error)) {
                 Ok(count) => {
                     payload.split_front(count);
@@ -363,6 +401,10 @@ impl Connection {
         let mut rest = vec![0; payload.len()];
         payload.copy_to(&mut rest);
         self.buffer.extend(rest);
+        if !is_stream {
+            // The guest may wait for room to send the rest of a message.
+            self.count_forwarded(0);
+        }
         self.forward()
     }
 
@@ -385,10 +427,18 @@ impl Connection {
         if self.hung_up {
             self.host_does_not_read();
         }
-        while self.writable && !self.buffer.is_empty() {
-            match send(&self.stream, self.buffer.as_slices().0, SendFlags::NOSIGNAL) {
+        while self.writable
+            && let Some(length) = self.waiting()
+        {
+            if self.messages.is_some() && self.buffer.as_slices().0.len() < length {
+                self.buffer.make_contiguous();
+            }
+            let front = self.buffer.as_slices().0;
+            let next = front.get(..length).unwrap_or(front);
+            match send(&self.stream, next, SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     self.buffer.drain(..count);
+                    self.messages.iter_mut().for_each(Messages::sent);
                     self.count_forwarded(count);
                     self.progress = true;
                 }
@@ -397,11 +447,13 @@ impl Connection {
                 Err(_) => self.host_does_not_read(),
             }
         }
-        if !self.buffer.is_empty() {
+        if self.waiting().is_some() {
             return Fate::Lives;
         }
-        // A buffer once needed may never be again.
-        self.buffer = VecDeque::new();
+        if self.buffer.is_empty() {
+            // A buffer once needed may never be again.
+            self.buffer = VecDeque::new();
+        }
         if self.ended.guest == shut::BOTH {
             return Fate::Reset;
         }
@@ -414,11 +466,20 @@ impl Connection {
         Fate::Lives
     }
 
+    /// How much of the buffer the stream is to take next: a message, or what there is.
+    fn waiting(&self) -> Option<usize> {
+        match &self.messages {
+            Some(messages) => messages.first(),
+            None => Some(self.buffer.len()).filter(|length| *length > 0),
+        }
+    }
+
     /// What the guest has sent, and will send, is nobody's.
     fn host_does_not_read(&mut self) {
         self.ended.host |= shut::RECEIVE;
         self.count_forwarded(self.buffer.len());
         self.buffer = VecDeque::new();
+        self.messages.iter_mut().for_each(Messages::forget);
     }
 
     /// `count` bytes have left the buffer. The guest is told before it has to wait.

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::connection::{Connection, Fate, News, Ports};
 use super::listen::{Listener, Wish, wish};
 use super::metrics::{VsockMetrics, add};
-use super::packet::{HEADER_SIZE, HOST_CID, Header, STREAM, op};
+use super::packet::{HEADER_SIZE, HOST_CID, Header, Kind, op};
 use super::{FIRST_PORT, MOST_CONNECTIONS};
 use crate::virtio::buffers::Buffers;
 
@@ -30,6 +30,8 @@ const MOST_REPLIES: usize = 256;
 pub(super) struct Ends {
     pub(super) guest_cid: u64,
     pub(super) listener: Arc<Listener>,
+    /// Whether the driver knows messages.
+    pub(super) has_messages: bool,
     pub(super) metrics: Arc<VsockMetrics>,
 }
 
@@ -41,7 +43,7 @@ pub(super) struct Links {
     streams: HashMap<RawFd, Ports>,
     /// Programs that have not said yet what they want. They may take their time: a user
     /// may type.
-    callers: HashMap<RawFd, OwnedFd>,
+    callers: HashMap<RawFd, (Kind, OwnedFd)>,
     /// Who has something to tell the guest, in turns.
     turns: VecDeque<Ports>,
     /// Refusals to be sent.
@@ -75,7 +77,9 @@ impl Links {
     /// The host has no resources.
     pub(super) fn watch(&self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
         let connected = self.connections.values().map(|connection| &connection.stream);
-        connected.chain(self.callers.values()).try_for_each(|stream| ops.add(all_edges(stream)))
+        connected
+            .chain(self.callers.values().map(|(_, caller)| caller))
+            .try_for_each(|stream| ops.add(all_edges(stream)))
     }
 
     /// Lets the deadlines begin again: time has stood still.
@@ -115,16 +119,21 @@ impl Links {
             // Nobody of that name is here to be refused (5.10.6.4).
             return add(&ends.metrics.bad_packets, 1);
         }
-        if header.dst_cid != HOST_CID || header.kind != STREAM {
+        let kind = Kind::of(header.kind);
+        let kind = kind.filter(|kind| *kind == Kind::Stream || ends.has_messages);
+        let (HOST_CID, Some(kind)) = (header.dst_cid, kind) else {
             return self.refuse(header, ends);
-        }
+        };
         let ports = Ports { host: header.dst_port, guest: header.src_port };
         let Some(connection) = self.connections.get_mut(&ports) else {
             return match header.op {
-                op::REQUEST => self.open(ports, header, ends, ops),
+                op::REQUEST => self.open((ports, kind), header, ends, ops),
                 _ => self.refuse(header, ends),
             };
         };
+        if connection.kind() != kind {
+            return self.refuse(header, ends);
+        }
         let length = if header.op == op::RW { header.len } else { 0 };
         let payload = usize::try_from(length).ok().and_then(|length| rest.split_front(length));
         let was_open = connection.is_open();
@@ -182,15 +191,15 @@ impl Links {
             let fate = connection.ready(events);
             return self.follow(ports, fate, ends, ops);
         }
-        let Some(caller) = self.callers.get(&fd) else { return };
+        let Some((_, caller)) = self.callers.get(&fd) else { return };
         let gone = events.intersects(EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR);
         match wish(caller) {
             Wish::Unknown if !gone => {}
             Wish::Port(port) => {
-                let Some(stream) = self.callers.remove(&fd) else { return };
+                let Some((kind, stream)) = self.callers.remove(&fd) else { return };
                 let ports = self.free_ports(port);
                 self.streams.insert(fd, ports);
-                self.connections.insert(ports, Connection::asked(ports, stream));
+                self.connections.insert(ports, Connection::asked((ports, kind), stream));
                 if let Some(connection) = self.connections.get_mut(&ports) {
                     connection.ready(events);
                 }
@@ -198,7 +207,7 @@ impl Links {
             }
             Wish::Unknown | Wish::None => {
                 add(&ends.metrics.refused, 1);
-                self.callers.remove(&fd).into_iter().for_each(|caller| forget(&caller, ops));
+                self.callers.remove(&fd).into_iter().for_each(|(_, caller)| forget(&caller, ops));
             }
         }
     }
@@ -208,12 +217,13 @@ impl Links {
     /// # Errors
     /// Nobody does, or the host has no file descriptor for it.
     pub(super) fn accept(&mut self, ends: &Ends, ops: &mut EventOps<'_>) -> Result<(), Errno> {
-        let caller = ends.listener.accept()?;
+        let (kind, caller) = ends.listener.accept()?;
         // Who is one too many finds the socket closed.
-        if self.is_full() || ops.add(all_edges(&caller)).is_err() {
+        let is_known = kind == Kind::Stream || ends.has_messages;
+        if !is_known || self.is_full() || ops.add(all_edges(&caller)).is_err() {
             add(&ends.metrics.refused, 1);
         } else {
-            self.callers.insert(caller.as_raw_fd(), caller);
+            self.callers.insert(caller.as_raw_fd(), (kind, caller));
         }
         Ok(())
     }
@@ -240,8 +250,15 @@ impl Links {
     }
 
     /// The guest asks for a connection.
-    fn open(&mut self, ports: Ports, request: &Header, ends: &Ends, ops: &mut EventOps<'_>) {
-        let stream = if self.is_full() { None } else { ends.listener.reach(ports.host).ok() };
+    fn open(
+        &mut self,
+        (ports, kind): (Ports, Kind),
+        request: &Header,
+        ends: &Ends,
+        ops: &mut EventOps<'_>,
+    ) {
+        let reached = || ends.listener.reach(ports.host, kind).ok();
+        let stream = if self.is_full() { None } else { reached() };
         let watched = stream.filter(|stream| ops.add(all_edges(stream)).is_ok());
         let Some(stream) = watched else {
             add(&ends.metrics.refused, 1);
@@ -250,7 +267,7 @@ impl Links {
         };
         add(&ends.metrics.connected_out, 1);
         self.streams.insert(stream.as_raw_fd(), ports);
-        self.connections.insert(ports, Connection::opened(ports, stream, request));
+        self.connections.insert(ports, Connection::opened((ports, kind), stream, request));
         self.follow(ports, Fate::Lives, ends, ops);
     }
 
@@ -312,7 +329,7 @@ impl Links {
                 dst_cid: ends.guest_cid,
                 src_port: ports.host,
                 dst_port: ports.guest,
-                kind: STREAM,
+                kind: connection.kind().number(),
                 op: op::RST,
                 ..Header::default()
             });

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
     listen, recv, socket_with,
 };
+
+use super::packet::Kind;
 
 /// Who may wait to be accepted; more wait to be let wait.
 const BACKLOG: i32 = 128;
@@ -58,62 +60,99 @@ impl Fix for ListenError {
     }
 }
 
-/// The socket, while it is there.
+/// The sockets, while they are there.
 #[derive(Debug)]
 pub(super) struct Listener {
-    socket: OwnedFd,
     path: PathBuf,
-    /// Device and inode.
-    identity: Option<(u64, u64)>,
+    sockets: Vec<(Kind, Socket)>,
 }
 
 impl Listener {
-    /// Listens at `path`, where nothing may be.
+    /// Listens at `path`, where nothing may be, and beside it, for connections of `kinds`.
     ///
     /// # Errors
     /// Something is, or the host does not allow it.
-    pub(super) fn at(path: &Path) -> Result<Self, ListenError> {
-        let owned = || path.to_owned();
-        let address = SocketAddrUnix::new(path).map_err(|_| ListenError::TooLong(owned()))?;
-        let failed = |error: Errno| match error {
-            Errno::ADDRINUSE if is_listened_on(path) => ListenError::Taken(owned()),
-            Errno::ADDRINUSE => ListenError::Exists(owned()),
-            error => ListenError::Bind { path: owned(), source: error.into() },
+    pub(super) fn at(path: &Path, kinds: &[Kind]) -> Result<Self, ListenError> {
+        let socket = |&kind: &Kind| {
+            let path = match kind {
+                Kind::Stream => path.to_owned(),
+                Kind::Seqpacket => beside(path, "seqpacket"),
+            };
+            Socket::at(&path, kind).map(|socket| (kind, socket))
         };
-        let socket = stream().map_err(failed)?;
-        bind(&socket, &address).map_err(failed)?;
-        let identity = identity(path);
-        let listener = Self { socket, path: owned(), identity };
-        listen(&listener.socket, BACKLOG).map_err(failed)?;
-        Ok(listener)
+        let sockets = kinds.iter().map(socket).collect::<Result<_, _>>()?;
+        Ok(Self { path: path.to_owned(), sockets })
+    }
+
+    /// Whether programs can ask for connections of this kind.
+    pub(super) fn has(&self, kind: Kind) -> bool {
+        self.sockets.iter().any(|(other, _)| *other == kind)
+    }
+
+    /// Where they ask, and for what.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (Kind, &OwnedFd)> {
+        self.sockets.iter().map(|(kind, socket)| (*kind, &socket.socket))
     }
 
     /// The next program that asks for something.
     ///
     /// # Errors
     /// Nobody does, or the host has no file descriptor.
-    pub(super) fn accept(&self) -> Result<OwnedFd, Errno> {
-        accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+    pub(super) fn accept(&self) -> Result<(Kind, OwnedFd), Errno> {
+        let mut last = Errno::AGAIN;
+        for (kind, socket) in self.sockets() {
+            match accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(caller) => return Ok((kind, caller)),
+                Err(Errno::AGAIN) => {}
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// A connection to the program that waits for the guest's on `port`.
     ///
     /// # Errors
-    /// Nobody does, or too many are before.
-    pub(super) fn reach(&self, port: u32) -> Result<OwnedFd, Errno> {
-        let mut path = OsString::from(&self.path);
-        path.push(format!("_{port}"));
-        connected(Path::new(&path))
+    /// Nobody does for one of this kind, or too many are before.
+    pub(super) fn reach(&self, port: u32, kind: Kind) -> Result<OwnedFd, Errno> {
+        connected(&beside(&self.path, &port.to_string()), kind)
     }
 }
 
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+/// The path with `_` and `name` behind it.
+fn beside(path: &Path, name: &str) -> PathBuf {
+    let mut path = OsString::from(path);
+    path.push(format!("_{name}"));
+    path.into()
+}
+
+/// A socket, while it is there.
+#[derive(Debug)]
+struct Socket {
+    socket: OwnedFd,
+    path: PathBuf,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
+
+impl Socket {
+    fn at(path: &Path, kind: Kind) -> Result<Self, ListenError> {
+        let owned = || path.to_owned();
+        let address = SocketAddrUnix::new(path).map_err(|_| ListenError::TooLong(owned()))?;
+        let failed = |error: Errno| match error {
+            Errno::ADDRINUSE if is_listened_on(path, kind) => ListenError::Taken(owned()),
+            Errno::ADDRINUSE => ListenError::Exists(owned()),
+            error => ListenError::Bind { path: owned(), source: error.into() },
+        };
+        let socket = unconnected(kind).map_err(failed)?;
+        bind(&socket, &address).map_err(failed)?;
+        let bound = Self { socket, identity: identity(path), path: owned() };
+        listen(&bound.socket, BACKLOG).map_err(failed)?;
+        Ok(bound)
     }
 }
 
-impl Drop for Listener {
+impl Drop for Socket {
     fn drop(&mut self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
             // Nobody answers there any more.
@@ -126,20 +165,24 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|there| (there.dev(), there.ino()))
 }
 
-fn stream() -> Result<OwnedFd, Errno> {
+fn unconnected(kind: Kind) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    let kind = match kind {
+        Kind::Stream => SocketType::STREAM,
+        Kind::Seqpacket => SocketType::SEQPACKET,
+    };
+    socket_with(AddressFamily::UNIX, kind, flags, None)
 }
 
 /// A connection to the socket at `path`. It does not wait: where too many do, there is none.
-fn connected(path: &Path) -> Result<OwnedFd, Errno> {
-    let socket = stream()?;
+fn connected(path: &Path, kind: Kind) -> Result<OwnedFd, Errno> {
+    let socket = unconnected(kind)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
 
-fn is_listened_on(path: &Path) -> bool {
-    matches!(connected(path), Ok(_) | Err(Errno::AGAIN))
+fn is_listened_on(path: &Path, kind: Kind) -> bool {
+    matches!(connected(path, kind), Ok(_) | Err(Errno::AGAIN))
 }
 
 /// What a program wants.
@@ -237,9 +280,9 @@ mod tests {
     fn a_socket_goes_with_its_listener_and_no_other_does() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("v.sock");
-        drop(Listener::at(&path).unwrap());
+        drop(Listener::at(&path, &[Kind::Stream]).unwrap());
         assert!(!path.exists());
-        let listener = Listener::at(&path).unwrap();
+        let listener = Listener::at(&path, &[Kind::Stream]).unwrap();
         fs::remove_file(&path).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(listener);
@@ -251,7 +294,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("v.sock");
         let refused = || {
-            let text = report(&Listener::at(&path).unwrap_err());
+            let text = report(&Listener::at(&path, &[Kind::Stream]).unwrap_err());
             text.replace(&folder.path().display().to_string(), "FOLDER")
         };
         let other = UnixListener::bind(&path).unwrap();
@@ -269,13 +312,16 @@ mod tests {
 
     #[test]
     fn a_path_that_no_socket_can_have_is_refused() {
-        let error = Listener::at(Path::new("/nowhere/v.sock")).unwrap_err();
+        let error = Listener::at(Path::new("/nowhere/v.sock"), &[Kind::Stream]).unwrap_err();
         expect![[r#"
             error: cannot listen on the vsock socket `/nowhere/v.sock`
               because: No such file or directory (os error 2)
               fix: name a socket in a folder that exists and is yours"#]]
         .assert_eq(&report(&error));
         let long = "x".repeat(200);
-        assert!(matches!(Listener::at(Path::new(&long)), Err(ListenError::TooLong(_))));
+        assert!(matches!(
+            Listener::at(Path::new(&long), &[Kind::Stream]),
+            Err(ListenError::TooLong(_))
+        ));
     }
 }

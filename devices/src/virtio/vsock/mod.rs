@@ -1,10 +1,15 @@
-//! Virtio socket device (Virtio 1.2, 5.10): streams between programs of the guest and
-//! programs of the host, which find each other by the guest's port and a path.
+//! Virtio socket device (Virtio 1.2, 5.10): streams, and where they are asked for messages,
+//! between programs of the guest and programs of the host, which find each other by the
+//! guest's port and a path.
 //!
 //! The host's side is Firecracker's (docs/vsock.md): a program of the host connects to the
 //! device's Unix socket, writes `CONNECT <port>\n`, and reads `OK <port>\n` once a program
 //! of the guest has accepted; one of the guest that connects to port P of the host reaches
 //! whoever listens at that socket's path with `_P` behind it.
+//!
+//! Connections that carry messages are sockets of the kind SEQPACKET on both sides. A
+//! program of the host asks for one at the path with `_seqpacket` behind it, in a message of
+//! the same words; for one of the guest, whoever listens at `_P` decides which kind it is.
 //!
 //! Connections last while the device does, whether its queues are at work or not; a reset
 //! ends them, and a saved machine has none: its guest is told so when it goes on, and its
@@ -14,6 +19,7 @@ mod config;
 mod connection;
 mod links;
 mod listen;
+mod messages;
 mod metrics;
 mod packet;
 pub mod saved;
@@ -34,6 +40,7 @@ use links::{Ends, Links};
 pub use listen::ListenError;
 use listen::Listener;
 pub use metrics::VsockMetrics;
+use packet::Kind;
 use saved::VsockV1;
 use worker::VsockWorker;
 
@@ -48,9 +55,11 @@ const QUEUE_SIZES: [u16; 3] = [256, 256, 256];
 /// `VIRTIO_VSOCK_F_STREAM` (5.10.3); streams are also what there is where the driver accepts
 /// nothing.
 const STREAMS: u64 = 1;
+/// `VIRTIO_VSOCK_F_SEQPACKET`.
+const MESSAGES: u64 = 1 << 1;
 
 /// The most connections at once, with those that are asked for. Each may have a buffer of
-/// 64 KiB, while a program of the host does not read.
+/// 64 KiB each way, while a program of either side does not read.
 const MOST_CONNECTIONS: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// The host's first port for connections to the guest; those below are for programs that
@@ -109,7 +118,7 @@ impl VirtioDevice for Vsock {
     }
 
     fn features(&self) -> u64 {
-        STREAMS
+        STREAMS | if self.listener.has(Kind::Seqpacket) { MESSAGES } else { 0 }
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -130,6 +139,7 @@ impl VirtioDevice for Vsock {
         let ends = Ends {
             guest_cid: self.cid.into(),
             listener: Arc::clone(&self.listener),
+            has_messages: activation.features & MESSAGES != 0,
             metrics: Arc::clone(&self.metrics),
         };
         let worker = VsockWorker::new(activation, ends, &self.shelf);
@@ -183,6 +193,8 @@ impl fmt::Debug for Vsock {
 
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod message_tests;
 #[cfg(test)]
 mod restore_tests;
 #[cfg(test)]

@@ -8,6 +8,8 @@
 pub(super) const HOST_CID: u64 = 2;
 /// `VIRTIO_VSOCK_TYPE_STREAM`.
 pub(super) const STREAM: u16 = 1;
+/// `VIRTIO_VSOCK_TYPE_SEQPACKET`.
+pub(super) const SEQPACKET: u16 = 2;
 /// The header's bytes.
 pub(super) const HEADER_SIZE: usize = 44;
 
@@ -30,6 +32,37 @@ pub(super) mod shut {
     pub(crate) const SEND: u32 = 2;
     /// Either.
     pub(crate) const BOTH: u32 = RECEIVE | SEND;
+}
+
+/// Flags of payload that is part of a message (5.10.6.6.2): it is the last of it.
+pub(super) const END_OF_MESSAGE: u32 = 1;
+
+/// What a connection carries: `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Bytes, one after the other.
+    Stream,
+    /// Messages, each as it was sent.
+    Seqpacket,
+}
+
+impl Kind {
+    /// As packets have it.
+    pub(super) const fn number(self) -> u16 {
+        match self {
+            Self::Stream => STREAM,
+            Self::Seqpacket => SEQPACKET,
+        }
+    }
+
+    /// What a packet has.
+    pub(super) const fn of(number: u16) -> Option<Self> {
+        match number {
+            STREAM => Some(Self::Stream),
+            SEQPACKET => Some(Self::Seqpacket),
+            _ => None,
+        }
+    }
 }
 
 /// `struct virtio_vsock_hdr`.

@@ -26,7 +26,7 @@ const RX_BUFFER: usize = 4096;
 
 /// A device at a socket in `folder`.
 pub(super) fn device(folder: &TempDir) -> Vsock {
-    Vsock::new(CID, Listener::at(&folder.path().join("v.sock")).unwrap())
+    Vsock::new(CID, Listener::at(&folder.path().join("v.sock"), &[Kind::Stream]).unwrap())
 }
 
 /// A packet of the guest's between these ports.

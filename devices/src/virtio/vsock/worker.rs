@@ -143,7 +143,7 @@ impl VsockWorker {
                 Err(error) => {
                     // Else the loop would be told again and again of who waits.
                     tracing::warn!(%error, "the vsock device takes no more callers for now");
-                    if ops.remove(self.listening()).is_ok() {
+                    if self.listening().all(|socket| ops.remove(socket).is_ok()) {
                         self.deaf_until = Some(Instant::now() + PAUSE);
                     }
                     return;
@@ -152,8 +152,9 @@ impl VsockWorker {
         }
     }
 
-    fn listening(&self) -> Events {
-        Events::with_data(&*self.ends.listener, LISTENER, EventSet::IN)
+    fn listening(&self) -> impl Iterator<Item = Events> {
+        let socket = |socket| Events::with_data(socket, LISTENER, EventSet::IN);
+        self.ends.listener.sockets().map(move |(_, fd)| socket(fd))
     }
 
     /// Looks after those who take too long.
@@ -163,7 +164,7 @@ impl VsockWorker {
         self.set_to = None;
         let now = Instant::now();
         if self.deaf_until.is_some_and(|until| until <= now) {
-            let again = ops.add(self.listening()).is_err();
+            let again = self.listening().any(|socket| ops.add(socket).is_err());
             self.deaf_until = again.then(|| now + PAUSE);
         }
         self.links.expire(now, &self.ends, ops);
@@ -192,7 +193,7 @@ impl Worker for VsockWorker {
     fn watch(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
         let rings = [&self.receive, &self.transmit, &self.event];
         rings.into_iter().flatten().try_for_each(|ring| ring.watch(ops))?;
-        ops.add(self.listening())?;
+        self.listening().try_for_each(|socket| ops.add(socket))?;
         let timer = TimerFd::new().map_err(event_manager::Error::Epoll)?;
         ops.add(Events::with_data(&timer, TIMER, EventSet::IN))?;
         self.timer = Some(timer);
