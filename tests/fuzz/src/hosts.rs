@@ -4,13 +4,16 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use arbitrary::{Result, Unstructured};
 use kedge_devices::tap::Tap;
 use kedge_devices::virtio::device::VirtioDevice;
 use kedge_devices::virtio::net::Net;
 use kedge_devices::virtio::{block, catalog::Kind, rng, vsock};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -39,7 +42,12 @@ pub fn vsock(data: &[u8]) {
     let folder = TempDir::new().expect("a folder");
     let listener = UnixListener::bind(folder.path().join("v_1")).expect("a socket");
     listener.set_nonblocking(true).expect("a socket that does not wait");
-    Driver::drive(Sockets { folder, listener, streams: Vec::new(), opened: 0 }, data);
+    let messages = of_messages();
+    let address = SocketAddrUnix::new(folder.path().join("v_2")).expect("an address");
+    rustix::net::bind(&messages, &address).expect("a socket for messages");
+    rustix::net::listen(&messages, 8).expect("a socket that listens");
+    let listeners = [listener, messages.into()];
+    Driver::drive(Sockets { folder, listeners, streams: Vec::new(), opened: 0 }, data);
 }
 
 /// Bytes of the disk.
@@ -132,7 +140,8 @@ impl Subject for Entropy {
 
 struct Sockets {
     folder: TempDir,
-    listener: UnixListener,
+    /// For streams and for messages.
+    listeners: [UnixListener; 2],
     streams: Vec<UnixStream>,
     opened: u32,
 }
@@ -142,7 +151,8 @@ impl Subject for Sockets {
         let path = self.folder.path().join("v");
         // The one before has gone, or is about to.
         let _ = std::fs::remove_file(&path);
-        open(&vsock::KIND, json!({"guest_cid": 3, "uds_path": path}))
+        let _ = std::fs::remove_file(self.folder.path().join("v_seqpacket"));
+        open(&vsock::KIND, json!({"guest_cid": 3, "uds_path": path, "seqpacket": true}))
     }
 
     fn happen(&mut self, from: &mut Unstructured<'_>) -> Result<()> {
@@ -150,12 +160,15 @@ impl Subject for Sockets {
         match from.int_in_range(0..=5)? {
             0 if self.opened < 32 => {
                 self.opened += 1;
-                if let Ok(stream) = UnixStream::connect(self.folder.path().join("v")) {
+                let stream = match which % 2 {
+                    0 => UnixStream::connect(self.folder.path().join("v")).ok(),
+                    _ => connected(&self.folder.path().join("v_seqpacket")),
+                };
+                self.streams.extend(stream.inspect(|stream| {
                     let _ = stream.set_nonblocking(true);
-                    self.streams.push(stream);
-                }
+                }));
             }
-            1 => self.streams.extend(self.listener.accept().map(|(stream, _)| {
+            1 => self.streams.extend(self.listeners[which % 2].accept().map(|(stream, _)| {
                 let _ = stream.set_nonblocking(true);
                 stream
             })),
@@ -206,6 +219,20 @@ impl Subject for Sockets {
         packet.resize(packet.len() + payload as usize, 7);
         Ok(packet)
     }
+}
+
+/// A socket for messages.
+fn of_messages() -> OwnedFd {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    socket.expect("a socket")
+}
+
+/// One that is connected with who listens at `path`.
+fn connected(path: &Path) -> Option<UnixStream> {
+    let socket = of_messages();
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).ok()?).ok()?;
+    Some(socket.into())
 }
 
 fn open(kind: &Kind, body: Value) -> Box<dyn VirtioDevice> {
