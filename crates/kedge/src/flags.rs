@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
-use kedge_vmm::spec::OnReset;
+use kedge_vmm::spec::{self, OnReset};
 
 /// The words a flag takes, and what each stands for.
 pub(crate) type Choices<T> = &'static [(&'static str, T)];
@@ -92,6 +92,16 @@ pub(crate) fn count(name: &'static str, most: u8) -> Arg {
 /// What a [`count`] says; nothing is none.
 pub(crate) fn count_of(flags: &dyn Given, name: &str) -> u8 {
     text(flags, name).parse().unwrap_or(0)
+}
+
+/// The name of [`pci_slots`].
+pub(crate) const PCI_SLOTS: &str = "pci-slots";
+
+/// `--pci-slots`; `default` says how many there are without.
+pub(crate) fn pci_slots(default: &str) -> Arg {
+    let help = "On PCI: slots into which devices can be plugged while the\n\
+                guest runs, up to 8";
+    count(PCI_SLOTS, spec::PCI_SLOTS).help(format!("{help} [default: {default}]"))
 }
 
 /// The name of [`io_threads`].

@@ -188,6 +188,8 @@ fn the_help_shows_both_command_lines() {
         kedge's own:
               --guest-abi <NAME|FILE>  What the guest is promised of its firmware and its CPU, for life:
                                        a profile's name or file; see `kedge abi show` [default: arm64-v1]
+              --pci-slots <N>          On PCI: slots into which devices can be plugged while the
+                                       guest runs, up to 8 [default: 4 with --enable-pci]
               --on-reset <ACTION>      When the guest resets: restart it, or exit [default: exit]
               --io-threads <N>         Threads on which virtio devices work, in turn, so that one
                                        that waits is in the way of fewer [default: 0, one for all]

@@ -139,8 +139,8 @@ fn the_help_shows_a_newcomer_the_way() {
               --transport <BUS>             What virtio devices are attached to: mmio, or pci with
                                             message-signalled interrupts (needs a GICv3 with ITS)
                                             [default: mmio]
-              --pci-slots <N>               With pci: slots into which devices can be plugged while
-                                            the guest runs, up to 8 [default: 0]
+              --pci-slots <N>               On PCI: slots into which devices can be plugged while the
+                                            guest runs, up to 8 [default: 0]
               --on-reset <ACTION>           When the guest resets: restart it, or exit [default: restart]
 
         What kedge does:

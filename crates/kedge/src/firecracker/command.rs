@@ -4,7 +4,9 @@ use clap::{Arg, Command, value_parser};
 use kedge_api::call::LEVELS;
 
 use super::{Name, refused};
-use crate::flags::{dry_run, dump_dtb, file, help, io_threads, on_reset, one_of, option, switch};
+use crate::flags::{
+    dry_run, dump_dtb, file, help, io_threads, on_reset, one_of, option, pci_slots, switch,
+};
 use crate::guest_abi;
 
 /// The instance's name where none is given.
@@ -40,7 +42,7 @@ pub(crate) fn command(name: Name) -> Command {
         .args(refused::flags())
         .args(snapshots())
         .next_help_heading("kedge's own")
-        .args([guest_abi::flag(), on_reset("exit"), io_threads()])
+        .args([guest_abi::flag(), pci_slots("4 with --enable-pci"), on_reset("exit"), io_threads()])
         .args([dry_run(), dump_dtb()].map(of_the_file))
         .args([version(), help()])
 }

@@ -10,9 +10,7 @@ use kedge_diag::{Fix, Trouble};
 use kedge_firmware::{CpuConfig, GuestAbi, OverlayError};
 use kedge_hv::VcpuFeatures;
 use kedge_vmm::metadata::{BadConfig as BadMetadata, Config as MetadataConfig};
-use kedge_vmm::spec::{
-    Boot, KernelFormat, MachineSpec, OnPanic, OnReset, PCI_SLOTS, SerialSpec, Transport,
-};
+use kedge_vmm::spec::{Boot, KernelFormat, MachineSpec, OnPanic, OnReset, SerialSpec, Transport};
 
 use super::cmdline;
 use super::machine_config::{self, BadMachine, Size};
@@ -47,6 +45,8 @@ pub(crate) struct Beside {
     pub(crate) on_reset: OnReset,
     /// What its virtio devices are attached to.
     pub(crate) transport: Transport,
+    /// Slots on PCI.
+    pub(crate) pci_slots: u8,
     /// Threads of the devices' own.
     pub(crate) io_threads: u8,
 }
@@ -181,7 +181,7 @@ impl Configuration {
             psci: None,
             gic: None,
             transport: beside.transport,
-            pci_slots: if beside.transport == Transport::Pci { PCI_SLOTS } else { 0 },
+            pci_slots: beside.pci_slots,
             boot: Boot {
                 kernel: boot.kernel_image_path.clone(),
                 kernel_format: KernelFormat::Auto,

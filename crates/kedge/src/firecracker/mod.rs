@@ -27,7 +27,7 @@ pub(crate) use command::command;
 use crate::api::{Identity, Reachable, View};
 use crate::awaited;
 use crate::companions::Companions;
-use crate::flags::{IO_THREADS, chosen, count_of, on_reset_of, path, text};
+use crate::flags::{Given as _, IO_THREADS, PCI_SLOTS, chosen, count_of, on_reset_of, path, text};
 use crate::guest_abi;
 use crate::logging::{self, Control as LogControl, Destination, Form, Logging};
 use crate::machine::{self, MachineError, Outcome, Request};
@@ -43,6 +43,10 @@ pub(crate) use draft::{BadSetting, Draft};
 
 /// The release whose interfaces kedge answers to.
 pub(crate) const FIRECRACKER_VERSION: &str = "1.17.0";
+
+/// The slots of a machine with `--enable-pci`: each takes its guest some hundred accesses to
+/// set up.
+const USUAL_SLOTS: u8 = 4;
 
 /// What the program is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +114,12 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
     let abi = guest_abi::from_flags(&flags)
         .map_err(|error| Failure::new(Status::BAD_ARGUMENTS, error))?;
     let transport = if flags.get_flag("enable-pci") { Transport::Pci } else { Transport::Mmio };
+    let pci_slots = match (transport, flags.all(PCI_SLOTS).is_empty()) {
+        (Transport::Pci, true) => USUAL_SLOTS,
+        _ => count_of(&flags, PCI_SLOTS),
+    };
     let (on_reset, io_threads) = (on_reset_of(&flags), count_of(&flags, IO_THREADS));
-    run(name, &flags, Beside { guest_abi: abi, on_reset, transport, io_threads })
+    run(name, &flags, Beside { guest_abi: abi, on_reset, transport, pci_slots, io_threads })
 }
 
 /// The command line with the other commands' names, for the help.

@@ -2,13 +2,13 @@
 
 use clap::{Arg, Command};
 use kedge_hv::{GicVersion, VcpuFeatures};
-use kedge_vmm::spec::{KernelFormat, PCI_SLOTS, PsciVersion, Transport};
+use kedge_vmm::spec::{KernelFormat, PsciVersion, Transport};
 use tracing::level_filters::LevelFilter;
 
 use super::rom;
 use crate::devices;
 use crate::flags::{
-    Choices, count, dry_run, dump_dtb, file, help, io_threads, on_reset, one_of, option,
+    Choices, dry_run, dump_dtb, file, help, io_threads, on_reset, one_of, option, pci_slots,
     track_changes,
 };
 use crate::guest_abi;
@@ -121,10 +121,7 @@ fn machine() -> [Arg; 10] {
              message-signalled interrupts (needs a GICv3 with ITS)\n\
              [default: mmio]",
         ),
-        count("pci-slots", PCI_SLOTS).help(
-            "With pci: slots into which devices can be plugged while\n\
-             the guest runs, up to 8 [default: 0]",
-        ),
+        pci_slots("0"),
         on_reset("restart"),
     ]
 }

@@ -16,7 +16,8 @@ use crate::api::{Identity, Reachable};
 use crate::companions::Companions;
 use crate::devices::{self, BadDevice};
 use crate::flags::{
-    Given, IO_THREADS, TRACK_CHANGES, chosen, count_of, is_set, on_reset_of, path, text, texts,
+    Given, IO_THREADS, PCI_SLOTS, TRACK_CHANGES, chosen, count_of, is_set, on_reset_of, path, text,
+    texts,
 };
 use crate::guest_abi;
 use crate::machine::Request;
@@ -112,7 +113,7 @@ pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
         psci: chosen(flags, "psci", PSCI),
         gic: chosen(flags, "gic", GICS),
         transport: chosen(flags, "transport", TRANSPORTS).unwrap_or_default(),
-        pci_slots: count_of(flags, "pci-slots"),
+        pci_slots: count_of(flags, PCI_SLOTS),
         boot: Boot {
             kernel: path(flags, "kernel").unwrap_or_default(),
             kernel_format: chosen(flags, "kernel-format", KERNEL_FORMATS).unwrap_or_default(),
