@@ -24,6 +24,9 @@ pub type MemoryGuard = Box<dyn FnMut(Arc<Lost>) + Send>;
 /// What hears that a machine waits for good.
 pub type StuckListener = Box<dyn FnMut(&RunError) + Send>;
 
+/// Names a metadata service.
+type MetadataSource = Arc<dyn Fn() -> Arc<MetadataService> + Send + Sync>;
+
 /// Fills a buffer with random bytes.
 pub type Entropy = fn(&mut [u8]) -> io::Result<()>;
 
@@ -38,7 +41,7 @@ pub struct Surroundings {
     pub(crate) entropy: Entropy,
     pub(crate) services: Vec<Arc<dyn Service>>,
     notes: Option<Arc<dyn Notes>>,
-    pub(crate) metadata: Option<Arc<MetadataService>>,
+    pub(crate) metadata: Option<MetadataSource>,
     pub(crate) metrics: Option<Registry>,
     pub(crate) open: OpenDevices,
 }
@@ -122,11 +125,15 @@ impl Surroundings {
         self
     }
 
-    /// With `service` behind the network cards of a machine that is to have a metadata
-    /// service. Without it such a machine has one of its own, which is empty.
+    /// With `service` to name what is behind the network cards of a machine that is to have
+    /// a metadata service; other machines do not ask for it. Without it such a machine has
+    /// one of its own, which is empty.
     #[must_use]
-    pub fn with_metadata(mut self, service: Arc<MetadataService>) -> Self {
-        self.metadata = Some(service);
+    pub fn with_metadata(
+        mut self,
+        service: impl Fn() -> Arc<MetadataService> + Send + Sync + 'static,
+    ) -> Self {
+        self.metadata = Some(Arc::new(service));
         self
     }
 

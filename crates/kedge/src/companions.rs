@@ -4,22 +4,32 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kedge_api::http::Limits;
 use kedge_diag::Fix;
 use kedge_vmm::Surroundings;
 use kedge_vmm::metadata::{Service, StoreError};
-use kedge_vmm::metrics::{Counters, Registry};
+use kedge_vmm::metrics::Counters;
 use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::logging::Control as LogControl;
+use crate::metering::Metering;
 
 /// What is beside a machine. Clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Companions {
-    /// The metadata service, which the guest finds where its machine has it.
-    pub(crate) metadata: Arc<Service>,
-    /// All that counts.
-    pub(crate) metrics: Registry,
+    metadata: Arc<Metadata>,
+    /// All that is counted.
+    pub(crate) metering: Metering,
+}
+
+/// The metadata service, which is made when it is first asked for.
+#[derive(Debug)]
+struct Metadata {
+    id: String,
+    limit: usize,
+    service: OnceLock<Arc<Service>>,
 }
 
 /// Metadata that a guest cannot be given.
@@ -62,18 +72,26 @@ impl Fix for BadMetadata {
 }
 
 impl Companions {
-    /// Those of the machine called `id`, whose metadata may take `limit` bytes.
-    pub(crate) fn new(id: &str, limit: usize) -> Self {
-        let metadata = Arc::new(Service::new(id, limit, random));
-        let metrics = Registry::default();
-        let counters: Arc<dyn Counters> = Arc::<Service>::clone(&metadata);
-        metrics.add("mmds", None, counters);
-        Self { metadata, metrics }
+    /// Those of the machine called `id`, whose metadata may take `limit` bytes, and whose
+    /// log is `log`, where that counts as well.
+    pub(crate) fn new(id: &str, limit: usize, log: Option<LogControl>) -> Self {
+        let metadata = Metadata { id: id.to_owned(), limit, service: OnceLock::new() };
+        Self { metadata: Arc::new(metadata), metering: Metering::new(id, log) }
     }
 
     /// Those of a machine of which nothing is said about them.
     pub(crate) fn usual(id: &str) -> Self {
-        Self::new(id, Limits::default().body)
+        Self::new(id, Limits::default().body, None)
+    }
+
+    /// The metadata service, which the guest finds where its machine has it.
+    pub(crate) fn metadata(&self) -> &Arc<Service> {
+        self.metadata.service.get_or_init(|| {
+            let service = Arc::new(Service::new(&self.metadata.id, self.metadata.limit, random));
+            let counters: Arc<dyn Counters> = Arc::<Service>::clone(&service);
+            self.metering.registry().add("mmds", None, counters);
+            service
+        })
     }
 
     /// Has the guest read what is in the file at `path`.
@@ -85,13 +103,15 @@ impl Companions {
         let text = text.map_err(|source| BadMetadata::Read { path: path.to_owned(), source })?;
         let data = serde_json::from_str(&text);
         let data = data.map_err(|source| BadMetadata::Json { path: path.to_owned(), source })?;
-        let put = self.metadata.put(data);
+        let put = self.metadata().put(data);
         put.map_err(|source| BadMetadata::Store { path: path.to_owned(), source })
     }
 
     /// Surroundings with them.
     pub(crate) fn around(&self, surroundings: Surroundings) -> Surroundings {
-        surroundings.with_metadata(Arc::clone(&self.metadata)).with_metrics(&self.metrics)
+        let own = self.clone();
+        let metadata = move || Arc::clone(own.metadata());
+        surroundings.with_metadata(metadata).with_metrics(self.metering.registry())
     }
 }
 

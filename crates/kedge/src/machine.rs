@@ -43,8 +43,8 @@ pub(crate) struct Request {
     pub(crate) notes_changes: bool,
     /// How it is to be reached while it runs, if it is.
     pub(crate) reachable: Option<Reachable>,
-    /// What is beside it.
-    pub(crate) companions: Companions,
+    /// What is beside it, where anybody can ask for that.
+    pub(crate) companions: Option<Companions>,
 }
 
 /// A saved machine that is to go on.
@@ -183,9 +183,9 @@ pub(crate) fn enter(request: Request) -> Result<Outcome, MachineError> {
         Ok(machine)
     };
     if dry_run {
-        return build(surroundings(&companions)).map(|_| Outcome::Done);
+        return build(surroundings(companions.as_ref())).map(|_| Outcome::Done);
     }
-    operate(habits, (reachable, None), &companions, build)
+    operate(habits, (reachable, None), companions.as_ref(), build)
 }
 
 /// Lets the machine of a snapshot go on; `reachable` says how it is to be reached, `report`
@@ -204,9 +204,8 @@ pub(crate) fn load(
     let hypervisor = Arc::new(Host::open()?);
     let habits = Habits::of(&loading.restoration.spec);
     let reachable = reachable.map(|reachable| reachable.showing(loading.view()));
-    let beside = |reachable: &Reachable| reachable.companions.clone();
-    let companions = reachable.as_ref().map_or_else(|| Companions::usual(""), beside);
-    operate(habits, (reachable, report), &companions, |surroundings| {
+    let companions = reachable.as_ref().map(|reachable| reachable.companions.clone());
+    operate(habits, (reachable, report), companions.as_ref(), |surroundings| {
         loading.restore(hypervisor, surroundings)
     })
 }
@@ -308,7 +307,7 @@ impl Habits {
 fn operate(
     habits: Habits,
     (reachable, report): (Option<Reachable>, Option<Report>),
-    companions: &Companions,
+    companions: Option<&Companions>,
     make: impl FnOnce(Surroundings) -> Result<Machine, MachineError>,
 ) -> Result<Outcome, MachineError> {
     let reachable = reachable.map(Reachable::claim).transpose()?;
@@ -334,6 +333,7 @@ fn operate(
     let api = reachable.map(|reachable| reachable.serve(machine.handle())).transpose()?;
     let stopper = machine.stopper();
     let ended = machine.run_telling(|| {
+        companions.iter().for_each(|companions| companions.metering.begin());
         // A machine that nobody can be told of is nobody's.
         if let Some(Err(_)) = report.map(Report::send) {
             stopper.stop();
@@ -355,17 +355,20 @@ pub(crate) fn conclude(ended: Ended, signal: Option<u8>) -> Outcome {
 }
 
 /// What is around a machine on standard output.
-pub(crate) fn surroundings(companions: &Companions) -> Surroundings {
+pub(crate) fn surroundings(companions: Option<&Companions>) -> Surroundings {
     around(companions, io::stdout())
 }
 
-fn around(companions: &Companions, output: impl Write + Send + 'static) -> Surroundings {
+fn around(companions: Option<&Companions>, output: impl Write + Send + 'static) -> Surroundings {
     let surroundings = Surroundings::new(output)
         .on_panic(repeat)
         .guarding(guard)
         .on_stuck(give_up)
         .with_notes(HostNotes::beside_machines());
-    companions.around(surroundings)
+    match companions {
+        Some(companions) => companions.around(surroundings),
+        None => surroundings,
+    }
 }
 
 /// Handles the end of memory that is a file's.

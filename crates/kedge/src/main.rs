@@ -22,6 +22,7 @@ mod lost_memory;
 mod machine;
 mod machines;
 mod man;
+mod metering;
 mod output;
 mod ready;
 mod remote;

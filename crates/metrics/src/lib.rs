@@ -12,6 +12,7 @@ mod prometheus;
 mod registry;
 mod shape;
 mod tally;
+mod timings;
 
 pub use line::{Lines, Tags};
 pub use output::Output;
@@ -19,3 +20,4 @@ pub use prometheus::prometheus;
 pub use registry::{Counters, Registry};
 pub use shape::{GROUPS, Group};
 pub use tally::Tally;
+pub use timings::{Timing, Timings};

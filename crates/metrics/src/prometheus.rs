@@ -4,17 +4,20 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::registry::Registry;
+use crate::registry::{Entry, Registry};
 use crate::shape::group;
+use crate::timings::{STEPS, Timing};
 
 /// A metric: whether it is as last measured, and its values with whose they are.
 type Metric = (bool, Vec<(Option<String>, u64)>);
 
 /// What all of `registry` has counted. Names are `kedge_GROUP_NAME`; of devices of which
-/// there can be several, the label `id` says which.
+/// there can be several, the label `id` says which. How long things took is a histogram
+/// `kedge_GROUP_seconds` with a label `kind`.
 pub fn prometheus(registry: &Registry) -> String {
     let mut samples: BTreeMap<String, Metric> = BTreeMap::new();
-    for entry in registry.entries() {
+    let entries = registry.entries();
+    for entry in &entries {
         let measured = group(entry.group).is_some_and(|group| group.is_measured());
         entry.counters.each(&mut |name, value| {
             let name = format!("kedge_{}_{}", word(entry.group), word(name));
@@ -32,7 +35,41 @@ pub fn prometheus(registry: &Registry) -> String {
             let _ = writeln!(text, "{name}{end}{label} {value}");
         }
     }
+    entries.iter().for_each(|entry| write_timings(entry, &mut text));
     text
+}
+
+fn write_timings(entry: &Entry, text: &mut String) {
+    let mut timings = Vec::new();
+    entry.counters.each_timing(&mut |kind, timing| timings.push((escape(kind), *timing)));
+    if timings.is_empty() {
+        return;
+    }
+    let name = format!("kedge_{}", word(entry.group));
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# TYPE {name}_failed_total counter");
+    for (kind, timing) in &timings {
+        let _ = writeln!(text, "{name}_failed_total{{kind=\"{kind}\"}} {}", timing.failed);
+    }
+    let _ = writeln!(text, "# TYPE {name}_seconds histogram");
+    for (kind, timing) in &timings {
+        write_histogram(&format!("{name}_seconds"), kind, timing, text);
+    }
+}
+
+fn write_histogram(name: &str, kind: &str, timing: &Timing, text: &mut String) {
+    let Timing { count, sum_us, within, .. } = timing;
+    for (step, within) in STEPS.into_iter().zip(within) {
+        let step = seconds(step);
+        let _ = writeln!(text, "{name}_bucket{{kind=\"{kind}\",le=\"{step}\"}} {within}");
+    }
+    let _ = writeln!(text, "{name}_bucket{{kind=\"{kind}\",le=\"+Inf\"}} {count}");
+    let _ = writeln!(text, "{name}_sum{{kind=\"{kind}\"}} {}", seconds(*sum_us));
+    let _ = writeln!(text, "{name}_count{{kind=\"{kind}\"}} {count}");
+}
+
+fn seconds(microseconds: u64) -> String {
+    format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000)
 }
 
 /// A part of a name: letters, digits and underscores.
@@ -48,11 +85,12 @@ fn escape(label: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use expect_test::expect;
 
     use super::*;
-    use crate::Tally;
+    use crate::{Tally, Timings};
 
     #[test]
     fn everything_is_there_with_its_type_and_its_device() {
@@ -75,6 +113,31 @@ mod tests {
             kedge_net_rx_count_total{id="eth1"} 4
             kedge_net_rx_count_total{id="eth\"0"} 3
         "#]]
+        .assert_eq(&prometheus(&registry));
+    }
+
+    #[test]
+    fn how_long_things_took_is_a_histogram() {
+        let registry = Registry::default();
+        let timings = Arc::new(Timings::default());
+        registry.add("api_request", None, Arc::<Timings>::clone(&timings));
+        assert_eq!(prometheus(&registry), "");
+        timings.record("GET /", Duration::from_micros(99), false);
+        timings.record("GET /", Duration::from_micros(2_000_001), true);
+        expect![[r##"
+            # TYPE kedge_api_request_failed_total counter
+            kedge_api_request_failed_total{kind="GET /"} 1
+            # TYPE kedge_api_request_seconds histogram
+            kedge_api_request_seconds_bucket{kind="GET /",le="0.000100"} 1
+            kedge_api_request_seconds_bucket{kind="GET /",le="0.001000"} 1
+            kedge_api_request_seconds_bucket{kind="GET /",le="0.010000"} 1
+            kedge_api_request_seconds_bucket{kind="GET /",le="0.100000"} 1
+            kedge_api_request_seconds_bucket{kind="GET /",le="1.000000"} 1
+            kedge_api_request_seconds_bucket{kind="GET /",le="10.000000"} 2
+            kedge_api_request_seconds_bucket{kind="GET /",le="+Inf"} 2
+            kedge_api_request_seconds_sum{kind="GET /"} 2.000100
+            kedge_api_request_seconds_count{kind="GET /"} 2
+        "##]]
         .assert_eq(&prometheus(&registry));
     }
 }

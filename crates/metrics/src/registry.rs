@@ -3,10 +3,16 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::timings::Timing;
+
 /// Something that counts. It is read from another thread than counts.
 pub trait Counters: Send + Sync {
     /// Hands out each of its counters: its name, and what it has counted since it was made.
     fn each(&self, to: &mut dyn FnMut(&'static str, u64));
+
+    /// Hands out how long things of each kind took, where it knows that. Firecracker's form
+    /// has no place for it.
+    fn each_timing(&self, _to: &mut dyn FnMut(&str, &Timing)) {}
 }
 
 /// What somebody counts.

@@ -32,7 +32,7 @@ pub(super) fn attach(
     let ids: Vec<&str> = cards.iter().map(|(id, _)| *id).collect();
     config.check(&ids)?;
     let own = || Arc::new(Service::new("", NONE, surroundings.entropy));
-    let service = surroundings.metadata.clone().unwrap_or_else(own);
+    let service = surroundings.metadata.as_ref().map_or_else(own, |service| service());
     for (id, card) in &mut cards {
         if config.network_interfaces.iter().any(|named| named == id) {
             let mut seed = [0; 8];

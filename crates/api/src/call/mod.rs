@@ -13,6 +13,7 @@ mod guest;
 mod logger;
 mod machine;
 mod metadata;
+mod metrics;
 mod openapi;
 mod place;
 mod routes;
@@ -31,6 +32,7 @@ pub use device::Device;
 pub use guest::Profile;
 pub use logger::{LEVELS, Logger};
 pub use machine::{BootSource, MachineChange, MachineConfig, NONE, Serial, TokenBucket};
+pub use metrics::Metrics;
 pub use place::Place;
 pub use routes::{Route, routes};
 pub use snapshot::{
@@ -65,6 +67,10 @@ pub enum Call {
     PatchMetadata(Value),
     /// `PUT /logger`.
     SetLogger(Logger),
+    /// `PUT /metrics`.
+    SetMetrics(Metrics),
+    /// `GET /metrics`, kedge's own: all that is counted, as Prometheus reads it.
+    ShowMetrics,
     /// What a machine is to be that has not started.
     Set(Setting),
     /// `PUT /actions`: the machine starts.
@@ -134,7 +140,7 @@ impl Parsed {
     /// # Errors
     /// There is no such resource, or its body is not right: what the client is told.
     pub fn read(request: &Request) -> Result<Self, Fault> {
-        let (route, id) = routes::find(request.method, &request.path)?;
+        let (route, id) = Route::find(request.method, &request.path)?;
         route.read(id.as_deref(), &request.body)
     }
 }
@@ -151,6 +157,7 @@ impl Call {
             Self::Set(Setting::Metadata(_)) => "MMMDS config error: ",
             Self::ShowMetadata | Self::PutMetadata(_) | Self::PatchMetadata(_) => "MMDS error: ",
             Self::SetLogger(_) => "Logger error: ",
+            Self::SetMetrics(_) | Self::FlushMetrics => "Metrics error: ",
             Self::Start => "Start microvm error: ",
             Self::LoadSnapshot(_) => "Load snapshot error: ",
             Self::CreateSnapshot(_) => "Create snapshot error: ",
@@ -162,7 +169,7 @@ impl Call {
             | Self::OpenApi
             | Self::ShowMachine
             | Self::ShowConfig
-            | Self::FlushMetrics
+            | Self::ShowMetrics
             | Self::SetState(_) => "",
         };
         prefix.to_owned()

@@ -2,13 +2,14 @@
 //! as far as a row needs them, and what follows is ignored, as Firecracker does: where one
 //! path begins as another does, the longer comes first.
 
+use std::fmt;
 use std::iter;
 
 use kedge_devices::virtio::catalog::{KINDS, Kind};
 
 use super::{
-    Call, Fault, Parsed, action, change, clone, device, guest, logger, machine, metadata, snapshot,
-    state,
+    Call, Fault, Parsed, action, change, clone, device, guest, logger, machine, metadata, metrics,
+    snapshot, state,
 };
 use crate::http::Method;
 
@@ -46,7 +47,6 @@ use Reader::{Absent, Bare, Body};
 const BALLOON: Reader = Absent(["balloon device", "Balloon config error: "]);
 const MEMORY: Reader = Absent(["memory that is plugged in", "Memory hotplug config error: "]);
 const PMEM: Reader = Absent(["pmem devices", "Pmem config error: "]);
-const METRICS: Reader = Absent(["metrics", "Metrics error: "]);
 
 #[rustfmt::skip]
 const ROWS: &[(Method, &str, Reader)] = &[
@@ -64,6 +64,8 @@ const ROWS: &[(Method, &str, Reader)] = &[
     (Put,    "/guest-abi",              Body(guest::read_profile)),
     (Put,    "/serial",                 Body(machine::read_serial)),
     (Put,    "/logger",                 Body(logger::read)),
+    (Put,    "/metrics",                Body(metrics::read)),
+    (Get,    "/metrics",                Bare(|| Call::ShowMetrics)),
     (Put,    "/mmds/config",            Body(metadata::read_config)),
     (Get,    "/mmds",                   Bare(|| Call::ShowMetadata)),
     (Put,    "/mmds",                   Body(metadata::read_data)),
@@ -73,7 +75,6 @@ const ROWS: &[(Method, &str, Reader)] = &[
     (Put,    "/snapshot/check",         Body(snapshot::read_check)),
     (Put,    "/clone",                  Body(clone::read)),
     // What kedge has not.
-    (Put,    "/metrics",                METRICS),
     (Get,    "/balloon/statistics",     BALLOON),
     (Patch,  "/balloon/statistics",     BALLOON),
     (Patch,  "/balloon/hinting/start",  BALLOON),
@@ -107,25 +108,6 @@ fn of_kind(kind: &'static Kind) -> impl Iterator<Item = (Method, String, Reader)
     iter::once((Put, path, Reader::Device(kind))).chain(change).chain(removal)
 }
 
-/// The row for `method` and `path`, and the name in the path.
-///
-/// # Errors
-/// There is none, or the name cannot be one.
-pub(super) fn find(method: Method, path: &str) -> Result<(Route, Option<String>), Fault> {
-    let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let route = routes().find(|route| route.method == method && fits(&route.path, &words));
-    let Some(route) = route else {
-        let others = routes().filter(|route| fits(&route.path, &words));
-        let others: Vec<_> = others.map(|route| route.method.name()).collect();
-        let path = path.to_owned();
-        return Err(Fault::NoRoute { method, path, methods: others.join(", ") });
-    };
-    let place = template(&route.path).position(is_name);
-    let id = place.map(|place| words.get(place).copied().unwrap_or_default().to_owned());
-    id.as_deref().map_or(Ok(()), device::check_name)?;
-    Ok((route, id))
-}
-
 /// Whether a path of `words` begins as `path`. The root stands for itself alone.
 fn fits(path: &str, words: &[&str]) -> bool {
     let mut words = words.iter();
@@ -146,12 +128,37 @@ fn is_name(word: &str) -> bool {
     word.starts_with('{')
 }
 
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
 impl Route {
+    /// The row for `method` and `path`, and the name in the path.
+    ///
+    /// # Errors
+    /// There is none, or the name cannot be one.
+    pub fn find(method: Method, path: &str) -> Result<(Self, Option<String>), Fault> {
+        let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let route = routes().find(|route| route.method == method && fits(&route.path, &words));
+        let Some(route) = route else {
+            let others = routes().filter(|route| fits(&route.path, &words));
+            let others: Vec<_> = others.map(|route| route.method.name()).collect();
+            let path = path.to_owned();
+            return Err(Fault::NoRoute { method, path, methods: others.join(", ") });
+        };
+        let place = template(&route.path).position(is_name);
+        let id = place.map(|place| words.get(place).copied().unwrap_or_default().to_owned());
+        id.as_deref().map_or(Ok(()), device::check_name)?;
+        Ok((route, id))
+    }
+
     /// What a request with `body`, for the device `id` where it is for one, asks for.
     ///
     /// # Errors
     /// The body is not right.
-    pub(super) fn read(&self, id: Option<&str>, body: &[u8]) -> Result<Parsed, Fault> {
+    pub fn read(&self, id: Option<&str>, body: &[u8]) -> Result<Parsed, Fault> {
         match (self.read, body.is_empty()) {
             (Absent([what, begin]), _) => Err(Fault::Absent { what, begin }),
             (Bare(call), true) => Ok(call().into()),
@@ -178,7 +185,7 @@ mod tests {
     fn a_row_is_not_hidden_behind_one_before_it() {
         for route in routes() {
             let path = route.path.replace(['{', '}'], "");
-            let (found, _) = find(route.method, &path).unwrap();
+            let (found, _) = Route::find(route.method, &path).unwrap();
             assert_eq!((found.method, found.path), (route.method, route.path));
         }
     }

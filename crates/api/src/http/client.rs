@@ -60,8 +60,8 @@ impl Fix for CallError {
     }
 }
 
-/// Makes one request of the machine at `socket` and waits for its answer: a JSON value,
-/// null where it has nothing to say.
+/// Makes one request of the machine at `socket` and waits for its answer: a JSON value, a
+/// string where it is a text, null where it has nothing to say.
 ///
 /// # Errors
 /// Nobody answers, or the machine says no.
@@ -115,8 +115,12 @@ fn read(bytes: &[u8]) -> Option<Result<Value, CallError>> {
     let mut parsed = httparse::Response::new(&mut headers);
     let Ok(Status::Complete(head)) = parsed.parse(bytes) else { return None };
     let body = bytes.get(head..).unwrap_or_default();
+    let is_text = parsed.headers.iter().any(|header| {
+        header.name.eq_ignore_ascii_case("Content-Type") && header.value.starts_with(b"text/")
+    });
     let body = match body {
         [] => Value::Null,
+        body if is_text => Value::String(str::from_utf8(body).ok()?.to_owned()),
         body => serde_json::from_slice(body).ok()?,
     };
     if matches!(parsed.code, Some(200..=299)) {

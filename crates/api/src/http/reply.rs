@@ -1,5 +1,6 @@
 //! The way back to whoever made a request.
 
+use std::fmt;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -46,11 +47,28 @@ pub struct Reply {
     returns: Returns,
     way: WayBack,
     answered: bool,
+    witness: Option<Witness>,
+}
+
+/// What hears of an answer.
+struct Witness(Box<dyn FnOnce(&Response) + Send>);
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
 }
 
 impl Reply {
     pub(super) fn new(ticket: Ticket, returns: Returns, way: WayBack) -> Self {
-        Self { ticket, returns, way, answered: false }
+        Self { ticket, returns, way, answered: false, witness: None }
+    }
+
+    /// With `witness` to hear of the answer, whoever gives it, before the client does.
+    #[must_use]
+    pub fn before(mut self, witness: impl FnOnce(&Response) + Send + 'static) -> Self {
+        self.witness = Some(Witness(Box::new(witness)));
+        self
     }
 
     /// Answers.
@@ -68,6 +86,7 @@ impl Reply {
     /// which gets the rest, and is not woken where there is none and nothing else to do.
     fn deliver(&mut self, response: &Response) {
         self.answered = true;
+        self.witness.take().into_iter().for_each(|Witness(hear)| hear(response));
         let mut bytes = Vec::new();
         response.write(self.way.closing, &mut bytes);
         // Whatever goes wrong, it goes wrong again for the server, who closes then.

@@ -9,27 +9,35 @@ use serde_json::{Value, json};
 pub struct Response {
     status: u16,
     body: Option<String>,
+    content: &'static str,
     deprecated: bool,
 }
+
+const JSON: &str = "application/json";
 
 impl Response {
     /// Done, and nothing to say: 204.
     pub const fn done() -> Self {
-        Self { status: 204, body: None, deprecated: false }
+        Self { status: 204, body: None, content: JSON, deprecated: false }
     }
 
     /// What was asked for: 200.
     pub fn with(body: &Value) -> Self {
-        Self { status: 200, body: Some(body.to_string()), deprecated: false }
+        Self::json(200, body)
+    }
+
+    /// What was asked for, and it is no JSON but `content` (RFC 9110, 8.3): 200.
+    pub const fn text(content: &'static str, body: String) -> Self {
+        Self { status: 200, body: Some(body), content, deprecated: false }
+    }
+
+    fn json(status: u16, body: &Value) -> Self {
+        Self { status, body: Some(body.to_string()), content: JSON, deprecated: false }
     }
 
     /// It cannot be done, for this reason: 400.
     pub fn fault(message: &str) -> Self {
-        Self {
-            status: 400,
-            body: Some(json!({ "fault_message": message }).to_string()),
-            deprecated: false,
-        }
+        Self::json(400, &json!({ "fault_message": message }))
     }
 
     /// It takes more room than there is, as this says: 413.
@@ -46,13 +54,12 @@ impl Response {
     /// What was sent is no request: 400, under a key of its own.
     pub(super) fn no_request(why: &str) -> Self {
         let error = format!("{why}\nAll previous unanswered requests will be dropped.");
-        Self { status: 400, body: Some(json!({ "error": error }).to_string()), deprecated: false }
+        Self::json(400, &json!({ "error": error }))
     }
 
     /// There are too many connections: 503.
     pub(super) fn too_many() -> Self {
-        let body = json!({ "error": "Too many open connections" }).to_string();
-        Self { status: 503, body: Some(body), deprecated: false }
+        Self::json(503, &json!({ "error": "Too many open connections" }))
     }
 
     /// Its status code (RFC 9110, 15).
@@ -67,7 +74,7 @@ impl Response {
 
     /// Appends it to what a connection has to send. `close`: it is the last there.
     pub(super) fn write(&self, closing: Closing, to: &mut Vec<u8>) {
-        let Self { status, body, deprecated } = self;
+        let Self { status, body, content, deprecated } = self;
         let connection = match closing {
             Closing::No => "keep-alive",
             Closing::Yes => "close",
@@ -79,7 +86,7 @@ impl Response {
             head.push_str("Deprecation: true\r\n");
         }
         if let Some(body) = body {
-            write!(head, "Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
+            write!(head, "Content-Type: {content}\r\nContent-Length: {}\r\n", body.len())
                 .expect("writing to a string cannot fail");
         }
         head.push_str("\r\n");

@@ -98,7 +98,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     row(Get, "/hotplug/memory", &[], SAME, NONE),
     row(Patch, "/hotplug/memory", &["requested_size_mib"], SAME, NONE),
     row(Put, "/logger", LOGGER, "the same, at any time", "the_log_can_be_changed_at_any_time"),
-    row(Put, "/metrics", &["metrics_path", "emit_id", "properties"], SAME, NONE),
+    row(Put, "/metrics", &["metrics_path", "emit_id", "properties"], SAME, "metrics_go_to_one_place_and_no_other"),
     row(Put, "/snapshot/create", &["snapshot_path", "mem_file_path", "snapshot_type"], SAME, LIFE),
     row(Put, "/snapshot/load", LOAD, "the same; `clock_realtime` is refused, as there on arm64; a load that fails can be tried again", LIFE),
 ];
@@ -107,6 +107,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
 #[rustfmt::skip]
 pub(crate) const OWN: &[Endpoint] = &[
     row(Put, "/guest-abi", &[], "what the guest is promised: a profile's name, or the document itself", DESCRIBED),
+    row(Get, "/metrics", &[], "all that is counted, as Prometheus reads it: see `metrics.md`", LIFE),
     row(Get, "/openapi.json", &[], "what can be asked for, as OpenAPI 3.1: `resources/api/openapi.yaml`", "it_says_what_can_be_asked_for"),
     row(Put, "/snapshot/check", &[], "what a load would do, register by register, as `kedge abi check --snapshot --json` prints it", "a_snapshot_is_not_loaded_over_a_machine_that_is_described"),
     row(Put, "/clone", &[], "machines like itself: see `clone.md`", "clones_stand_still_and_are_counted_from_one_unless_it_is_said"),

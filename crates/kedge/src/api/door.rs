@@ -1,13 +1,14 @@
 //! What becomes of a request: an answer at once, or an order for the machine.
 
-use kedge_api::call::{Call, Instance, Logger, OPENAPI, Parsed};
+use kedge_api::call::{Call, Instance, Logger, Metrics, OPENAPI, Parsed};
 use kedge_api::http::{Door, Reply, Request, Response};
 use kedge_diag::{Fix, Trouble, one_line};
 use kedge_vmm::Lifecycle;
 use kedge_vmm::metadata::StoreError;
 use serde_json::json;
 
-use super::work::{Order, Way};
+use super::watch::Watch;
+use super::work::{Order, OrderError, Way};
 use crate::companions::Companions;
 use crate::firecracker::FIRECRACKER_VERSION;
 use crate::logging::Control as LogControl;
@@ -66,10 +67,23 @@ impl MachineDoor {
     /// which is an error once the machine runs and has no service either.
     fn show_metadata(&self) -> Response {
         let waits = self.way.status() == Lifecycle::Configured;
-        match self.companions.metadata.document() {
+        match self.companions.metadata().document() {
             Some(document) => Response::with(&document),
             None if waits || self.way.shown().has_metadata() => Response::with(&json!({})),
             None => refused(&StoreError::NotInitialized),
+        }
+    }
+
+    /// Once the machine has started, it is too late to say where metrics go.
+    fn set_metrics(&self, metrics: &Metrics) -> Response {
+        if self.way.status() != Lifecycle::Configured {
+            return OrderError::Started.response("");
+        }
+        match self.companions.metering.open(metrics) {
+            Ok(()) => Response::done(),
+            Err(error) => {
+                Response::fault(&format!("Metrics error: {}{}", error.prefix(), one_line(&error)))
+            }
         }
     }
 
@@ -84,6 +98,9 @@ impl MachineDoor {
         }
     }
 }
+
+/// The text form of Prometheus.
+const PROMETHEUS: &str = "text/plain; version=0.0.4";
 
 /// What can be asked for.
 fn openapi() -> Response {
@@ -124,7 +141,10 @@ impl Fix for NotYours {
 
 impl Door for MachineDoor {
     fn enter(&mut self, request: Request, reply: Reply) {
-        let Parsed { call, deprecated } = match Parsed::read(&request) {
+        let metering = &self.companions.metering;
+        let (parsed, watch) = Watch::read(&request, metering);
+        let reply = reply.before(move |response| watch.end(response));
+        let Parsed { call, deprecated } = match parsed {
             Ok(parsed) => parsed,
             Err(fault) => return reply.send(&Response::fault(&fault.message())),
         };
@@ -135,9 +155,11 @@ impl Door for MachineDoor {
             Call::ShowMachine => Response::with(&self.way.shown().machine()),
             Call::ShowConfig => Response::with(&self.way.shown().whole()),
             Call::ShowMetadata => self.show_metadata(),
-            Call::PutMetadata(data) => taken(self.companions.metadata.put(data)),
-            Call::PatchMetadata(change) => taken(self.companions.metadata.patch(change)),
+            Call::PutMetadata(data) => taken(self.companions.metadata().put(data)),
+            Call::PatchMetadata(change) => taken(self.companions.metadata().patch(change)),
             Call::SetLogger(logger) => self.set_logger(&logger),
+            Call::SetMetrics(metrics) => self.set_metrics(&metrics),
+            Call::ShowMetrics => Response::text(PROMETHEUS, metering.prometheus()),
             call => return self.way.give(Order::new(call, deprecated, reply)),
         };
         reply.send(&if deprecated { response.deprecated() } else { response });

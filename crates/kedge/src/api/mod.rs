@@ -5,6 +5,7 @@
 mod door;
 mod shown;
 mod told;
+mod watch;
 mod work;
 
 use std::io;
@@ -114,7 +115,7 @@ impl Claimed {
             claim.lead_to(socket)?;
         }
         let socket = socket.or(found).unwrap_or_default();
-        let (way, orders, work) = work::orders();
+        let (way, orders, work) = work::orders(&companions.metering);
         orders.shown().set(view.unwrap_or_default());
         let door = MachineDoor::new(identity, way, log, companions);
         let mut api = Api::open(&socket, limits, door, work)?;

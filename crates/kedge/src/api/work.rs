@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kedge_api::call::{Call, CheckSnapshot, CreateSnapshot, Setting, SnapshotType, WantedState};
 use kedge_api::http::{Reply, Response};
@@ -24,6 +24,7 @@ use crate::awaited::LoadError;
 use crate::clone::{CloneError, Clones};
 use crate::firecracker::{BadSetting, NoMachine};
 use crate::machine::MachineError;
+use crate::metering::{Act, Metering, Unwritten};
 
 /// What reaches whoever works for a machine's clients.
 #[derive(Debug)]
@@ -101,10 +102,12 @@ pub(crate) struct Ender {
 pub(super) struct Work {
     begin: Receiver<(Handle, Receiver<Message>)>,
     shown: Shown,
+    metering: Metering,
 }
 
-/// The way from clients, what arrives by it, and the work that follows.
-pub(super) fn orders() -> (Way, Orders, Work) {
+/// The way from clients, what arrives by it, and the work that follows, which is `metering`'s
+/// to measure.
+pub(super) fn orders(metering: &Metering) -> (Way, Orders, Work) {
     let ((to, messages), (work, begin)) = (channel(), channel());
     let (machine, shown) = (Place::default(), Shown::default());
     let way = Way {
@@ -114,7 +117,7 @@ pub(super) fn orders() -> (Way, Orders, Work) {
         shown: shown.clone(),
     };
     let ender = Ender { messages: to, machine: Arc::clone(&machine) };
-    let work_of = Work { begin, shown: shown.clone() };
+    let work_of = Work { begin, shown: shown.clone(), metering: metering.clone() };
     (way, Orders { messages, machine, shown, work, ender }, work_of)
 }
 
@@ -144,8 +147,8 @@ impl Pending {
 
     /// Tells the client why it is not done.
     pub(crate) fn fail(self, error: &OrderError) {
-        let message = format!("{}{}", error.prefix(&self.prefix), one_line(error));
-        self.answer(&Response::fault(&message));
+        let response = error.response(&self.prefix);
+        self.answer(&response);
     }
 }
 
@@ -221,13 +224,72 @@ impl Ender {
 impl Work {
     /// Works from when there is a machine until nobody is left to give orders.
     pub(super) fn run(self) {
-        let Self { begin, shown } = self;
-        let Ok((handle, messages)) = begin.recv() else { return };
+        let Ok((handle, messages)) = self.begin.recv() else { return };
         for message in messages {
             match message {
-                Message::Order(order) => obey_and_answer(&handle, &shown, *order),
+                Message::Order(order) => self.obey_and_answer(&handle, *order),
                 Message::Stop => handle.stop(),
             }
+        }
+    }
+
+    fn obey_and_answer(&self, handle: &Handle, Order { call, pending }: Order) {
+        let act = Act::of(&call).filter(|act| !act.is_quick());
+        let began = act.map(|act| (act, Instant::now()));
+        match call {
+            Call::Clone(asked) => {
+                let saved = stands_still(handle).and_then(|()| Ok(Clones::of(handle, &asked)?));
+                match saved {
+                    Ok(clones) => start_and_answer(clones, pending),
+                    Err(error) => pending.fail(&error),
+                }
+            }
+            Call::CheckSnapshot(wanted) => check(wanted, pending),
+            Call::Remove { kind, id } => remove(handle, &self.shown, (kind, id), pending),
+            call => match self.obey(handle, call) {
+                Ok(()) => {
+                    let began = began.into_iter();
+                    began.for_each(|(act, began)| self.metering.done(act, began.elapsed()));
+                    pending.done();
+                }
+                Err(error) => pending.fail(&error),
+            },
+        }
+    }
+
+    fn obey(&self, handle: &Handle, call: Call) -> Result<(), OrderError> {
+        match call {
+            Call::SetState(WantedState::Paused) => Ok(handle.pause()?),
+            Call::SetState(WantedState::Resumed) => Ok(handle.resume(Clock::default())?),
+            Call::CreateSnapshot(create) => save(handle, &create),
+            Call::Change(change) => {
+                handle.change(change.clone())?;
+                self.shown.change(&change);
+                Ok(())
+            }
+            Call::Set(Setting::Device(device)) if device.kind().many => {
+                let view = (device.kind(), device.to_json());
+                handle.plug(device)?;
+                self.shown.add(view);
+                Ok(())
+            }
+            Call::Set(_) | Call::Start | Call::LoadSnapshot(_) => Err(OrderError::Started),
+            Call::FlushMetrics => Ok(self.metering.write()?),
+            // These are answered where they come in.
+            Call::Remove { .. }
+            | Call::Clone(_)
+            | Call::CheckSnapshot(_)
+            | Call::Describe
+            | Call::Version
+            | Call::OpenApi
+            | Call::ShowMachine
+            | Call::ShowConfig
+            | Call::ShowMetadata
+            | Call::ShowMetrics
+            | Call::PutMetadata(_)
+            | Call::PatchMetadata(_)
+            | Call::SetLogger(_)
+            | Call::SetMetrics(_) => Ok(()),
         }
     }
 }
@@ -241,36 +303,6 @@ fn set_state(machine: &Handle, wanted: WantedState, pending: Pending) {
     match wanted {
         WantedState::Paused => machine.pause_then(then),
         WantedState::Resumed => machine.resume_then(Clock::default(), then),
-    }
-}
-
-fn obey_and_answer(handle: &Handle, shown: &Shown, Order { call, pending }: Order) {
-    if let Call::Clone(asked) = &call {
-        let saved = stands_still(handle).and_then(|()| Ok(Clones::of(handle, asked)?));
-        return match saved {
-            Ok(clones) => start_and_answer(clones, pending),
-            Err(error) => pending.fail(&error),
-        };
-    }
-    if let Call::CheckSnapshot(wanted) = call {
-        return check(wanted, pending);
-    }
-    match call {
-        Call::Set(Setting::Device(device)) if device.kind().many => {
-            let view = (device.kind(), device.to_json());
-            match handle.plug(device) {
-                Ok(()) => {
-                    shown.add(view);
-                    pending.done();
-                }
-                Err(error) => pending.fail(&error.into()),
-            }
-        }
-        Call::Remove { kind, id } => remove(handle, shown, (kind, id), pending),
-        call => match obey(handle, shown, &call) {
-            Ok(()) => pending.done(),
-            Err(error) => pending.fail(&error),
-        },
     }
 }
 
@@ -319,9 +351,18 @@ pub(crate) enum OrderError {
     /// It is too late for that.
     #[error("the machine has started already")]
     Started,
+    /// Metrics cannot be written.
+    #[error(transparent)]
+    Metrics(#[from] Unwritten),
 }
 
 impl OrderError {
+    /// What the client is told who asked for it, where messages about that begin with
+    /// `about`.
+    pub(super) fn response(&self, about: &str) -> Response {
+        Response::fault(&format!("{}{}", self.prefix(about), one_line(self)))
+    }
+
     /// What a message about it begins with, where those about what was asked for begin with
     /// `about` (FIRECRACKER_API.md, 2).
     fn prefix(&self, about: &str) -> String {
@@ -336,9 +377,12 @@ impl OrderError {
             Self::Load(error) => format!("{about}{}", error.prefix()),
             Self::NoMachine(error) => format!("{about}{}", error.prefix()),
             Self::Control(ControlError::Plug(error)) => format!("{about}{}", known_as(error)),
-            Self::Control(_) | Self::Runs | Self::Clone(_) | Self::Machine(_) | Self::Check(_) => {
-                about.to_owned()
-            }
+            Self::Control(_)
+            | Self::Runs
+            | Self::Clone(_)
+            | Self::Machine(_)
+            | Self::Check(_)
+            | Self::Metrics(_) => about.to_owned(),
         }
     }
 }
@@ -353,6 +397,7 @@ impl Fix for OrderError {
             Self::Control(source) => source.fix(),
             Self::Clone(source) => source.fix(),
             Self::Check(source) => source.fix(),
+            Self::Metrics(source) => source.fix(),
             Self::Runs => Some("pause it first: PATCH /vm {\"state\": \"Paused\"}".to_owned()),
             Self::NotStarted => Some(
                 "start it: PUT /actions {\"action_type\": \"InstanceStart\"}; or load a snapshot: \
@@ -407,35 +452,6 @@ fn start_and_answer(clones: Clones, pending: Pending) {
     match thread {
         Ok(_) => drop(to.send(pending)),
         Err(error) => pending.fail(&CloneError::Thread(error).into()),
-    }
-}
-
-fn obey(handle: &Handle, shown: &Shown, call: &Call) -> Result<(), OrderError> {
-    match call {
-        Call::SetState(WantedState::Paused) => Ok(handle.pause()?),
-        Call::SetState(WantedState::Resumed) => Ok(handle.resume(Clock::default())?),
-        Call::CreateSnapshot(create) => save(handle, create),
-        Call::Change(change) => {
-            handle.change(change.clone())?;
-            shown.change(change);
-            Ok(())
-        }
-        Call::Set(_) | Call::Start | Call::LoadSnapshot(_) => Err(OrderError::Started),
-        // There are none as yet.
-        Call::FlushMetrics => Ok(()),
-        // These are answered where they come in.
-        Call::Remove { .. }
-        | Call::Clone(_)
-        | Call::CheckSnapshot(_)
-        | Call::Describe
-        | Call::Version
-        | Call::OpenApi
-        | Call::ShowMachine
-        | Call::ShowConfig
-        | Call::ShowMetadata
-        | Call::PutMetadata(_)
-        | Call::PatchMetadata(_)
-        | Call::SetLogger(_) => Ok(()),
     }
 }
 

@@ -5,12 +5,12 @@ mod load;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kedge_api::call::{Call, LoadSnapshot, Setting};
 
 use kedge_vmm::spec::SerialSpec;
-use kedge_vmm::{Ended, Machine, RunError};
+use kedge_vmm::{Ended, Machine, RunError, Surroundings};
 use tracing::warn;
 
 pub(crate) use load::{DISKS, LoadError, NETWORK, VSOCK, kind};
@@ -21,6 +21,7 @@ use crate::console::{Console, Ending, Guest, Unconnected};
 use crate::firecracker::{Beside, Draft};
 use crate::hypervisor::Host;
 use crate::machine::{self, Connection, MachineError, Opened, Outcome};
+use crate::metering::Act;
 use crate::ready::{make_ready, tidy};
 use load::BadLoad;
 
@@ -74,6 +75,7 @@ impl Site {
                 Message::Order(order) => *order,
                 Message::Stop => return Ok(None),
             };
+            let asked = Act::of(&call).map(|act| (act, Instant::now()));
             let made = match call {
                 Call::Set(setting) => {
                     self.set(setting, &orders, pending);
@@ -89,7 +91,7 @@ impl Site {
             };
             match made {
                 Err(error) => pending.fail(&error),
-                Ok(machine) => match self.run(machine, (pending, orders)) {
+                Ok(machine) => match self.run(machine, asked, (pending, orders)) {
                     Ok(ended) => return ended.map(Some),
                     Err(not_begun) => {
                         let (pending, others, error) = *not_begun;
@@ -133,13 +135,16 @@ impl Site {
         }
     }
 
+    fn surroundings(&self) -> Surroundings {
+        machine::surroundings(Some(&self.companions))
+    }
+
     /// Makes the machine that clients have described.
     fn build(&self) -> Result<Made, OrderError> {
         let spec = self.draft.spec()?;
         let stdio = spec.serial == SerialSpec::Stdio;
         let notes_changes = self.draft.configuration().size().is_ok_and(|size| size.notes_changes);
-        let surroundings =
-            machine::surroundings(&self.companions).with_open(self.draft.open_devices());
+        let surroundings = self.surroundings().with_open(self.draft.open_devices());
         let built = Machine::build(spec, self.hypervisor()?, surroundings);
         let mut machine = built.map_err(MachineError::from)?;
         if notes_changes {
@@ -163,18 +168,19 @@ impl Site {
         let opened = request.open()?;
         let loading = request.read(&opened)?;
         let (stdio, view) = (loading.is_on_stdio(), Some(loading.view()));
-        let machine =
-            loading.restore(self.hypervisor()?, machine::surroundings(&self.companions))?;
+        let machine = loading.restore(self.hypervisor()?, self.surroundings())?;
         Ok(Made { machine, stdio, view, opened: Some(opened) })
     }
 
-    /// Runs a machine, and tells who asked for it once it does.
+    /// Runs a machine, and tells who asked for it once it does; `asked` is when, and for
+    /// what, where that is measured.
     ///
     /// # Errors
     /// It cannot; who asked for it was not told, and others may ask for another.
     fn run(
         &mut self,
         Made { mut machine, stdio, view, opened }: Made,
+        asked: Option<(Act, Instant)>,
         clients: (Pending, Orders),
     ) -> Result<Result<Ended, RunError>, NotBegun> {
         let (handle, guest) = (machine.handle(), stdio.then(|| Connection::to(&machine)));
@@ -183,8 +189,11 @@ impl Site {
             let Some(((pending, orders), opened)) = waiting.take() else { return };
             view.into_iter().for_each(|view| orders.shown().set(view));
             orders.hand_over(handle);
+            let metering = &self.companions.metering;
+            asked.into_iter().for_each(|(act, since)| metering.done(act, since.elapsed()));
             pending.done();
             self.hypervisor.iter().for_each(|hypervisor| tidy(hypervisor));
+            metering.begin();
             self.connect(guest);
             drop(opened);
         });

@@ -15,6 +15,11 @@ const ANONYMOUS: &str = "anonymous-instance";
 /// Where Firecracker's clients look for the API.
 const SOCKET: &str = "/run/firecracker.socket";
 
+/// When the process began: by the monotonic clock, by the CPU's, and how much of the latter
+/// its parent had used.
+pub(super) const BEGINNING: [&str; 3] =
+    ["start-time-us", "start-time-cpu-us", "parent-cpu-time-us"];
+
 const USAGE: &str = "\
 kedge run --kernel FILE [OPTIONS]
        kedge [--config-file FILE] --api-sock SOCKET [OPTIONS]
@@ -39,6 +44,7 @@ pub(crate) fn command(name: Name) -> Command {
         .args(machine())
         .args(log())
         .args(accepted())
+        .args(beginning())
         .args(refused::flags())
         .args(snapshots())
         .next_help_heading("kedge's own")
@@ -47,7 +53,7 @@ pub(crate) fn command(name: Name) -> Command {
         .args([version(), help()])
 }
 
-fn machine() -> [Arg; 8] {
+fn machine() -> [Arg; 9] {
     [
         switch("no-api").requires("config-file").help("Run without an API"),
         file("config-file").help(
@@ -58,6 +64,7 @@ fn machine() -> [Arg; 8] {
         option("id", "ID").default_value(ANONYMOUS).help("The machine's name in the log"),
         file("api-sock").default_value(SOCKET).help("The API's socket"),
         file("metadata").help("What the guest's metadata service has at first (JSON)"),
+        file("metrics-path").help("The metrics' file or FIFO"),
         option("mmds-size-limit", "BYTES").value_parser(value_parser!(usize)).hide(true),
         option("http-api-max-payload-size", "BYTES").value_parser(value_parser!(usize)).hide(true),
     ]
@@ -84,15 +91,13 @@ fn snapshots() -> [Arg; 2] {
 }
 
 /// What has no effect, and needs none.
-fn accepted() -> [Arg; 4] {
-    let time = |name| option(name, "MICROSECONDS").hide(true);
-    [
-        switch("no-seccomp").help("Install no system-call filter: as yet there is none"),
-        // Without metrics, nobody asks when the jailer started.
-        time("start-time-us"),
-        time("start-time-cpu-us"),
-        time("parent-cpu-time-us"),
-    ]
+fn accepted() -> [Arg; 1] {
+    [switch("no-seccomp").help("Install no system-call filter: as yet there is none")]
+}
+
+/// When the process began, as the jailer says.
+fn beginning() -> [Arg; 3] {
+    BEGINNING.map(|name| option(name, "MICROSECONDS").value_parser(value_parser!(u64)).hide(true))
 }
 
 /// What is for the machine of a configuration file.

@@ -15,13 +15,14 @@ mod refused;
 use std::ffi::OsString;
 
 use clap::ArgMatches;
-use kedge_api::call::{LEVELS, Logger};
+use kedge_api::call::{LEVELS, Logger, Metrics};
 use kedge_api::http::Limits;
 use kedge_diag::{Fix, one_line};
 use kedge_vmm::spec::Transport;
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info};
 
+use command::BEGINNING;
 pub(crate) use command::command;
 
 use crate::api::{Identity, Reachable, View};
@@ -147,19 +148,29 @@ fn run(name: Name, flags: &ArgMatches, beside: Beside) -> Result<Status, Failure
     let (program, version) = name.in_log();
     info!("Running {program} v{version}");
     let reachable = reachable(name, flags, log);
+    let companions = reachable.companions.clone();
+    companions.metering.began(BEGINNING.map(|name| flags.get_one(name).copied()));
+    let metrics = path(flags, "metrics-path").filter(|_| !flags.get_flag("dry-run"));
+    if let Some(path) = metrics {
+        let opened = companions.metering.open(&Metrics::to(path));
+        opened.map_err(|error| Failure::new(Status::ERROR, error))?;
+    }
     let metadata = path(flags, "metadata");
     if let Some(path) = &metadata {
-        reachable.companions.read_metadata(path).map_err(misconfigured)?;
+        companions.read_metadata(path).map_err(misconfigured)?;
         info!("Successfully added metadata to mmds from file");
     }
     let outcome = match config {
         Some(config) => config.map_err(misconfigured).and_then(|config| {
-            let Config { machine, logger: _ } = config;
+            let Config { machine, logger: _, metrics } = config;
+            if let Some(metrics) = metrics.filter(|_| !flags.get_flag("dry-run")) {
+                companions.metering.open(&metrics).map_err(misconfigured)?;
+            }
             let spec = machine.spec(&beside).map_err(misconfigured)?;
             let reachable = reachable.showing(View::of(&machine));
             machine::enter(Request {
                 spec,
-                companions: reachable.companions.clone(),
+                companions: Some(companions.clone()),
                 dry_run: flags.get_flag("dry-run"),
                 dump_dtb: path(flags, "dump-dtb"),
                 notes_changes: machine.size().is_ok_and(|size| size.notes_changes),
@@ -169,6 +180,7 @@ fn run(name: Name, flags: &ArgMatches, beside: Beside) -> Result<Status, Failure
         }),
         None => awaited::enter(reachable, beside).map_err(failure),
     };
+    companions.metering.finish();
     let status = match &outcome {
         Ok(outcome) => status(*outcome),
         Err(failure) => failure.status,
@@ -244,6 +256,6 @@ fn reachable(name: Name, flags: &ArgMatches, log: LogControl) -> Reachable {
     let identity = Identity { id: text(flags, "id").to_owned(), program };
     let (socket, limits) = (path(flags, "api-sock"), Limits { body, ..limits });
     let most = flags.get_one("mmds-size-limit").copied().unwrap_or(limits.body);
-    let companions = Companions::new(&identity.id, most);
+    let companions = Companions::new(&identity.id, most, Some(log.clone()));
     Reachable { log: Some(log), companions, ..Reachable::new(identity, socket, limits) }
 }

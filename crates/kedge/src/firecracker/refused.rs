@@ -19,7 +19,6 @@ struct Row {
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     Row { flag: "boot-timer", value: "", instead: "leave it out; the guest can print when it is up" },
-    Row { flag: "metrics-path", value: "FILE", instead: "leave it out; the log says what goes wrong" },
     Row { flag: "seccomp-filter", value: "FILE", instead: "write `--no-seccomp` instead" },
 ];
 

@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
@@ -85,7 +86,8 @@ pub(crate) fn start(logging: Logging) -> Result<Control, Failure> {
         }
     };
     let habits = RwLock::new(Habits { sink, level, module, form });
-    let log = Arc::new(Log { habits, limiter: Mutex::default() });
+    let (limiter, missed, limited) = Default::default();
+    let log = Arc::new(Log { habits, limiter, missed, limited });
     // Only where there is none.
     let _ = subscriber::set_global_default(Arc::clone(&log));
     Ok(Control(log))
@@ -115,6 +117,11 @@ impl Control {
         tracing::callsite::rebuild_interest_cache();
         Ok(())
     }
+
+    /// How many lines could not be written, and how many were too many.
+    pub(crate) fn left_out(&self) -> [u64; 2] {
+        [&self.0.missed, &self.0.limited].map(|count| count.load(Ordering::Relaxed))
+    }
 }
 
 /// Reading and writing, so that a FIFO opens before anybody reads it; and never
@@ -130,6 +137,10 @@ fn open(path: PathBuf) -> Result<File, NoLog> {
 struct Log {
     habits: RwLock<Habits>,
     limiter: Mutex<Limiter>,
+    /// Lines that could not be written.
+    missed: AtomicU64,
+    /// Lines that were too many.
+    limited: AtomicU64,
 }
 
 /// What of a log can change.
@@ -188,10 +199,13 @@ impl Subscriber for Log {
     }
 
     fn event(&self, event: &Event<'_>) {
-        if let Some(left_out) = self.allow(event.metadata()) {
-            // Nobody can be told of a log that takes no lines.
-            let habits = self.habits();
-            let _ = habits.sink.write(&habits.form.line(event, left_out));
+        let Some(left_out) = self.allow(event.metadata()) else {
+            self.limited.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let habits = self.habits();
+        if habits.sink.write(&habits.form.line(event, left_out)).is_err() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
 

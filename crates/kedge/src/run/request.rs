@@ -13,7 +13,6 @@ use super::command::{FEATURES, GICS, KERNEL_FORMATS, LOG_LEVELS, PSCI, TRANSPORT
 use super::rom;
 use crate::abi::load::BadFile;
 use crate::api::{Identity, Reachable};
-use crate::companions::Companions;
 use crate::devices::{self, BadDevice};
 use crate::flags::{
     Given, IO_THREADS, PCI_SLOTS, TRACK_CHANGES, chosen, count_of, is_set, on_reset_of, path, text,
@@ -132,8 +131,7 @@ pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
     let (dry_run, dump_dtb) = (is_set(flags, "dry-run"), path(flags, "dump-dtb"));
     let notes_changes = is_set(flags, TRACK_CHANGES);
     let reachable = reachable(flags)?;
-    let beside = |reachable: &Reachable| reachable.companions.clone();
-    let companions = reachable.as_ref().map_or_else(|| Companions::usual(""), beside);
+    let companions = reachable.as_ref().map(|reachable| reachable.companions.clone());
     Ok(Request { spec, companions, dry_run, dump_dtb, notes_changes, reachable })
 }
 
@@ -151,10 +149,12 @@ pub(crate) fn reachable(flags: &dyn Given) -> Result<Option<Reachable>, BadReach
     if offers_console && !named {
         return Err(BadReach::Unnamed);
     }
+    if !named && socket.is_none() {
+        return Ok(None);
+    }
     let identity = Identity { id: id.to_owned(), program: "kedge" };
     let reachable = Reachable::new(identity, socket, Limits::default());
-    let reachable = Reachable { named, offers_console, ..reachable };
-    Ok((named || reachable.socket.is_some()).then_some(reachable))
+    Ok(Some(Reachable { named, offers_console, ..reachable }))
 }
 
 /// How much the log is to say.

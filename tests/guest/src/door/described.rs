@@ -129,10 +129,13 @@ fn linux(host: &Host) -> Outcome {
 /// Two processes and one guest, by requests alone.
 fn life(host: &Host) -> Outcome {
     let first = Waiting::start(&["--guest-abi", "arm64-v0"])?;
+    let metrics = first.path("metrics");
+    first.put("/metrics", &json!({ "metrics_path": metrics, "emit_id": true }))?;
     first.payload(host, "counters", "")?;
     first.begin()?;
     first.guest.wait_for("COUNT ", 3, SOON)?;
     first.put("/actions", &json!({ "action_type": "FlushMetrics" }))?;
+    counted(&first)?;
     first.ask(Method::Patch, "/vm", &json!({ "state": "Paused" }))?;
     first.is("Paused")?;
     let [state, memory] = ["state", "memory"].map(|name| first.path(name));
@@ -154,6 +157,31 @@ fn life(host: &Host) -> Outcome {
     }
     second.guest.terminate()?;
     first.guest.terminate().map(drop)
+}
+
+/// What a machine that `waiting` runs has counted so far: a line at its start, one when it
+/// was asked for, and the same and more for Prometheus.
+fn counted(waiting: &Waiting) -> Outcome {
+    let deadline = Instant::now() + SOON;
+    let mut written = String::new();
+    while written.lines().count() < 2 {
+        ensure!(Instant::now() < deadline, "there are no two lines: {written}");
+        thread::sleep(Duration::from_millis(10));
+        written = fs::read_to_string(waiting.path("metrics"))?;
+    }
+    let lines: Vec<Value> = written.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let sum = |group: &str, key: &str| {
+        lines.iter().filter_map(|line| line[group][key].as_u64()).sum::<u64>()
+    };
+    let (printed, stores) = (sum("uart", "write_count"), sum("vcpu", "exit_mmio_write"));
+    ensure!(printed > 0 && stores >= printed, "{printed} bytes with {stores} stores");
+    ensure!(sum("put_api_requests", "metrics_count") == 1, "{written}");
+    ensure!(lines.iter().all(|line| line["id"] == "anonymous-instance"), "{written}");
+    let answer = waiting.get("/metrics")?;
+    let all = answer.as_str().context("it is no text")?;
+    let started = "kedge_api_request_seconds_count{kind=\"PUT /actions\"} 2";
+    let (stores, aborts) = ("\nkedge_vcpu_exit_mmio_write_total ", "\nkedge_bus_aborts_total 0\n");
+    ensure_contains(all, &[started, stores, aborts])
 }
 
 /// A kernel that is none, and one that is.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
-use kedge_api::call::{BootSource, Logger, MachineConfig};
+use kedge_api::call::{BootSource, Logger, MachineConfig, Metrics};
 use kedge_devices::virtio::catalog::{KINDS, Kind};
 use kedge_diag::{Fix, nearest};
 use kedge_vmm::metadata::{BadConfig as BadMetadata, Config as MetadataConfig};
@@ -23,11 +23,12 @@ use crate::devices::{self, BadDevice};
 use crate::guest_abi::{self, BadKey};
 
 /// What Firecracker knows besides and kedge does not have yet.
-pub(crate) const NOT_YET: [&str; 4] = ["balloon", "memory-hotplug", "metrics", "pmem"];
+pub(crate) const NOT_YET: [&str; 3] = ["balloon", "memory-hotplug", "pmem"];
 /// Keys that hold no device.
 #[rustfmt::skip]
-const PLAIN: [&str; 6] =
-    ["boot-source", "machine-config", "logger", "cpu-config", "guest-abi", "mmds-config"];
+const PLAIN: [&str; 7] = [
+    "boot-source", "machine-config", "logger", "metrics", "cpu-config", "guest-abi", "mmds-config",
+];
 
 /// A configuration file.
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ pub(super) struct Config {
     pub(super) machine: Configuration,
     /// The log; what it leaves out, the command line decides.
     pub(super) logger: Option<Logger>,
+    /// Where metrics go.
+    pub(super) metrics: Option<Metrics>,
 }
 
 /// A configuration file that describes no machine.
@@ -149,7 +152,7 @@ pub(super) fn parse(text: &str) -> Result<Config, BadConfig> {
     if let Some(config) = document.metadata {
         machine.put_metadata(config)?;
     }
-    Ok(Config { machine, logger: document.logger })
+    Ok(Config { machine, logger: document.logger, metrics: document.metrics })
 }
 
 /// The top level as it is written.
@@ -158,6 +161,7 @@ struct Document<'a> {
     boot: Option<BootSource>,
     machine: Option<MachineConfig>,
     logger: Option<Logger>,
+    metrics: Option<Metrics>,
     devices: Vec<(&'static Kind, Value)>,
     guest_abi: Option<&'a RawValue>,
     cpu_config: Option<&'a RawValue>,
@@ -200,6 +204,7 @@ impl Keys {
             "boot-source" => document.boot = map.next_value()?,
             "machine-config" => document.machine = map.next_value()?,
             "logger" => document.logger = map.next_value()?,
+            "metrics" => document.metrics = map.next_value()?,
             "guest-abi" => document.guest_abi = given(map.next_value()?),
             "cpu-config" => document.cpu_config = given(map.next_value()?),
             "mmds-config" => document.metadata = map.next_value()?,

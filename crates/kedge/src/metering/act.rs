@@ -1,0 +1,86 @@
+//! What a machine takes time for, and how long that is called.
+
+use kedge_api::call::{Call, SnapshotType, WantedState};
+
+/// Something that a machine takes time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// It is saved as a whole.
+    CreateFull,
+    /// What has changed of it is saved.
+    CreateDiff,
+    /// It is loaded.
+    Load,
+    /// It is paused.
+    Pause,
+    /// It goes on.
+    Resume,
+}
+
+/// Firecracker's names: until a client is answered, and in the machine alone.
+pub(super) const KEYS: [&str; 10] = [
+    "full_create_snapshot",
+    "diff_create_snapshot",
+    "load_snapshot",
+    "pause_vm",
+    "resume_vm",
+    "vmm_full_create_snapshot",
+    "vmm_diff_create_snapshot",
+    "vmm_load_snapshot",
+    "vmm_pause_vm",
+    "vmm_resume_vm",
+];
+
+impl Act {
+    /// What has a machine be `wanted`.
+    pub(crate) fn to(wanted: WantedState) -> Self {
+        match wanted {
+            WantedState::Paused => Self::Pause,
+            WantedState::Resumed => Self::Resume,
+        }
+    }
+
+    /// What `call` is, if it is one of these.
+    pub(crate) fn of(call: &Call) -> Option<Self> {
+        match call {
+            Call::SetState(wanted) => Some(Self::to(*wanted)),
+            Call::LoadSnapshot(_) => Some(Self::Load),
+            Call::CreateSnapshot(create) => Some(match create.snapshot_type {
+                SnapshotType::Diff => Self::CreateDiff,
+                SnapshotType::Full | SnapshotType::Copy => Self::CreateFull,
+            }),
+            _ => None,
+        }
+    }
+
+    /// As the log has it (FIRECRACKER_API.md, 12).
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::CreateFull => "create full snapshot",
+            Self::CreateDiff => "create diff snapshot",
+            Self::Load => "load snapshot",
+            Self::Pause => "pause vm",
+            Self::Resume => "resume vm",
+        }
+    }
+
+    /// As metrics have it: until the client is answered.
+    pub(super) fn key(self) -> &'static str {
+        self.keys()[0]
+    }
+
+    /// In the machine alone.
+    pub(super) fn machine_key(self) -> &'static str {
+        self.keys()[1]
+    }
+
+    fn keys(self) -> [&'static str; 2] {
+        match self {
+            Self::CreateFull => [KEYS[0], KEYS[5]],
+            Self::CreateDiff => [KEYS[1], KEYS[6]],
+            Self::Load => [KEYS[2], KEYS[7]],
+            Self::Pause => [KEYS[3], KEYS[8]],
+            Self::Resume => [KEYS[4], KEYS[9]],
+        }
+    }
+}
