@@ -4,6 +4,7 @@
 //! (`bus`) and guest memory.
 #![deny(unsafe_code)]
 
+pub mod boot_timer;
 pub mod generation;
 pub mod pci;
 pub mod rtc;

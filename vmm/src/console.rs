@@ -15,6 +15,7 @@ use kedge_diag::Fix;
 use libc::EFD_CLOEXEC;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::events::MachineEvent;
 use crate::run::Event;
 use crate::spec::{MachineSpec, OnPanic, SerialSpec};
 use crate::surroundings::Surroundings;
@@ -205,12 +206,18 @@ fn panic_listener(
     surroundings: &Surroundings,
     events: &Sender<Event>,
 ) -> Observer {
-    let listener = Arc::clone(&surroundings.on_panic);
-    let events = events.clone();
+    let (listener, heard) = (Arc::clone(&surroundings.on_panic), surroundings.on_event.clone());
+    let (events, mut times) = (events.clone(), 0_u64);
     Box::new(move |line| {
+        let ended = line.contains(END_OF_PANIC);
+        if let Some(heard) = heard.as_ref().filter(|_| !ended) {
+            times = times.saturating_add(1);
+            if times.is_power_of_two() {
+                heard(&MachineEvent::Panicked { line: line.to_owned(), times });
+            }
+        }
         listener.lock().unwrap_or_else(PoisonError::into_inner)(line);
         if on_panic == OnPanic::Exit {
-            let ended = line.contains(END_OF_PANIC);
             // A machine that is gone has nobody to tell.
             let _ = events.send(if ended { Event::Panicked } else { Event::Panicking });
         }

@@ -10,6 +10,7 @@
 mod build;
 mod console;
 mod control;
+mod events;
 mod machine;
 mod opened;
 mod restore;
@@ -21,6 +22,7 @@ mod surroundings;
 pub use build::{BuildError, ProfileConflict, ServicesError, usual_machine};
 pub use console::{ConsoleError, SerialInput};
 pub use control::{Clock, ControlError, Handle, Lifecycle};
+pub use events::{MachineEvent, Mishap, MishapKind};
 pub use kedge_arch::smccc;
 pub use kedge_guest_memory::Lost;
 pub use kedge_metadata as metadata;

@@ -13,6 +13,7 @@ use tracing::info;
 use crate::build::{BuildError, Built, Infant, Parts, assemble, bear, bear_again, reassemble};
 use crate::console::{Console, SerialInput};
 use crate::control::{ControlError, Handle, Lifecycle, Shown};
+use crate::events::MachineEvent;
 use crate::restore::{Restoration, RestoreError, WantedMemory};
 use crate::run::{Event, Halt, Life, Request, Requests, Start, Summons, VcpuFailure};
 use crate::save::Subject;
@@ -254,6 +255,7 @@ impl Machine {
     /// As [`Machine::run`]. With [`RunError::NotResumed`], `begun` was not called.
     pub fn run_telling(&mut self, begun: impl FnOnce()) -> Result<Ended, RunError> {
         let end = self.run_lives(begun);
+        self.surroundings.tell(|| MachineEvent::stopped(&end));
         self.console.close();
         // Whoever still waits for an answer learns that there is none.
         self.requests = None;
@@ -282,6 +284,7 @@ impl Machine {
             }
             match ended(halt)? {
                 Ended::Reset(reset) if self.spec.on_reset == OnReset::Restart => {
+                    self.surroundings.tell(|| MachineEvent::Reset(reset));
                     // Whatever kind it asked for, it gets a cold one: nothing of the
                     // machine stays.
                     info!(?reset, "the guest resets");

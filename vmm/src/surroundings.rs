@@ -12,8 +12,15 @@ use kedge_hv::VcpuFeatures;
 use kedge_metadata::Service as MetadataService;
 use kedge_metrics::Registry;
 
+use crate::events::MachineEvent;
 use crate::machine::RunError;
 use crate::opened::OpenDevices;
+
+/// What hears of a machine's events.
+pub(crate) type EventListener = Arc<dyn Fn(&MachineEvent) + Send + Sync>;
+
+/// What hears that a guest is up.
+type UpListener = Arc<dyn Fn() + Send + Sync>;
 
 /// What hears of a `Kernel panic` line on the guest's console.
 pub type PanicListener = Box<dyn FnMut(&str) + Send>;
@@ -43,6 +50,8 @@ pub struct Surroundings {
     notes: Option<Arc<dyn Notes>>,
     pub(crate) metadata: Option<MetadataSource>,
     pub(crate) metrics: Option<Registry>,
+    pub(crate) on_event: Option<EventListener>,
+    pub(crate) on_up: Option<UpListener>,
     pub(crate) open: OpenDevices,
 }
 
@@ -60,6 +69,8 @@ impl Surroundings {
             notes: None,
             metadata: None,
             metrics: None,
+            on_event: None,
+            on_up: None,
             open: OpenDevices::default(),
         }
     }
@@ -142,6 +153,29 @@ impl Surroundings {
     pub fn with_metrics(mut self, registry: &Registry) -> Self {
         self.metrics = Some(registry.clone());
         self
+    }
+
+    /// With `listener` to hear of what becomes of the machine. It is called on the machine's
+    /// threads, which wait for it: it must not keep them.
+    #[must_use]
+    pub fn on_event(mut self, listener: impl Fn(&MachineEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(listener));
+        self
+    }
+
+    /// With a boot timer, as Firecracker has it: a guest that is up writes the byte 123 to
+    /// the address 0x40000000, and `listener` hears of it. A vCPU waits for it.
+    #[must_use]
+    pub fn on_up(mut self, listener: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_up = Some(Arc::new(listener));
+        self
+    }
+
+    /// Tells whoever listens of an event, which is made for them alone.
+    pub(crate) fn tell(&self, event: impl FnOnce() -> MachineEvent) {
+        if let Some(listener) = &self.on_event {
+            listener(&event());
+        }
     }
 
     /// With devices that are open already: the machine takes those that are its own.

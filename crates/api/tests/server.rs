@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
-use kedge_api::http::{CallError, Limits, Method, Reply, Request, Response, Server, call};
+use kedge_api::http::{
+    CallError, Limits, Method, Reply, Request, Response, Sent, Server, Stream, call,
+};
 use serde_json::{Value, json};
 
 const LIMITS: Limits = Limits { body: 100, head: 1000, connections: 300 };
@@ -83,6 +85,58 @@ fn exchange(path: &Path, text: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// A request for an answer without an end.
+fn listen(running: &Running) -> (UnixStream, Stream) {
+    let mut client = running.connect();
+    client.write_all(b"GET /later HTTP/1.1\r\n\r\n").unwrap();
+    (client, running.later.recv().unwrap().stream("text/plain"))
+}
+
+#[test]
+fn an_answer_without_an_end_comes_in_pieces() {
+    let running = Running::start();
+    let (mut client, stream) = listen(&running);
+    assert_eq!(stream.send("one\n"), Sent::Yes);
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n4\r\none\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        read.extend(byte);
+    }
+    let head = String::from_utf8(read).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Transfer-Encoding: chunked\r\n"));
+    assert_eq!(stream.send("a second one"), Sent::Yes);
+    drop(stream);
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "c\r\na second one\r\n0\r\n\r\n");
+}
+
+#[test]
+fn who_does_not_read_gets_no_more_and_keeps_nobody() {
+    let running = Running::start();
+    let (mut slow, stream) = listen(&running);
+    let (mut other, others) = listen(&running);
+    let piece = "x".repeat(1000);
+    let sent = (0..100_000).take_while(|_| stream.send(&piece) == Sent::Yes).count();
+    assert!((64..99_999).contains(&sent), "{sent}");
+    assert_eq!(others.send("still here"), Sent::Yes);
+    drop(others);
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("a\r\nstill here\r\n0\r\n\r\n"));
+    // Once it has read, it gets more.
+    let mut read = vec![0; sent * 1000];
+    slow.read_exact(&mut read).unwrap();
+    while stream.send("more") == Sent::TooMuch {
+        std::thread::yield_now();
+    }
+    drop(slow);
+    while stream.send("nobody") != Sent::Gone {
+        std::thread::yield_now();
+    }
 }
 
 fn get(path: &Path, resource: &str) -> Result<Value, CallError> {

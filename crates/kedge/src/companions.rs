@@ -13,6 +13,8 @@ use kedge_vmm::metadata::{Service, StoreError};
 use kedge_vmm::metrics::Counters;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::boot_timer::Began;
+use crate::events::Events;
 use crate::logging::Control as LogControl;
 use crate::metering::Metering;
 
@@ -22,6 +24,10 @@ pub(crate) struct Companions {
     metadata: Arc<Metadata>,
     /// All that is counted.
     pub(crate) metering: Metering,
+    /// Who hears of what becomes of it.
+    pub(crate) events: Events,
+    /// Whether its guest says when it is up.
+    pub(crate) boot_timer: bool,
 }
 
 /// The metadata service, which is made when it is first asked for.
@@ -76,7 +82,8 @@ impl Companions {
     /// log is `log`, where that counts as well.
     pub(crate) fn new(id: &str, limit: usize, log: Option<LogControl>) -> Self {
         let metadata = Metadata { id: id.to_owned(), limit, service: OnceLock::new() };
-        Self { metadata: Arc::new(metadata), metering: Metering::new(id, log) }
+        let (metering, events) = (Metering::new(id, log), Events::new(id));
+        Self { metadata: Arc::new(metadata), metering, events, boot_timer: false }
     }
 
     /// Those of a machine of which nothing is said about them.
@@ -107,11 +114,20 @@ impl Companions {
         put.map_err(|source| BadMetadata::Store { path: path.to_owned(), source })
     }
 
-    /// Surroundings with them.
+    /// Surroundings with them, for a machine that is asked for now.
     pub(crate) fn around(&self, surroundings: Surroundings) -> Surroundings {
-        let own = self.clone();
-        let metadata = move || Arc::clone(own.metadata());
-        surroundings.with_metadata(metadata).with_metrics(self.metering.registry())
+        let (own, events) = (self.clone(), self.events.clone());
+        let surroundings = match self.boot_timer {
+            true => {
+                let began = Began::now();
+                surroundings.on_up(move || began.log())
+            }
+            false => surroundings,
+        };
+        surroundings
+            .with_metadata(move || Arc::clone(own.metadata()))
+            .with_metrics(self.metering.registry())
+            .on_event(move |event| events.tell(event))
     }
 }
 

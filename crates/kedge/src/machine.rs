@@ -19,7 +19,7 @@ use kedge_vmm::{
     BuildError, Clock, Ended, Lost, Machine, Pages, Reset, Restoration, RestoreError, RunError,
     SerialInput, Stopper, Surroundings,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::api::{ApiError, Claimed, Reachable, View};
 use crate::companions::Companions;
@@ -347,6 +347,7 @@ fn operate(
 
 /// What came of a machine that `ended`, perhaps by a signal.
 pub(crate) fn conclude(ended: Ended, signal: Option<u8>) -> Outcome {
+    info!("Vmm is stopping.");
     if let Some(news) = news(ended) {
         // Nothing is lost where nobody reads it.
         let _ = writeln!(io::stderr(), "{news}");

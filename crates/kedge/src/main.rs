@@ -6,12 +6,14 @@
 mod abi;
 mod api;
 mod awaited;
+mod boot_timer;
 mod clone;
 mod columns;
 mod companions;
 mod completion;
 mod console;
 mod devices;
+mod events;
 mod firecracker;
 mod flags;
 mod guest_abi;

@@ -311,3 +311,27 @@ fn the_log_can_be_changed_at_any_time() {
     expect!["ERROR] kedge exiting with error. exit_code=143"]
         .assert_eq(&said.iter().map(|line| line.1).collect::<String>());
 }
+
+#[test]
+fn the_log_says_what_clients_ask_for_and_what_comes_of_it() {
+    let waiting = Waiting::start(&[]);
+    let log = json!({ "log_path": waiting.folder().join("log"), "show_level": true });
+    put(&waiting, "/logger", &log);
+    put(&waiting, "/mmds", &json!({ "secret": 1 }));
+    ask(&waiting, Method::Put, "/entropy", &json!({ "rate": 1 })).unwrap_err();
+    // A client that asks and asks fills no disk.
+    (0..30).for_each(|_| drop(get(&waiting, "/version")));
+    let counted = get(&waiting, "/metrics");
+    let folder = waiting.into_folder();
+    let text = fs::read_to_string(folder.path().join("log")).unwrap();
+    let said: Vec<_> = text.lines().filter_map(|line| line.split_once(":api:")).collect();
+    let said: Vec<_> = said.iter().map(|line| line.1).collect();
+    expect![[r#"
+        INFO] The request was executed successfully. Status code: 204 No Content.
+        INFO] The API server received a Put request on "/mmds".
+        INFO] The request was executed successfully. Status code: 204 No Content.
+        INFO] The API server received a Put request on "/entropy" with body "{\"rate\":1}".
+        ERROR] Received Error. Status code: 400 Bad Request. Message: An error occurred when deserializing the json body of a request: unknown field `rate`, expected `rate_limiter` at line 1 column 9; fix: write `rate_limiter`"#]].assert_eq(&said[..5].join("\n"));
+    assert!(said.iter().filter(|line| line.contains("Get request")).count() < 30);
+    assert!(!counted.as_str().unwrap().contains("rate_limited_log_count_total 0\n"));
+}

@@ -20,4 +20,4 @@ pub use prometheus::prometheus;
 pub use registry::{Counters, Registry};
 pub use shape::{GROUPS, Group};
 pub use tally::Tally;
-pub use timings::{Timing, Timings};
+pub use timings::{Outcome, Timing, Timings};

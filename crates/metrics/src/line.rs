@@ -1,7 +1,5 @@
 //! Firecracker's form: a line of JSON, with what was counted since the last one.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value, json};
 
 use crate::registry::{Entry, Registry};
@@ -21,17 +19,29 @@ pub struct Tags {
 pub struct Lines {
     registry: Registry,
     tags: Tags,
-    /// What each counter had at the last line: by its group, device and name.
-    last: HashMap<Place, u64>,
+    /// What all counters had at the last line.
+    last: Vec<Counted>,
 }
 
-type Place = (&'static str, Option<String>, &'static str);
+/// What the counters of a group and device had at some time.
+#[derive(Debug)]
+struct Counted {
+    group: &'static str,
+    id: Option<String>,
+    values: Vec<(&'static str, u64)>,
+}
+
+impl Counted {
+    fn value(&self, name: &str) -> Option<u64> {
+        self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+}
 
 /// A line, until it is known whether somebody has got it.
 #[derive(Debug)]
 pub struct Line {
     text: String,
-    read: HashMap<Place, u64>,
+    read: Vec<Counted>,
 }
 
 impl Line {
@@ -44,14 +54,14 @@ impl Line {
 impl Lines {
     /// Lines of what `registry` has.
     pub fn new(registry: Registry, tags: Tags) -> Self {
-        Self { registry, tags, last: HashMap::new() }
+        Self { registry, tags, last: Vec::new() }
     }
 
     /// The next line, at `now` in milliseconds since 1970. It counts for the one after it
     /// once [`Lines::sent`] has it.
     pub fn next(&self, now: u64) -> Line {
         let entries = self.registry.entries();
-        let mut read = HashMap::new();
+        let mut read = Vec::with_capacity(entries.len());
         let mut line = Map::new();
         for group in GROUPS {
             let values = Values::new(group);
@@ -83,22 +93,20 @@ impl Lines {
     }
 
     /// What an entry has counted since the last line.
-    fn since(
-        &self,
-        entry: &Entry,
-        group: &'static Group,
-        read: &mut HashMap<Place, u64>,
-    ) -> Values {
+    fn since(&self, entry: &Entry, group: &'static Group, read: &mut Vec<Counted>) -> Values {
         let mut values = Values::new(group);
+        let mut counted = Counted { group: entry.group, id: entry.id.clone(), values: Vec::new() };
+        let is_same = |last: &&Counted| last.group == entry.group && last.id == entry.id;
+        let last = self.last.iter().find(is_same);
         entry.counters.each(&mut |name, now| {
-            let place = (entry.group, entry.id.clone(), name);
-            let before = self.last.get(&place).copied().unwrap_or_default();
+            let before = last.and_then(|last| last.value(name)).unwrap_or_default();
             // Counters that have begun anew have counted all of it since then.
             let since =
                 if group.is_measured() { now } else { now.checked_sub(before).unwrap_or(now) };
             values.add(name, since);
-            read.insert(place, now);
+            counted.values.push((name, now));
         });
+        read.push(counted);
         values
     }
 }

@@ -45,6 +45,7 @@ fn write_timings(entry: &Entry, text: &mut String) {
     if timings.is_empty() {
         return;
     }
+    timings.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     let name = format!("kedge_{}", word(entry.group));
     // Writing to a string cannot fail.
     let _ = writeln!(text, "# TYPE {name}_failed_total counter");
@@ -90,7 +91,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::{Tally, Timings};
+    use crate::{Outcome, Tally, Timings};
 
     #[test]
     fn everything_is_there_with_its_type_and_its_device() {
@@ -122,8 +123,8 @@ mod tests {
         let timings = Arc::new(Timings::default());
         registry.add("api_request", None, Arc::<Timings>::clone(&timings));
         assert_eq!(prometheus(&registry), "");
-        timings.record("GET /", Duration::from_micros(99), false);
-        timings.record("GET /", Duration::from_micros(2_000_001), true);
+        timings.record("GET /".to_owned(), Duration::from_micros(99), Outcome::Done);
+        timings.record("GET /".to_owned(), Duration::from_micros(2_000_001), Outcome::Failed);
         expect![[r##"
             # TYPE kedge_api_request_failed_total counter
             kedge_api_request_failed_total{kind="GET /"} 1

@@ -1,6 +1,5 @@
 //! How long things of several kinds took, and how many went wrong: a histogram of each kind.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,21 +22,31 @@ pub struct Timing {
     pub(crate) within: [u64; STEPS.len()],
 }
 
-/// Things of several kinds.
+/// How one of them went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should.
+    Done,
+    /// Otherwise.
+    Failed,
+}
+
+/// Things of several kinds, of which there are not many.
 #[derive(Debug, Default)]
-pub struct Timings(Mutex<BTreeMap<String, Timing>>);
+pub struct Timings(Mutex<Vec<(String, Timing)>>);
 
 impl Timings {
-    /// One of `kind` took so long, and `failed` or did not.
-    pub fn record(&self, kind: &str, took: Duration, failed: bool) {
+    /// One of `kind` took so long.
+    pub fn record(&self, kind: String, took: Duration, outcome: Outcome) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let mut kinds = self.lock();
-        if !kinds.contains_key(kind) {
-            kinds.insert(kind.to_owned(), Timing::default());
-        }
-        let Some(timing) = kinds.get_mut(kind) else { return };
+        let place = kinds.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
+            kinds.push((kind, Timing::default()));
+            kinds.len() - 1
+        });
+        let Some((_, timing)) = kinds.get_mut(place) else { return };
         timing.count += 1;
-        timing.failed += u64::from(failed);
+        timing.failed += u64::from(outcome == Outcome::Failed);
         timing.sum_us = timing.sum_us.saturating_add(us);
         for (within, step) in timing.within.iter_mut().zip(STEPS) {
             *within += u64::from(us <= step);
@@ -46,10 +55,12 @@ impl Timings {
 
     /// Those of `kind`.
     pub fn of(&self, kind: &str) -> Timing {
-        self.lock().get(kind).copied().unwrap_or_default()
+        let kinds = self.lock();
+        let known = kinds.iter().find(|(known, _)| known == kind);
+        known.map(|(_, timing)| *timing).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Timing>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(String, Timing)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,8 +80,8 @@ mod tests {
     #[test]
     fn what_took_long_is_in_no_step_that_is_shorter() {
         let timings = Timings::default();
-        timings.record("save", Duration::from_micros(1000), false);
-        timings.record("save", Duration::from_secs(60), true);
+        timings.record("save".to_owned(), Duration::from_micros(1000), Outcome::Done);
+        timings.record("save".to_owned(), Duration::from_secs(60), Outcome::Failed);
         let expected =
             Timing { count: 2, failed: 1, sum_us: 60_001_000, within: [0, 1, 1, 1, 1, 1] };
         assert_eq!(timings.of("save"), expected);

@@ -12,6 +12,7 @@ pub mod change;
 pub mod detour;
 pub mod device;
 pub mod limits;
+pub mod mishap;
 pub mod net;
 pub mod options;
 pub mod overrides;

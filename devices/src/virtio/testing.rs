@@ -3,8 +3,8 @@
 
 mod echo;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 pub(crate) use self::echo::Echo;
 use super::device::VirtioDevice;
+use super::mishap::{Mishap, MishapListener};
 use super::transport::{MmioTransport, reg};
 use super::worker::{EventLoop, Subscriber};
 
@@ -47,6 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An event loop on a thread of its own.
 pub(crate) struct TestLoop {
     endpoint: RemoteEndpoint<Subscriber>,
+    mishaps: Arc<Mutex<Vec<Mishap>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -62,11 +64,13 @@ impl TestLoop {
                 manager.run().unwrap();
             }
         });
-        Arc::new(Self { endpoint, stop, thread: Some(thread) })
+        Arc::new(Self { endpoint, mishaps: Arc::default(), stop, thread: Some(thread) })
     }
 
     pub(crate) fn handle(&self) -> EventLoop {
-        EventLoop::new(self.endpoint.clone())
+        let mishaps = Arc::clone(&self.mishaps);
+        let hear = move |mishap| mishaps.lock().unwrap().push(mishap);
+        EventLoop::new(self.endpoint.clone()).heard_by(MishapListener::new(hear))
     }
 }
 
@@ -123,6 +127,11 @@ impl Drop for Driver {
 }
 
 impl Driver {
+    /// What went wrong with its device so far.
+    pub(crate) fn mishaps(&self) -> Vec<Mishap> {
+        self.event_loop.mishaps.lock().unwrap().clone()
+    }
+
     /// A driver that has not touched `device` yet, which has a loop to itself.
     pub(crate) fn new(device: Box<dyn VirtioDevice>) -> Self {
         Self::on(&TestLoop::start(), device)

@@ -15,6 +15,7 @@ use event_manager::{EventOps, Events, MutEventSubscriber, RemoteEndpoint, Subscr
 use kedge_diag::{Fix, Trouble};
 
 use super::device::ActiveQueue;
+use super::mishap::MishapListener;
 
 /// A device at work.
 pub trait Worker: Send {
@@ -97,7 +98,10 @@ pub type Endpoint = RemoteEndpoint<Subscriber>;
 /// A handle on an event loop that runs on another thread, or will once there is
 /// something for it to do.
 #[derive(Clone)]
-pub struct EventLoop(Arc<dyn Fn() -> io::Result<Endpoint> + Send + Sync>);
+pub struct EventLoop {
+    start: Arc<dyn Fn() -> io::Result<Endpoint> + Send + Sync>,
+    listener: Option<MishapListener>,
+}
 
 impl EventLoop {
     /// The handle on the loop behind `endpoint`.
@@ -108,7 +112,18 @@ impl EventLoop {
     /// The handle on a loop that `start` starts when first called, and knows ever
     /// after.
     pub fn on_demand(start: impl Fn() -> io::Result<Endpoint> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(start))
+        Self { start: Arc::new(start), listener: None }
+    }
+
+    /// The same, on which `listener` hears of devices' mishaps.
+    #[must_use]
+    pub fn heard_by(self, listener: MishapListener) -> Self {
+        Self { listener: Some(listener), ..self }
+    }
+
+    /// Who hears of mishaps, if anybody does.
+    pub(crate) fn listener(&self) -> Option<&MishapListener> {
+        self.listener.as_ref()
     }
 
     /// Hands `worker` to the loop.
@@ -117,7 +132,7 @@ impl EventLoop {
     /// The loop is gone or does not start, or the host has no resources for what
     /// the worker waits for.
     pub fn start(&self, worker: Box<dyn Worker>) -> Result<Running, LoopError> {
-        let event_loop = (self.0)()?;
+        let event_loop = (self.start)()?;
         let id = event_loop.call_blocking(move |ops| {
             let id = ops.add_subscriber(Subscriber { worker, failure: None });
             match ops.subscriber_mut(id)?.failure.take() {

@@ -7,6 +7,7 @@ use kedge_arch::Layout;
 use kedge_arch::fdt::PlacedDevice;
 use kedge_arch::layout::Place;
 use kedge_bus::{AddressMap, IrqLine, MmioDevice, Node, Stateful};
+use kedge_devices::boot_timer::BootTimer;
 use kedge_devices::generation::Generation;
 use kedge_devices::rtc::Rtc;
 use kedge_devices::serial::{SerialCounters, SerialPort};
@@ -23,6 +24,7 @@ use kedge_ids::Spi;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{BuildError, Parts, pci};
+use crate::events;
 use crate::opened::OpenDevices;
 use crate::run::event_loop::LoopThreads;
 use crate::run::{Devices, Slots};
@@ -116,7 +118,14 @@ pub(super) fn place(
     };
     let serial = serial_port(site, parts, &mut board)?;
     real_time_clock(site, &mut board, loops.shared())?;
-    let loops = loops.of_devices();
+    if let Some(up) = parts.surroundings.on_up.clone() {
+        board.add_range(site.layout.boot_timer().start, Arc::new(BootTimer::new(move || up())));
+    }
+    let mut loops = loops.of_devices();
+    if let Some(listener) = &parts.surroundings.on_event {
+        let heard = |each: EventLoop| each.heard_by(events::mishaps(listener));
+        loops = loops.into_iter().map(heard).collect();
+    }
     let (transports, targets, slots) = match site.layout.pci() {
         None => on_mmio(site, &mut board, virtio, &loops)?,
         Some(pci) => pci::place(site, (&mut board, pci), (parts, virtio), loops)?,

@@ -12,6 +12,7 @@ use super::slots::Slots;
 use super::{Event, Halt, Report, VcpuFailure, Wanted};
 use crate::build::{Backing, Built};
 use crate::control::{Clock, Control, ControlError, Lifecycle, Reply};
+use crate::events::MachineEvent;
 use crate::save::{Captured, SaveOrder, Saved, Saving, Subject, Then};
 
 /// How long a guest that panics may go on with its report.
@@ -116,6 +117,7 @@ impl<'a> Life<'a> {
                 self.state = State::Paused(None);
                 self.requests.show(Lifecycle::Paused);
                 begun();
+                self.tell(|| MachineEvent::Loaded { runs: false });
                 self.built.saved = None;
                 return Ok(());
             }
@@ -125,6 +127,10 @@ impl<'a> Life<'a> {
         self.requests.show(Lifecycle::Running);
         // First, as in `resume`: who waits for it would else wait for the guest's share.
         begun();
+        self.tell(|| match self.built.start {
+            Start::Run => MachineEvent::Started,
+            Start::Paused | Start::GoOn(_) => MachineEvent::Loaded { runs: true },
+        });
         self.direct_vcpus();
         self.built.saved = None;
         Ok(())
@@ -303,6 +309,7 @@ impl<'a> Life<'a> {
                 let since = self.last_words.map(|_| Instant::now());
                 let before = std::mem::replace(&mut self.state, State::Paused(since));
                 answer(before, Ok(()));
+                self.tell(|| MachineEvent::Paused);
             }
             Err(error) => self.run_on(error),
         }
@@ -367,10 +374,13 @@ impl<'a> Life<'a> {
     fn finish_save(&mut self) {
         match std::mem::replace(&mut self.state, State::Running) {
             State::Saving { since, saving } => {
-                let is_base = saving.kind().is_base();
+                let (is_base, state) = (saving.kind().is_base(), saving.state().to_owned());
                 let (then, reply, saved) = saving.finish();
                 if let (true, Ok(saved)) = (is_base, &saved) {
                     self.built.changes.saved_as(saved.id);
+                }
+                if saved.is_ok() {
+                    self.tell(|| MachineEvent::Saved(state));
                 }
                 self.end_save(then, since, (reply, saved));
             }
@@ -407,7 +417,12 @@ impl<'a> Life<'a> {
         // Nothing can go wrong from here on. Who asked is told first: on a host with few
         // CPUs it would wait until the guest has had its share.
         tell(Ok(()));
+        self.tell(|| MachineEvent::Resumed);
         self.direct_vcpus();
+    }
+
+    fn tell(&self, event: impl FnOnce() -> MachineEvent) {
+        self.subject.surroundings.tell(event);
     }
 }
 

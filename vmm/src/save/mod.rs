@@ -10,7 +10,7 @@ mod memory;
 pub(crate) mod saved;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 
@@ -297,6 +297,7 @@ pub(crate) struct Saving {
     reply: Reply<Saved>,
     kind: SaveKind,
     then: Then,
+    state: PathBuf,
 }
 
 impl Saving {
@@ -311,6 +312,7 @@ impl Saving {
         events: &Sender<Event>,
     ) -> Result<Self, (Reply<Saved>, SaveError)> {
         let (kind, then, events) = (order.kind, order.then, events.clone());
+        let state = order.state.clone();
         let builder = thread::Builder::new().name("save".to_owned());
         let thread = builder.spawn(move || {
             // By its end, nobody shares the machine's memory any more.
@@ -320,7 +322,7 @@ impl Saving {
             saved
         });
         match thread {
-            Ok(thread) => Ok(Self { thread, reply, kind, then }),
+            Ok(thread) => Ok(Self { thread, reply, kind, then, state }),
             Err(error) => Err((reply, SaveError::Thread(error))),
         }
     }
@@ -328,7 +330,7 @@ impl Saving {
     /// Leaves it to itself: what it waits for does not come. Who waits for it learns that
     /// there is no answer.
     pub(crate) fn abandon(self) {
-        let Self { thread: _, reply: _, kind: _, then: _ } = self;
+        let Self { thread: _, reply: _, kind: _, then: _, state: _ } = self;
     }
 
     /// How much is saved.
@@ -336,9 +338,14 @@ impl Saving {
         self.kind
     }
 
+    /// The state file that it is in once it is done.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Waits for its end; what then, and whom to tell.
     pub(crate) fn finish(self) -> (Then, Reply<Saved>, Result<Saved, ControlError>) {
-        let Self { thread, reply, kind: _, then } = self;
+        let Self { thread, reply, kind: _, then, state: _ } = self;
         let saved = match thread.join() {
             Ok(saved) => saved.map_err(ControlError::Save),
             Err(panic) => std::panic::resume_unwind(panic),

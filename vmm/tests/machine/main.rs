@@ -7,6 +7,7 @@ mod clock;
 mod devices;
 mod differences;
 mod errors;
+mod events;
 #[expect(dead_code, reason = "what it refuses is for the other test")]
 #[path = "../traces/faulty.rs"]
 mod faulty;

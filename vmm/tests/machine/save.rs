@@ -36,7 +36,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    fn order(&self) -> SaveOrder {
+    pub(crate) fn order(&self) -> SaveOrder {
         SaveOrder::new(self.path("state"), self.path("memory"))
     }
 

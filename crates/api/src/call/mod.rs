@@ -71,6 +71,8 @@ pub enum Call {
     SetMetrics(Metrics),
     /// `GET /metrics`, kedge's own: all that is counted, as Prometheus reads it.
     ShowMetrics,
+    /// `GET /events`, kedge's own: what becomes of the machine, as it happens.
+    Listen,
     /// What a machine is to be that has not started.
     Set(Setting),
     /// `PUT /actions`: the machine starts.
@@ -170,6 +172,7 @@ impl Call {
             | Self::ShowMachine
             | Self::ShowConfig
             | Self::ShowMetrics
+            | Self::Listen
             | Self::SetState(_) => "",
         };
         prefix.to_owned()

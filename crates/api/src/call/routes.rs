@@ -64,6 +64,7 @@ const ROWS: &[(Method, &str, Reader)] = &[
     (Put,    "/guest-abi",              Body(guest::read_profile)),
     (Put,    "/serial",                 Body(machine::read_serial)),
     (Put,    "/logger",                 Body(logger::read)),
+    (Get,    "/events",                 Bare(|| Call::Listen)),
     (Put,    "/metrics",                Body(metrics::read)),
     (Get,    "/metrics",                Bare(|| Call::ShowMetrics)),
     (Put,    "/mmds/config",            Body(metadata::read_config)),

@@ -3,10 +3,11 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vmm_sys_util::epoll::EventSet;
 
-use super::reply::WayBack;
+use super::reply::{Returned, WayBack};
 use super::request::{self, Progress};
 use super::response::{CONTINUE, Closing};
 use super::turn::Turn;
@@ -19,6 +20,8 @@ enum State {
     Reading,
     /// The answer to the request that it has made.
     Answer(Closing),
+    /// More of an answer that has no end yet.
+    More,
     /// Nothing: it closes once all is sent.
     Ending,
 }
@@ -50,6 +53,9 @@ pub(super) struct Connection {
     sends_no_more: bool,
     /// Shared with whoever works on its request.
     turn: Arc<Turn>,
+    /// Bytes of an answer without an end that it has not been sent: shared with who gives
+    /// it.
+    unread: Option<Arc<AtomicUsize>>,
 }
 
 /// Bytes taken from a client at a time.
@@ -71,6 +77,7 @@ impl Connection {
             sends_ahead: false,
             sends_no_more: false,
             turn: Arc::default(),
+            unread: None,
         })
     }
 
@@ -82,7 +89,7 @@ impl Connection {
     pub(super) fn way_back(&self) -> WayBack {
         let closing = match self.state {
             State::Answer(closing) => closing,
-            State::Reading | State::Ending => Closing::Yes,
+            State::Reading | State::More | State::Ending => Closing::Yes,
         };
         let stream = self.to_send.is_empty().then(|| Arc::clone(&self.stream));
         WayBack { closing, stream, turn: Arc::clone(&self.turn) }
@@ -97,7 +104,7 @@ impl Connection {
         let listens = match self.state {
             State::Reading => true,
             State::Answer(_) => !self.sends_ahead,
-            State::Ending => false,
+            State::More | State::Ending => false,
         };
         if listens {
             events |= EventSet::IN;
@@ -144,8 +151,30 @@ impl Connection {
         }
         let next = match self.state {
             State::Reading => self.look(limits),
-            State::Answer(_) | State::Ending => Next::Wait,
+            State::Answer(_) | State::More | State::Ending => Next::Wait,
         };
+        self.unless_over(next)
+    }
+
+    /// Sends a piece of an answer that has no end yet. What the client sends meanwhile is
+    /// not looked at.
+    pub(super) fn streamed(&mut self, returned: Returned) -> Next {
+        let (bytes, state) = match (self.state, returned) {
+            (State::Answer(_), Returned::Head(head, unread)) => {
+                unread.fetch_add(self.to_send.len(), Ordering::Relaxed);
+                self.unread = Some(unread);
+                (head, State::More)
+            }
+            (State::More, Returned::More(piece)) => (piece, State::More),
+            (State::More, Returned::End(end)) => {
+                self.unread = None;
+                (end, State::Ending)
+            }
+            _ => return Next::Wait,
+        };
+        self.to_send.extend_from_slice(&bytes);
+        self.state = state;
+        let next = self.send().map_or(Next::Close, |()| Next::Wait);
         self.unless_over(next)
     }
 
@@ -207,7 +236,12 @@ impl Connection {
     fn send(&mut self) -> io::Result<()> {
         while !self.to_send.is_empty() {
             match (&*self.stream).write(&self.to_send) {
-                Ok(count) => drop(self.to_send.drain(..count)),
+                Ok(count) => {
+                    self.to_send.drain(..count);
+                    self.unread.iter().for_each(|unread| {
+                        unread.fetch_sub(count, Ordering::Relaxed);
+                    });
+                }
                 Err(error) if would_block(&error) => return Ok(()),
                 Err(error) => return Err(error),
             }

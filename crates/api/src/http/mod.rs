@@ -12,6 +12,7 @@ mod reply;
 mod request;
 mod response;
 mod server;
+mod stream;
 mod turn;
 
 pub use client::{CallError, call, show};
@@ -20,3 +21,4 @@ pub use reply::Reply;
 pub use request::{BadRequest, Method, Request};
 pub use response::Response;
 pub use server::{Door, ListenError, Server};
+pub use stream::{Sent, Stream};

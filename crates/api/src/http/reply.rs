@@ -4,12 +4,14 @@ use std::fmt;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Sender;
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Response;
 use super::response::Closing;
+use super::stream::Stream;
 use super::turn::Turn;
 
 /// Which request an answer is for.
@@ -21,11 +23,37 @@ pub(super) struct Ticket {
     pub(super) number: u64,
 }
 
-/// Answers on their way to the server: of each, what its client has yet to be sent.
+/// Answers on their way to the server.
 #[derive(Clone, Debug)]
 pub(super) struct Returns {
-    pub(super) answers: Sender<(Ticket, Vec<u8>)>,
+    pub(super) answers: Sender<(Ticket, Returned)>,
     pub(super) wake: Arc<EventFd>,
+}
+
+/// What the server gets of an answer.
+#[derive(Debug)]
+pub(super) enum Returned {
+    /// It is given; its client has this much of it yet to be sent.
+    Rest(Vec<u8>),
+    /// This is its head, and more follows.
+    Head(Vec<u8>, Arc<AtomicUsize>),
+    /// More of it.
+    More(Vec<u8>),
+    /// The end of it.
+    End(Vec<u8>),
+}
+
+impl Returns {
+    /// Sends `returned` to the server, and whether there still is one.
+    pub(super) fn send(&self, ticket: Ticket, returned: Returned) -> bool {
+        // A server that is gone has no connection left to answer on.
+        let sent = self.answers.send((ticket, returned)).is_ok();
+        if sent {
+            // It only fails when 2^64 - 2 answers wait: the server is awake then.
+            let _ = self.wake.write(1);
+        }
+        sent
+    }
 }
 
 /// The way to one client, who waits for an answer.
@@ -96,11 +124,15 @@ impl Reply {
         if bytes.is_empty() && !self.way.turn.end() {
             return;
         }
-        // A server that is gone has no connection left to answer on.
-        if self.returns.answers.send((self.ticket, bytes)).is_ok() {
-            // It only fails when 2^64 - 2 answers wait: the server is awake then.
-            let _ = self.returns.wake.write(1);
-        }
+        self.returns.send(self.ticket, Returned::Rest(bytes));
+    }
+
+    /// Answers with a body of the type `content` that has no end yet.
+    pub fn stream(mut self, content: &'static str) -> Stream {
+        self.answered = true;
+        let response = Response::text(content, String::new());
+        self.witness.take().into_iter().for_each(|Witness(hear)| hear(&response));
+        Stream::begin(content, (self.ticket, self.returns.clone()), Arc::clone(&self.way.turn))
     }
 }
 

@@ -14,7 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::connection::{Connection, Next};
-use super::reply::{Returns, Ticket};
+use super::reply::{Returned, Returns, Ticket};
 use super::{Limits, Reply, Request, Response};
 
 /// Where requests go.
@@ -80,7 +80,7 @@ pub struct Server<D> {
     /// Whether the host had no file descriptor for one more: nobody is accepted until
     /// one goes.
     full: bool,
-    answers: Receiver<(Ticket, Vec<u8>)>,
+    answers: Receiver<(Ticket, Returned)>,
     returns: Returns,
 }
 
@@ -156,13 +156,16 @@ impl<D: Door> Server<D> {
     }
 
     fn deliver(&mut self, ops: &mut EventOps<'_>) {
-        while let Ok((ticket, rest)) = self.answers.try_recv() {
+        while let Ok((ticket, returned)) = self.answers.try_recv() {
             let client = self.clients.get_mut(ticket.place).and_then(Option::as_mut);
             // Who asked may have gone, and another come to its place.
             let Some(client) = client.filter(|client| client.number == ticket.number) else {
                 continue;
             };
-            let next = client.connection.answered(&rest, &self.limits);
+            let next = match returned {
+                Returned::Rest(rest) => client.connection.answered(&rest, &self.limits),
+                returned => client.connection.streamed(returned),
+            };
             self.follow(ticket.place, next, ops);
         }
     }

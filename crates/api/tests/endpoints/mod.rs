@@ -108,6 +108,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
 pub(crate) const OWN: &[Endpoint] = &[
     row(Put, "/guest-abi", &[], "what the guest is promised: a profile's name, or the document itself", DESCRIBED),
     row(Get, "/metrics", &[], "all that is counted, as Prometheus reads it: see `metrics.md`", LIFE),
+    row(Get, "/events", &[], "what becomes of the machine, as it happens, in lines of JSON: see `events.md`", LIFE),
     row(Get, "/openapi.json", &[], "what can be asked for, as OpenAPI 3.1: `resources/api/openapi.yaml`", "it_says_what_can_be_asked_for"),
     row(Put, "/snapshot/check", &[], "what a load would do, register by register, as `kedge abi check --snapshot --json` prints it", "a_snapshot_is_not_loaded_over_a_machine_that_is_described"),
     row(Put, "/clone", &[], "machines like itself: see `clone.md`", "clones_stand_still_and_are_counted_from_one_unless_it_is_said"),

@@ -7,7 +7,7 @@ use kedge_vmm::Lifecycle;
 use kedge_vmm::metadata::StoreError;
 use serde_json::json;
 
-use super::watch::Watch;
+use super::watch::{Voice, Watch};
 use super::work::{Order, OrderError, Way};
 use crate::companions::Companions;
 use crate::firecracker::FIRECRACKER_VERSION;
@@ -40,15 +40,19 @@ impl MachineDoor {
         Self { identity, way, log, companions }
     }
 
-    fn describe(&self) -> Response {
-        let state = match self.way.status() {
+    /// What the machine is at, in Firecracker's words.
+    fn state(&self) -> &'static str {
+        match self.way.status() {
             Lifecycle::Configured => "Not started",
             Lifecycle::Running => "Running",
             Lifecycle::Paused | Lifecycle::Stopped => "Paused",
-        };
+        }
+    }
+
+    fn describe(&self) -> Response {
         let instance = Instance {
             id: &self.identity.id,
-            state,
+            state: self.state(),
             vmm_version: FIRECRACKER_VERSION,
             app_name: self.identity.program,
             kedge_version: env!("CARGO_PKG_VERSION"),
@@ -142,7 +146,8 @@ impl Fix for NotYours {
 impl Door for MachineDoor {
     fn enter(&mut self, request: Request, reply: Reply) {
         let metering = &self.companions.metering;
-        let (parsed, watch) = Watch::read(&request, metering);
+        let voice = if self.log.is_some() { Voice::Firecracker } else { Voice::Own };
+        let (parsed, watch) = Watch::read(&request, voice, metering);
         let reply = reply.before(move |response| watch.end(response));
         let Parsed { call, deprecated } = match parsed {
             Ok(parsed) => parsed,
@@ -160,6 +165,7 @@ impl Door for MachineDoor {
             Call::SetLogger(logger) => self.set_logger(&logger),
             Call::SetMetrics(metrics) => self.set_metrics(&metrics),
             Call::ShowMetrics => Response::text(PROMETHEUS, metering.prometheus()),
+            Call::Listen => return self.companions.events.listen(reply, || self.state()),
             call => return self.way.give(Order::new(call, deprecated, reply)),
         };
         reply.send(&if deprecated { response.deprecated() } else { response });

@@ -18,9 +18,11 @@ use event_manager::{EventManager, RemoteEndpoint, SubscriberOps};
 use kedge_api::http::{Limits, ListenError, Server};
 use kedge_diag::Fix;
 use kedge_vmm::Handle;
+use tracing::info;
 
 use crate::companions::Companions;
 use crate::console::Offer;
+use crate::events::Events;
 use crate::logging::Control as LogControl;
 use crate::machines::{Claim, ClaimError};
 
@@ -117,9 +119,10 @@ impl Claimed {
         let socket = socket.or(found).unwrap_or_default();
         let (way, orders, work) = work::orders(&companions.metering);
         orders.shown().set(view.unwrap_or_default());
+        let events = companions.events.clone();
         let door = MachineDoor::new(identity, way, log, companions);
         let mut api = Api::open(&socket, limits, door, work)?;
-        api.claim = claim;
+        (api.claim, api.events) = (claim, Some(events));
         Ok((api, orders))
     }
 }
@@ -157,6 +160,8 @@ pub(crate) struct Api {
     stop: Arc<AtomicBool>,
     endpoint: RemoteEndpoint<Server<MachineDoor>>,
     thread: Option<JoinHandle<()>>,
+    /// Who hears of what becomes of the machine: nothing more, without its API.
+    events: Option<Events>,
     /// The machine's name, which goes last.
     claim: Option<Claim>,
 }
@@ -180,13 +185,18 @@ impl Api {
         let stopped = Arc::clone(&stop);
         // Started before anybody waits for what it does.
         thread("api-work", move || work.run())?;
+        let place = socket.to_owned();
         let thread = thread("api", move || {
+            info!("API server started.");
+            info!("Listening on API socket ({place:?}).");
             while !stopped.load(Ordering::Acquire) {
                 // A signal may interrupt the wait; clients' errors are their own.
                 let _ = manager.run();
             }
+            // The last of what clients listen to may have come since.
+            let _ = manager.run_with_timeout(0);
         })?;
-        Ok(Self { stop, endpoint, thread: Some(thread), claim: None })
+        Ok(Self { stop, endpoint, thread: Some(thread), events: None, claim: None })
     }
 }
 
@@ -197,6 +207,7 @@ fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle
 
 impl Drop for Api {
     fn drop(&mut self) {
+        self.events.iter().for_each(Events::end);
         self.stop.store(true, Ordering::Release);
         // If the kick fails the loop is gone already.
         let _ = self.endpoint.kick();

@@ -286,6 +286,7 @@ impl Work {
             | Call::ShowConfig
             | Call::ShowMetadata
             | Call::ShowMetrics
+            | Call::Listen
             | Call::PutMetadata(_)
             | Call::PatchMetadata(_)
             | Call::SetLogger(_)

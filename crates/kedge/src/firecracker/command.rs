@@ -53,7 +53,7 @@ pub(crate) fn command(name: Name) -> Command {
         .args([version(), help()])
 }
 
-fn machine() -> [Arg; 9] {
+fn machine() -> [Arg; 10] {
     [
         switch("no-api").requires("config-file").help("Run without an API"),
         file("config-file").help(
@@ -65,6 +65,7 @@ fn machine() -> [Arg; 9] {
         file("api-sock").default_value(SOCKET).help("The API's socket"),
         file("metadata").help("What the guest's metadata service has at first (JSON)"),
         file("metrics-path").help("The metrics' file or FIFO"),
+        switch("boot-timer").help("Log how long the guest takes, which says when it is up"),
         option("mmds-size-limit", "BYTES").value_parser(value_parser!(usize)).hide(true),
         option("http-api-max-payload-size", "BYTES").value_parser(value_parser!(usize)).hide(true),
     ]

@@ -256,6 +256,7 @@ fn reachable(name: Name, flags: &ArgMatches, log: LogControl) -> Reachable {
     let identity = Identity { id: text(flags, "id").to_owned(), program };
     let (socket, limits) = (path(flags, "api-sock"), Limits { body, ..limits });
     let most = flags.get_one("mmds-size-limit").copied().unwrap_or(limits.body);
-    let companions = Companions::new(&identity.id, most, Some(log.clone()));
+    let mut companions = Companions::new(&identity.id, most, Some(log.clone()));
+    companions.boot_timer = flags.get_flag("boot-timer");
     Reachable { log: Some(log), companions, ..Reachable::new(identity, socket, limits) }
 }

@@ -18,7 +18,6 @@ struct Row {
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    Row { flag: "boot-timer", value: "", instead: "leave it out; the guest can print when it is up" },
     Row { flag: "seccomp-filter", value: "FILE", instead: "write `--no-seccomp` instead" },
 ];
 

@@ -32,18 +32,17 @@ pub(super) const KEYS: [&str; 10] = [
 ];
 
 impl Act {
-    /// What has a machine be `wanted`.
-    pub(crate) fn to(wanted: WantedState) -> Self {
-        match wanted {
-            WantedState::Paused => Self::Pause,
-            WantedState::Resumed => Self::Resume,
-        }
+    /// Whether the machine is asked for it at once, so that it takes as long for it as its
+    /// client waits: to look at the clock once more would cost as much as there is between.
+    pub(crate) fn is_quick(self) -> bool {
+        matches!(self, Self::Pause | Self::Resume)
     }
 
     /// What `call` is, if it is one of these.
     pub(crate) fn of(call: &Call) -> Option<Self> {
         match call {
-            Call::SetState(wanted) => Some(Self::to(*wanted)),
+            Call::SetState(WantedState::Paused) => Some(Self::Pause),
+            Call::SetState(WantedState::Resumed) => Some(Self::Resume),
             Call::LoadSnapshot(_) => Some(Self::Load),
             Call::CreateSnapshot(create) => Some(match create.snapshot_type {
                 SnapshotType::Diff => Self::CreateDiff,

@@ -11,10 +11,10 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kedge_vmm::metrics::{Counters, Registry, Tally, Timings, prometheus};
-use rustix::time::{ClockId, clock_gettime};
+use kedge_vmm::metrics::{Counters, Outcome, Registry, Tally, Timings, prometheus};
 use tracing::info;
 
+use crate::boot_timer::Began;
 use crate::logging::Control as LogControl;
 pub(crate) use act::Act;
 use keys::OfMethod;
@@ -78,10 +78,9 @@ impl Metering {
         prometheus(&self.0.registry)
     }
 
-    /// A request of `kind`, by its method and its path, took so long, and was refused or
-    /// not.
-    pub(crate) fn asked(&self, kind: &str, took: Duration, refused: bool) {
-        self.0.requests.record(kind, took, refused);
+    /// A request of `kind`, by its method and its path, took so long.
+    pub(crate) fn asked(&self, kind: String, took: Duration, outcome: Outcome) {
+        self.0.requests.record(kind, took, outcome);
     }
 
     /// A request made use of something that will go away.
@@ -107,22 +106,17 @@ impl Metering {
     /// were at `start`, in microseconds; its parent had used so much of the CPU until then.
     /// All three are what Firecracker's jailer says.
     pub(crate) fn began(&self, [start, cpu_start, parent]: [Option<u64>; 3]) {
-        let now = |clock| {
-            let now = clock_gettime(clock);
-            let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-            let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
-            seconds.saturating_mul(1_000_000).saturating_add(nanoseconds / 1000)
-        };
         if start.is_none() && cpu_start.is_none() {
             return;
         }
         const KEYS: [&str; 2] = ["process_startup_time_us", "process_startup_time_cpu_us"];
         let tally = Tally::of(&KEYS);
+        let [wall, cpu] = Began::now().times().map(microseconds);
         if let Some(start) = start {
-            tally.set(KEYS[0], now(ClockId::Monotonic).saturating_sub(start));
+            tally.set(KEYS[0], wall.saturating_sub(start));
         }
         if let Some(start) = cpu_start {
-            let own = now(ClockId::ProcessCPUTime).saturating_sub(start);
+            let own = cpu.saturating_sub(start);
             tally.set(KEYS[1], own.saturating_add(parent.unwrap_or_default()));
         }
         self.0.registry.add("api_server", None, Arc::new(tally));

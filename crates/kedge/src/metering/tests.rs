@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kedge_api::call::Metrics;
 use kedge_diag::one_line;
+use kedge_vmm::metrics::Outcome;
 use serde_json::Value;
 
 use super::{Act, Metering};
@@ -35,8 +36,8 @@ fn there_is_a_first_line_one_every_period_and_a_last() {
         thread::yield_now();
     }
     metering.done(Act::Pause, Duration::from_micros(77));
-    metering.asked("PUT /mmds", Duration::ZERO, false);
-    metering.asked("PUT /mmds/config", Duration::ZERO, true);
+    metering.asked("PUT /mmds".to_owned(), Duration::ZERO, Outcome::Done);
+    metering.asked("PUT /mmds/config".to_owned(), Duration::ZERO, Outcome::Failed);
     metering.finish();
     let lines = lines(&path);
     let last = lines.last().unwrap();

@@ -3,8 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use kedge_ids::u64_from;
 use virtio_bindings::virtio_blk::{
@@ -21,6 +21,7 @@ use super::open::{Access, OpenError, Opened, SERIAL};
 use super::promise::{DISCARD, Promise, WRITE_ZEROES};
 use super::request::{Operation, Trim};
 use crate::virtio::buffers::Buffers;
+use crate::virtio::mishap::{Mishap, MishapKind, MishapListener};
 
 /// An open disk.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(super) struct Disk {
     /// Whether the driver has turned its cache off (`writeback` is 0).
     through: AtomicBool,
     metrics: Arc<BlockMetrics>,
+    /// Who hears of mishaps.
+    listener: OnceLock<MishapListener>,
 }
 
 /// Whether what is written is to last before it is said to be written.
@@ -68,7 +71,8 @@ impl Disk {
         let promise = Promise::new(config, &opened);
         let Opened { file, direct, sectors, .. } = opened;
         let (config, through) = (config.clone(), AtomicBool::new(false));
-        Ok(Self { config, file, direct, sectors, promise, through, metrics: Arc::default() })
+        let (metrics, listener) = Default::default();
+        Ok(Self { config, file, direct, sectors, promise, through, metrics, listener })
     }
 
     /// Another file behind the disk. What the guest goes by stays, but for the size
@@ -82,7 +86,16 @@ impl Disk {
         disk.promise = Promise { serial: disk.promise.serial, ..self.promise };
         disk.through = AtomicBool::new(self.through.load(Ordering::Relaxed));
         disk.metrics = Arc::clone(&self.metrics);
+        disk.listener = self.listener.clone();
         Ok(disk)
+    }
+
+    /// Has `listener` hear of mishaps, where nobody does yet.
+    pub(super) fn heard_by(&self, listener: Option<&MishapListener>) {
+        if let Some(listener) = listener {
+            // Who hears already goes on to.
+            let _ = self.listener.set(listener.clone());
+        }
     }
 
     /// Takes the disk, which it has from when it is opened until it lets go of it.
@@ -327,6 +340,11 @@ impl Disk {
         if times.is_power_of_two() {
             let (id, verb) = (self.id(), act.verb());
             tracing::warn!(times, "disk `{id}`: the host cannot {verb}: {error}");
+            if let Some(listener) = self.listener.get() {
+                let why = format!("the host cannot {verb}: {error}");
+                let (kind, device) = (MishapKind::HostFails, format!("disk `{id}`"));
+                listener.tell(Mishap { kind, device, why, times });
+            }
         }
     }
 }

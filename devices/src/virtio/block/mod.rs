@@ -168,6 +168,7 @@ impl VirtioDevice for Block {
     fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
         self.disk.take().map_err(|error| LoopError::Resource(Trouble::new(error)))?;
         let event_loop = activation.event_loop.clone();
+        self.disk.heard_by(event_loop.listener());
         let uring = self.uring(&activation);
         let worker = BlockWorker::new(activation, Arc::clone(&self.disk), &self.limits, uring);
         self.running = Some(event_loop.start(Box::new(worker))?);

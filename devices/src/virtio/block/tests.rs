@@ -14,6 +14,7 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO};
 use super::*;
 use crate::virtio::catalog::DeviceConfig;
 use crate::virtio::limits::RateLimiter;
+use crate::virtio::mishap::{Mishap, MishapKind};
 use crate::virtio::testing::{Driver, NEEDS_RESET};
 use crate::virtio::transport::reg;
 
@@ -199,8 +200,15 @@ fn a_full_host_is_an_error_to_the_guest() {
     let mut disk = Disk::open(&config).unwrap();
     disk.replace_file(full);
     let mut driver = Driver::running(Box::new(Block::new(disk, 1, Limits::default())), 0);
-    assert_eq!(send(&mut driver, OUT, 0, &[9; 512]), IOERR);
+    for _ in 0..5 {
+        assert_eq!(send(&mut driver, OUT, 0, &[9; 512]), IOERR);
+    }
     assert_eq!(driver.read(reg::STATUS) & NEEDS_RESET, 0);
+    let why = "the host cannot write: No space left on device (os error 28)".to_owned();
+    let (kind, device) = (MishapKind::HostFails, "disk `root`".to_owned());
+    let mishap = Mishap { kind, device, why, times: 1 };
+    let told = [1, 2, 4].map(|times| Mishap { times, ..mishap.clone() });
+    assert_eq!(driver.mishaps(), told);
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl MmioTransport {
         event_loop: EventLoop,
     ) -> io::Result<Self> {
         let device_id = device.device_id();
-        let signals = Arc::new(Signals::new(device_id, Line::new(irq)?));
+        let signals = Arc::new(Signals::new(device.as_ref(), &event_loop, Line::new(irq)?));
         let core = Core::new(device, memory, event_loop, Arc::clone(&signals))?;
         Ok(Self { device_id, signals, doorbells: core.doorbells(), core: Mutex::new(core) })
     }

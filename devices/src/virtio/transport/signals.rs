@@ -4,7 +4,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use crate::virtio::device::{DeviceId, Interrupt};
+use crate::virtio::device::{DeviceId, Interrupt, VirtioDevice};
+use crate::virtio::mishap::{Mishap, MishapKind, MishapListener};
+use crate::virtio::worker::EventLoop;
 
 /// How a transport reaches its driver.
 pub(super) trait Notifier: Send + Sync {
@@ -26,6 +28,8 @@ pub(super) trait Notifier: Send + Sync {
 #[derive(Debug)]
 pub(super) struct Signals<N> {
     device: DeviceId,
+    /// Who hears of mishaps, and what they call the device.
+    listener: Option<(MishapListener, String)>,
     notifier: N,
     needs_reset: AtomicBool,
     generation: AtomicU32,
@@ -33,9 +37,12 @@ pub(super) struct Signals<N> {
 }
 
 impl<N: Notifier> Signals<N> {
-    pub(super) fn new(device: DeviceId, notifier: N) -> Self {
+    /// Those of `device`, whose work `event_loop` has.
+    pub(super) fn new(device: &dyn VirtioDevice, event_loop: &EventLoop, notifier: N) -> Self {
+        let named = |listener: &MishapListener| (listener.clone(), device.name());
         Self {
-            device,
+            device: device.device_id(),
+            listener: event_loop.listener().map(named),
             notifier,
             needs_reset: AtomicBool::new(false),
             generation: AtomicU32::new(0),
@@ -67,8 +74,13 @@ impl<N: Notifier> Signals<N> {
     pub(super) fn mark_broken(&self, why: &dyn fmt::Display) {
         self.needs_reset.store(true, Ordering::SeqCst);
         let times = self.corruptions.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if times.is_power_of_two() {
-            tracing::warn!(device = ?self.device, times, "the guest's driver must reset its virtio device: {why}");
+        if !times.is_power_of_two() {
+            return;
+        }
+        tracing::warn!(device = ?self.device, times, "the guest's driver must reset its virtio device: {why}");
+        if let Some((listener, name)) = &self.listener {
+            let (kind, device, why) = (MishapKind::NeedsReset, name.clone(), why.to_string());
+            listener.tell(Mishap { kind, device, why, times });
         }
     }
 

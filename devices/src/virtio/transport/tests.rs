@@ -5,6 +5,7 @@ use kedge_guest_memory::{GuestRange, map_anonymous};
 use proptest::prelude::*;
 
 use super::{MmioTransport, reg};
+use crate::virtio::mishap::{Mishap, MishapKind};
 use crate::virtio::testing::{
     ACKNOWLEDGE, DRIVER, DRIVER_OK, Driver, EVENT_IDX, Echo, FEATURES_OK, NEEDS_RESET, RAM,
     RAM_SIZE, TestLoop, VERSION_1, wait_for,
@@ -110,6 +111,11 @@ fn a_device_that_breaks_says_so_by_interrupt() {
     assert!(driver.wait_broken());
     assert!(driver.wait_interrupt());
     assert_eq!(driver.read(reg::INTERRUPT_STATUS), 2);
+    let mishaps = driver.mishaps();
+    let [Mishap { kind: MishapKind::NeedsReset, why, times: 1, .. }] = mishaps.as_slice() else {
+        panic!("{mishaps:?}")
+    };
+    assert!(why.starts_with("queue 0: "), "{why}");
 }
 
 #[test]

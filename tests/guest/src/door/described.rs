@@ -1,6 +1,7 @@
 //! A machine that clients describe and start, as Firecracker's do.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
@@ -61,6 +62,14 @@ impl Waiting {
         Ok(call(&self.path("api"), Method::Get, path, None)?)
     }
 
+    /// Its events, from now on.
+    fn listen(&self) -> anyhow::Result<UnixStream> {
+        let mut stream = UnixStream::connect(self.path("api"))?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(b"GET /events HTTP/1.1\r\n\r\n")?;
+        Ok(stream)
+    }
+
     /// A small machine with one of the bare-metal guests.
     fn payload(&self, host: &Host, name: &str, boot_args: &str) -> Outcome {
         self.put("/machine-config", &json!({ "vcpu_count": 1, "mem_size_mib": 16 }))?;
@@ -88,16 +97,17 @@ impl Waiting {
 
 /// What a platform does: size, kernel, disk, network, vsock, entropy, start.
 fn linux(host: &Host) -> Outcome {
-    let waiting = Waiting::start(&["--id", "platform-1"])?;
+    let waiting = Waiting::start(&["--id", "platform-1", "--boot-timer"])?;
     let disk = waiting.path("root.ext4");
     fs::copy(host.disk(), &disk)?;
     let tap = Tap::new("kedge-t9")?.with_address("10.87.0.1/24")?;
-    waiting.put("/logger", &json!({ "level": "Warning", "show_level": true }))?;
+    let log = waiting.path("log");
+    waiting.put("/logger", &json!({ "log_path": log, "show_level": true }))?;
     waiting.put("/machine-config", &json!({ "vcpu_count": 2, "mem_size_mib": 256 }))?;
     let boot = json!({
         "kernel_image_path": host.linux()?,
         "initrd_path": host.initrd()?,
-        "boot_args": "console=ttyS0 loglevel=1 kedge.run=one kedge.then=reboot",
+        "boot_args": "console=ttyS0 loglevel=1 kedge.run=one kedge.timer kedge.then=reboot",
     });
     waiting.put("/boot-source", &boot)?;
     let drive = json!({ "drive_id": "rootfs", "is_root_device": true, "path_on_host": disk });
@@ -123,13 +133,18 @@ fn linux(host: &Host) -> Outcome {
     let ended = waiting.guest.finish_within(BOOT)?.with_status(0)?;
     let said = Report::new(&ended.stdout);
     ensure_contains(said.section("cmdline")?, &["pci=off root=/dev/vda rw earlycon="])?;
-    ensure_contains(said.whole(), &["GUEST-UP "])
+    ensure_contains(said.whole(), &["GUEST-UP "])?;
+    let received = "INFO] The API server received a Put request on \"/vsock\" with body \"";
+    let done = "INFO] The request was executed successfully. Status code: 204 No Content.";
+    let refused = "ERROR] Received Error. Status code: 400 Bad Request. Message: Network config";
+    let up = "INFO] Guest-boot-time = ";
+    ensure_contains(&fs::read_to_string(log)?, &[received, done, refused, up])
 }
 
 /// Two processes and one guest, by requests alone.
 fn life(host: &Host) -> Outcome {
     let first = Waiting::start(&["--guest-abi", "arm64-v0"])?;
-    let metrics = first.path("metrics");
+    let (metrics, events) = (first.path("metrics"), first.listen()?);
     first.put("/metrics", &json!({ "metrics_path": metrics, "emit_id": true }))?;
     first.payload(host, "counters", "")?;
     first.begin()?;
@@ -156,7 +171,19 @@ fn life(host: &Host) -> Outcome {
         thread::sleep(Duration::from_millis(10));
     }
     second.guest.terminate()?;
-    first.guest.terminate().map(drop)
+    first.guest.terminate()?;
+    happened(events, &["state", "started", "paused", "saved", "stopped"])
+}
+
+/// Reads `events` to their end: they are those.
+fn happened(mut events: UnixStream, expected: &[&str]) -> Outcome {
+    let mut all = String::new();
+    events.read_to_string(&mut all)?;
+    let lines = all.lines().filter(|line| line.starts_with('{'));
+    let lines: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let happened: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap_or("")).collect();
+    ensure!(happened == expected && all.ends_with("0\r\n\r\n"), "{all}");
+    Ok(())
 }
 
 /// What a machine that `waiting` runs has counted so far: a line at its start, one when it

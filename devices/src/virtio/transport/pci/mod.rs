@@ -82,7 +82,8 @@ impl PciTransport {
         let vectors = u16::try_from(queues + 1).unwrap_or(u16::MAX).min(place::MOST_VECTORS);
         let msix = Msix::new(vectors, site.messages);
         let (space, places) = place::space(device_id, &msix);
-        let signals = Arc::new(Signals::new(device_id, Vectors::new(msix, queues)));
+        let vectors = Vectors::new(msix, queues);
+        let signals = Arc::new(Signals::new(device.as_ref(), site.event_loop, vectors));
         let core =
             Core::new(device, site.memory.clone(), site.event_loop.clone(), Arc::clone(&signals))?;
         let doorbells = core.doorbells();
