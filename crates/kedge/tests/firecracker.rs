@@ -150,7 +150,8 @@ fn the_help_shows_both_command_lines() {
         Usage: kedge run --kernel FILE [OPTIONS]
                kedge [--config-file FILE] --api-sock SOCKET [OPTIONS]
                kedge ps
-               kedge (info | console | pause | resume | stop | snapshot | clone) ID
+               kedge (info | console | metrics | events | pause | resume | stop) ID
+               kedge (snapshot | clone) ID
                kedge abi COMMAND
                kedge (completion SHELL | man COMMAND)
 
@@ -164,6 +165,8 @@ fn the_help_shows_both_command_lines() {
           ps          List the machines that run: those with a name (--id)
           info        Say what a machine is, and how it is
           console     Sit at the serial port of a machine that was started elsewhere
+          metrics     Print what a machine counts, as Prometheus reads it
+          events      Print what becomes of a machine, as it happens
           pause       Make a running machine stand still: its guest notices nothing
           resume      Let a machine that stands still go on
           stop        End a machine, whatever its guest does

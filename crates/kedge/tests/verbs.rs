@@ -5,7 +5,7 @@
 mod waiting;
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -158,6 +158,36 @@ fn a_machine_says_what_it_is() {
           fix: name the socket of a machine that runs (--api-sock)
     "#]]
     .assert_eq(&place.kedge("info db"));
+}
+
+#[test]
+fn what_a_machine_counts_is_printed() {
+    let place = Place::new();
+    let _web = place.machine("web");
+    let told = place.kedge("metrics web");
+    let sent = told.lines().filter(|line| line.contains("uart") && line.ends_with(" 25"));
+    assert!(told.starts_with("0\n# "), "{told}");
+    assert_eq!(sent.count(), 1, "the guest's greeting has 25 bytes: {told}");
+}
+
+#[test]
+fn what_becomes_of_a_machine_is_printed() {
+    let place = Place::new();
+    let web = place.machine("web");
+    let mut command = place.command("events web");
+    let mut events = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(next()["state"], "Running");
+    assert_eq!(place.kedge("pause web"), "0\n");
+    assert_eq!(next()["event"], "paused");
+    assert_eq!(place.kedge("resume web"), "0\n");
+    assert_eq!(next()["event"], "resumed");
+    assert!(place.kedge("stop web").starts_with("0\n"));
+    assert_eq!(next()["event"], "stopped");
+    assert!(events.wait().unwrap().success());
+    drop(web);
+    assert!(place.kedge("events web").contains("no machine answers at"));
 }
 
 #[test]

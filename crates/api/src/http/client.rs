@@ -1,6 +1,6 @@
 //! A client for one request: how kedge's own commands speak to a machine that runs.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,6 +107,60 @@ fn exchange(socket: &Path, patience: Option<Duration>, request: &str) -> Result<
         return Err(broken(ErrorKind::UnexpectedEof.into()));
     }
     read(&answer).ok_or_else(|| CallError::NoAnswer { path: socket.to_owned() })?
+}
+
+/// Has `each` take the pieces of an answer without an end, until that ends or `each` fails.
+///
+/// # Errors
+/// Nobody answers, or the machine says no.
+pub fn listen(
+    socket: &Path,
+    path: &str,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), CallError> {
+    let no_answer = || CallError::NoAnswer { path: socket.to_owned() };
+    let broken = |source| CallError::Broken { path: socket.to_owned(), source };
+    let stream = UnixStream::connect(socket);
+    let mut stream =
+        stream.map_err(|source| CallError::Connect { path: socket.to_owned(), source })?;
+    stream.write_all(request(Method::Get, path, None).as_bytes()).map_err(broken)?;
+    let mut answer = BufReader::new(stream);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if answer.read_until(b'\n', &mut head).map_err(broken)? == 0 {
+            return Err(broken(ErrorKind::UnexpectedEof.into()));
+        }
+    }
+    if !is_chunked(&head) {
+        // It is an answer with an end: why there is none without.
+        answer.read_to_end(&mut head).map_err(broken)?;
+        return read(&head).ok_or_else(no_answer)?.map(drop);
+    }
+    loop {
+        let mut size = String::new();
+        answer.read_line(&mut size).map_err(broken)?;
+        let size = usize::from_str_radix(size.trim_end(), 16).ok();
+        let Some(size) = size.filter(|size| *size <= LARGEST) else { return Err(no_answer()) };
+        let mut piece = vec![0; size + 2];
+        answer.read_exact(&mut piece).map_err(broken)?;
+        if size == 0 || each(piece.get(..size).unwrap_or_default()).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The largest piece of an answer without an end that is taken, in bytes.
+const LARGEST: usize = 1 << 20;
+
+/// Whether an answer with this head comes in pieces.
+fn is_chunked(head: &[u8]) -> bool {
+    let mut headers = [EMPTY_HEADER; 16];
+    let mut parsed = httparse::Response::new(&mut headers);
+    let whole = parsed.parse(head).is_ok_and(|status| status.is_complete());
+    whole
+        && parsed.headers.iter().any(|header| {
+            header.name.eq_ignore_ascii_case("Transfer-Encoding") && header.value == b"chunked"
+        })
 }
 
 /// The answer in `bytes`, if it is one.

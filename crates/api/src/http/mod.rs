@@ -15,7 +15,7 @@ mod server;
 mod stream;
 mod turn;
 
-pub use client::{CallError, call, show};
+pub use client::{CallError, call, listen, show};
 pub use limits::Limits;
 pub use reply::Reply;
 pub use request::{BadRequest, Method, Request};

@@ -24,7 +24,8 @@ const USAGE: &str = "\
 kedge run --kernel FILE [OPTIONS]
        kedge [--config-file FILE] --api-sock SOCKET [OPTIONS]
        kedge ps
-       kedge (info | console | pause | resume | stop | snapshot | clone) ID
+       kedge (info | console | metrics | events | pause | resume | stop) ID
+       kedge (snapshot | clone) ID
        kedge abi COMMAND
        kedge (completion SHELL | man COMMAND)";
 

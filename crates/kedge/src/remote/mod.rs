@@ -2,8 +2,10 @@
 //! its API.
 
 mod console;
+mod events;
 mod info;
 mod machine;
+mod metrics;
 mod ps;
 mod state;
 mod stop;
@@ -28,6 +30,8 @@ const VERBS: &[Verb] = &[
     Verb { name: "ps", command: ps::command, enter: ps::enter },
     Verb { name: "info", command: info::command, enter: info::enter },
     Verb { name: "console", command: console::command, enter: console::enter },
+    Verb { name: "metrics", command: metrics::command, enter: metrics::enter },
+    Verb { name: "events", command: events::command, enter: events::enter },
     Verb { name: "pause", command: state::pause_command, enter: state::pause },
     Verb { name: "resume", command: state::resume_command, enter: state::resume },
     Verb { name: "stop", command: stop::command, enter: stop::enter },
