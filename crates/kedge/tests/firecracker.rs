@@ -143,78 +143,7 @@ fn under_firecrackers_name_the_version_is_the_line_clients_parse() {
 
 #[test]
 fn the_help_shows_both_command_lines() {
-    expect![[r#"
-        0
-        kedge runs virtual machines on arm64 Linux with KVM
-
-        Usage: kedge run --kernel FILE [OPTIONS]
-               kedge [--config-file FILE] --api-sock SOCKET [OPTIONS]
-               kedge ps
-               kedge (info | console | metrics | events | pause | resume | stop) ID
-               kedge (snapshot | clone) ID
-               kedge abi COMMAND
-               kedge (completion SHELL | man COMMAND)
-
-        Commands:
-          run         Run a virtual machine described by flags
-          abi         Show what guests are promised of firmware, and what hosts offer
-          snapshot    Save machines, load them, and look at what was saved
-          clone       Start many machines from one snapshot, or from one machine
-          completion  Print a shell's completion script
-          man         Print a manual page
-          ps          List the machines that run: those with a name (--id)
-          info        Say what a machine is, and how it is
-          console     Sit at the serial port of a machine that was started elsewhere
-          metrics     Print what a machine counts, as Prometheus reads it
-          events      Print what becomes of a machine, as it happens
-          pause       Make a running machine stand still: its guest notices nothing
-          resume      Let a machine that stands still go on
-          stop        End a machine, whatever its guest does
-
-        Firecracker's command line:
-              --no-api                    Run without an API
-              --config-file <FILE>        The machine: Firecracker's configuration file (JSON);
-                                          without it, the API describes or loads one
-              --enable-pci                Put virtio devices on PCI
-              --id <ID>                   The machine's name in the log [default: anonymous-instance]
-              --api-sock <FILE>           The API's socket [default: /run/firecracker.socket]
-              --metadata <FILE>           What the guest's metadata service has at first (JSON)
-              --metrics-path <FILE>       The metrics' file or FIFO
-              --boot-timer                Log how long the guest takes, which says when it is up
-              --log-path <FILE>           The log's file or FIFO [default: standard output]
-              --level <LEVEL>             Error, Warning, Info, Debug, Trace or Off [default: Info]
-              --show-level                Give the log's lines a level
-              --show-log-origin           Give the log's lines a file and a line number
-              --module <PATH>             Log this module alone
-              --no-seccomp                Install no system-call filter: as yet there is none
-              --snapshot-version          Print the version of the snapshots that are written
-              --describe-snapshot <FILE>  Print the version of the snapshot with this state file
-
-        kedge's own:
-              --guest-abi <NAME|FILE>  What the guest is promised of its firmware and its CPU, for life:
-                                       a profile's name or file; see `kedge abi show` [default: arm64-v1]
-              --pci-slots <N>          On PCI: slots into which devices can be plugged while the
-                                       guest runs, up to 8 [default: 4 with --enable-pci]
-              --on-reset <ACTION>      When the guest resets: restart it, or exit [default: exit]
-              --io-threads <N>         Threads on which virtio devices work, in turn, so that one
-                                       that waits is in the way of fewer [default: 0, one for all]
-              --dry-run                Print the machine as JSON and end: opens nothing, needs no KVM
-              --dump-dtb <FILE>        Write the guest's device tree to FILE, then go on
-                                       (with --dry-run end there, which does need KVM)
-              --version                Print the version
-          -h, --help                   Print this help
-
-        Firecracker's other flags are refused by name until kedge has what they are for.
-
-        Examples:
-          kedge run --kernel Image --initrd initrd.gz --cmdline console=ttyS0
-          kedge --config-file vm.json --api-sock vm.sock
-          kedge --api-sock vm.sock            (the API says what to run)
-          kedge run --help
-
-        Exit status: 0 when the guest powered off or reset, 1 after an error, 152 when the
-        machine cannot be configured so, 153 when the command line makes no sense.
-    "#]].assert_eq(&kedge(&["--help"]));
+    expect_file!["golden/help.txt"].assert_eq(&kedge(&["--help"]));
 }
 
 #[test]
