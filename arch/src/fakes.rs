@@ -47,6 +47,9 @@ impl Vm for FakeVm {
     fn connect_irq(&self, _: Spi, _: &EventFd) -> Result<(), HvError> {
         Err(absent())
     }
+    fn pulse_irq(&self, _: Spi) -> Result<(), HvError> {
+        Err(absent())
+    }
     fn signal_msi(&self, _: Msi) -> Result<MsiFate, HvError> {
         Err(absent())
     }

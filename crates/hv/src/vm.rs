@@ -164,6 +164,14 @@ pub trait Vm: Send + Sync {
     /// interrupt.
     fn connect_irq(&self, spi: Spi, trigger: &EventFd) -> Result<(), HvError>;
 
+    /// Gives the guest an edge on `spi`, which it has triggered by edges. Any thread may,
+    /// while vCPUs run. The edge has arrived when this returns, where one by an event is on
+    /// its way by another thread of the host.
+    ///
+    /// # Errors
+    /// `ENXIO`: there is no controller; `EBUSY`: too early; `EINVAL`: no such interrupt.
+    fn pulse_irq(&self, spi: Spi) -> Result<(), HvError>;
+
     /// Sends a message to the translation service, as the device's store would. Any thread
     /// may, while vCPUs run. It costs what raising a wired interrupt does, and unlike a
     /// message that is wired to an event it leaves nothing behind: what a device is to send

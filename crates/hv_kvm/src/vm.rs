@@ -9,8 +9,8 @@ use kedge_hv::{
 };
 use kedge_ids::{Ring, Spi, VcpuId};
 use kvm_bindings::{
-    KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER, KVM_CAP_ARM_NISV_TO_USER,
-    KVM_CAP_ARM_SUPPORTED_REG_MASK_RANGES, KVM_CAP_ARM_SYSTEM_SUSPEND,
+    KVM_ARM_IRQ_TYPE_SHIFT, KVM_ARM_IRQ_TYPE_SPI, KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER,
+    KVM_CAP_ARM_NISV_TO_USER, KVM_CAP_ARM_SUPPORTED_REG_MASK_RANGES, KVM_CAP_ARM_SYSTEM_SUSPEND,
     KVM_CAP_ARM_WRITABLE_IMP_ID_REGS, KVM_MSI_VALID_DEVID, kvm_device_attr, kvm_enable_cap,
     kvm_msi, kvm_smccc_filter, kvm_smccc_filter_action_KVM_SMCCC_FILTER_DENY as FILTER_DENY,
     kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER as FILTER_FWD_TO_USER,
@@ -113,6 +113,13 @@ impl Vm for KvmVm {
             return Err(HvError::new(CALL, EINVAL));
         }
         self.machine.fd.register_irqfd(trigger, spi.offset()).map_err(refused(CALL))
+    }
+
+    fn pulse_irq(&self, spi: Spi) -> Result<(), HvError> {
+        let input = KVM_ARM_IRQ_TYPE_SPI << KVM_ARM_IRQ_TYPE_SHIFT | spi.intid();
+        // Each time is an edge, where the guest has the input triggered by edges: lowering
+        // it does nothing then.
+        self.machine.fd.set_irq_line(input, true).map_err(refused("raise an interrupt"))
     }
 
     fn signal_msi(&self, Msi { device, address, data }: Msi) -> Result<MsiFate, HvError> {

@@ -83,14 +83,12 @@ impl Machine {
         let news = vm.triggers.wait(0, &mut ready).unwrap_or_default();
         for event in &ready[..news] {
             let irq = &mut vm.irqs[usize_from(event.data())];
-            if irq.trigger.read().is_ok() {
-                irq.pending += 1;
-                irq.raised += 1;
+            if irq.trigger.as_ref().is_some_and(|(trigger, _)| trigger.read().is_ok()) {
+                irq.raise();
             }
         }
-        for vcpu in vm.vcpus.values().filter(|_| news > 0) {
-            // The counter only saturates at 2^64 - 2 pending wake-ups.
-            let _ = vcpu.wake.write(1);
+        if news > 0 {
+            vm.wake_all();
         }
     }
 

@@ -106,6 +106,12 @@ refusals! {
     GicBeyond = E2BIG, "place the interrupt controller";
     /// Too few or too many interrupts, or not a multiple of 32.
     GicLines = EINVAL, "size the interrupt controller";
+    /// An edge on a machine without an interrupt controller.
+    PulseWithoutGic = ENXIO, "raise an interrupt";
+    /// An edge before the controller is ready.
+    PulseEarly = EBUSY, "raise an interrupt";
+    /// An edge of an interrupt that the controller does not have.
+    PulseBeyond = EINVAL, "raise an interrupt";
     /// An event that is wired already.
     IrqTwice = EBUSY, "connect an interrupt";
     /// An interrupt that the controller does not have.

@@ -47,6 +47,16 @@ pub(crate) struct VmState {
     pub(crate) messages: Vec<Msi>,
 }
 
+impl VmState {
+    /// Wakes the vCPUs that wait for something.
+    pub(crate) fn wake_all(&self) {
+        for vcpu in self.vcpus.values() {
+            // The counter only saturates at 2^64 - 2 pending wake-ups.
+            let _ = vcpu.wake.write(1);
+        }
+    }
+}
+
 /// Who decides a machine's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counters {
@@ -56,16 +66,24 @@ pub(crate) enum Counters {
     Offset,
 }
 
-/// An interrupt that an event raises.
+/// An interrupt that is raised by an event, or directly.
 #[derive(Debug)]
 pub(crate) struct Irq {
     pub(crate) spi: Spi,
-    pub(crate) trigger: EventFd,
-    pub(crate) identity: String,
+    /// The event, and what it is known by.
+    pub(crate) trigger: Option<(EventFd, String)>,
     /// Edges that no script has waited for yet.
     pub(crate) pending: u64,
     /// Edges since the start.
     pub(crate) raised: u64,
+}
+
+impl Irq {
+    /// One edge.
+    pub(crate) fn raise(&mut self) {
+        self.pending += 1;
+        self.raised += 1;
+    }
 }
 
 /// A store that rings an event.

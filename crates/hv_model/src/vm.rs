@@ -151,20 +151,37 @@ impl Vm for ModelVm {
 
     fn connect_irq(&self, spi: Spi, trigger: &EventFd) -> Result<(), HvError> {
         let mut vm = self.machine.lock();
-        let spis = vm.gic.as_ref().map(|gic| match gic.config {
-            GicConfig::V2 { spis, .. } | GicConfig::V3 { spis, .. } => spis,
-        });
-        if spis.is_some_and(|spis| spi.offset() >= spis) {
+        if vm.gic.as_ref().is_some_and(|gic| !gic.has(spi)) {
             return self.machine.refuse(Refusal::IrqBeyond);
         }
         let identity = identity(trigger);
-        if vm.irqs.iter().any(|irq| irq.identity == identity) {
+        let is_it = |irq: &Irq| irq.trigger.as_ref().is_some_and(|(_, its)| *its == identity);
+        if vm.irqs.iter().any(is_it) {
             return self.machine.refuse(Refusal::IrqTwice);
         }
         let trigger = trigger.try_clone().map_err(no_event)?;
         let wanted = EpollEvent::new(EventSet::IN, u64_from(vm.irqs.len()));
         vm.triggers.ctl(ControlOperation::Add, trigger.as_raw_fd(), wanted).map_err(no_event)?;
-        vm.irqs.push(Irq { spi, trigger, identity, pending: 0, raised: 0 });
+        vm.irqs.push(Irq { spi, trigger: Some((trigger, identity)), pending: 0, raised: 0 });
+        Ok(())
+    }
+
+    fn pulse_irq(&self, spi: Spi) -> Result<(), HvError> {
+        let mut vm = self.machine.lock();
+        let Some(gic) = &vm.gic else { return self.machine.refuse(Refusal::PulseWithoutGic) };
+        if !gic.ready && matches!(gic.config, GicConfig::V3 { .. }) {
+            return self.machine.refuse(Refusal::PulseEarly);
+        }
+        if !gic.has(spi) {
+            return self.machine.refuse(Refusal::PulseBeyond);
+        }
+        let is_it = |irq: &Irq| irq.spi == spi && irq.trigger.is_none();
+        let index = vm.irqs.iter().position(is_it).unwrap_or_else(|| {
+            vm.irqs.push(Irq { spi, trigger: None, pending: 0, raised: 0 });
+            vm.irqs.len() - 1
+        });
+        vm.irqs[index].raise();
+        vm.wake_all();
         Ok(())
     }
 

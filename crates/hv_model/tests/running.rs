@@ -6,12 +6,22 @@ use std::sync::Arc;
 use std::thread;
 
 use kedge_guest_memory::{Bytes, GuestAddress, GuestMemoryRegion, RamRegion};
-use kedge_hv::{Access, Exit, Hypervisor, MpState, SystemEvent, Vcpu, VcpuFeatures, Vm, VmConfig};
+use kedge_hv::{
+    Access, Exit, GicConfig, Hypervisor, MpState, SystemEvent, Vcpu, VcpuFeatures, Vm, VmConfig,
+};
 use kedge_hv_model::{Event, ModelHypervisor, Program, Step, V5_10, V7_2, Width, psci};
 use kedge_ids::{RegId, Ring, Spi, VcpuId};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const DEVICE: u64 = 0x900_0000;
+
+/// An interrupt controller with a few inputs.
+const GIC: GicConfig = GicConfig::V3 {
+    distributor: GuestAddress(0x800_0000),
+    redistributors: GuestAddress(0x80a_0000),
+    its: None,
+    spis: 32,
+};
 
 fn model(program: impl IntoIterator<Item = Step>) -> ModelHypervisor {
     ModelHypervisor::new(&V7_2).unwrap().with_program(VcpuId(0), Program::new(program))
@@ -68,6 +78,21 @@ fn a_guest_waits_for_the_interrupt_that_an_event_raises() {
         assert!(matches!(vcpu.run().unwrap(), Exit::System(SystemEvent::Off)));
     });
     assert_eq!(hypervisor.raised(spi), 1);
+}
+
+#[test]
+fn a_guest_takes_as_many_edges_as_there_were() {
+    let spi = Spi::try_from(40).unwrap();
+    let hypervisor = model([Step::AwaitIrq(spi), Step::AwaitIrq(spi)].into_iter().chain(off()));
+    let vm = vm(&hypervisor);
+    let mut vcpu = vcpu(&vm);
+    vm.create_gic(&GIC).unwrap().init().unwrap();
+    vm.pulse_irq(spi).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| vm.pulse_irq(spi).unwrap());
+        assert!(matches!(vcpu.run().unwrap(), Exit::System(SystemEvent::Off)));
+    });
+    assert_eq!(hypervisor.raised(spi), 2);
 }
 
 #[test]

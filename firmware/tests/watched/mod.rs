@@ -108,6 +108,9 @@ impl Vm for WatchedVm {
     fn connect_irq(&self, spi: Spi, trigger: &EventFd) -> Result<(), HvError> {
         self.vm.connect_irq(spi, trigger)
     }
+    fn pulse_irq(&self, spi: Spi) -> Result<(), HvError> {
+        self.vm.pulse_irq(spi)
+    }
     fn signal_msi(&self, message: Msi) -> Result<MsiFate, HvError> {
         self.vm.signal_msi(message)
     }

@@ -1,6 +1,6 @@
 //! `bench LABEL RUNS COMMAND...`: what a command costs from fork to exit, the median of so many runs.
 //!
-//! `bench snapshots RUNS KERNEL INITRD`: see [`snapshots`]; `bench disks` likewise: see [`disks`].
+//! `bench snapshots RUNS KERNEL INITRD`: see [`snapshots`]; `bench devices` likewise: see [`devices`].
 //! `bench api-start RUNS KEDGE`: see [`start`].
 //!
 //! One more run than asked for goes first and is dropped: it finds cold caches. Nothing is printed before the last run
@@ -9,7 +9,7 @@
 
 mod api;
 mod child;
-mod disks;
+mod devices;
 mod snapshots;
 mod start;
 
@@ -37,7 +37,7 @@ fn measure(words: Vec<OsString>) -> anyhow::Result<Vec<String>> {
     let mut words = words.into_iter();
     let (Some(label), Some(runs), Some(program)) = (words.next(), words.next(), words.next())
     else {
-        bail!("usage: bench LABEL RUNS COMMAND..., or bench snapshots|disks RUNS KERNEL INITRD");
+        bail!("usage: bench LABEL RUNS COMMAND..., or bench snapshots|devices RUNS KERNEL INITRD");
     };
     let runs: usize = runs.to_string_lossy().parse().context("RUNS is not a number")?;
     ensure!(runs > 0, "RUNS is 0: there is no median of nothing");
@@ -47,7 +47,7 @@ fn measure(words: Vec<OsString>) -> anyhow::Result<Vec<String>> {
             snapshots::measure(runs, program.as_ref(), initrd.as_ref())
         }
         (Some("api-start"), []) => start::measure(runs, &program),
-        (Some("disks"), [initrd]) => disks::measure(program.as_ref(), initrd.as_ref()),
+        (Some("devices"), [initrd]) => devices::measure(program.as_ref(), initrd.as_ref()),
         _ => Ok(vec![command(&label, runs, &program, &arguments)?]),
     }
 }

@@ -1,12 +1,12 @@
 //! The machine's devices: opened, given a place and a wire, hung on the
 //! hypervisor's doorbells.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use kedge_arch::Layout;
 use kedge_arch::fdt::PlacedDevice;
 use kedge_arch::layout::Place;
-use kedge_bus::{AddressMap, IrqLine, MmioDevice, Node, Stateful};
+use kedge_bus::{AddressMap, IrqLine, MmioDevice, Node, Stateful, Wire};
 use kedge_devices::boot_timer::BootTimer;
 use kedge_devices::generation::Generation;
 use kedge_devices::rtc::Rtc;
@@ -21,7 +21,7 @@ use kedge_diag::Trouble;
 use kedge_guest_memory::{GuestAddress, GuestMemory, about_to_fill};
 use kedge_hv::Vm;
 use kedge_ids::Spi;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use tracing::debug;
 
 use super::{BuildError, Parts, pci};
 use crate::events;
@@ -110,7 +110,7 @@ pub(super) fn place(
     loops: &LoopThreads,
 ) -> Result<Placed, BuildError> {
     let mut board = Board {
-        vm: site.vm.as_ref(),
+        vm: site.vm,
         devices: Vec::new(),
         ranges: Vec::new(),
         pages: Vec::new(),
@@ -153,7 +153,7 @@ fn on_mmio(
     let mut targets = Vec::<Arc<dyn Target>>::with_capacity(virtio.len());
     for ((index, device), event_loop) in virtio.into_iter().enumerate().zip(loops.iter().cycle()) {
         let place = site.layout.virtio(index)?;
-        let irq = board.wire(place.spi)?;
+        let irq = board.wire(place.spi);
         let transport = MmioTransport::new(device, site.memory.clone(), irq, event_loop.clone())
             .map_err(BuildError::host(QUEUE_EVENT))?;
         let transport = Arc::new(transport);
@@ -171,7 +171,7 @@ fn serial_port(
 ) -> Result<Arc<SerialPort>, BuildError> {
     let place = site.layout.serial();
     let drained = parts.console.drained().map_err(BuildError::host(EVENT))?;
-    let port = SerialPort::new(parts.console.output(), board.wire(place.spi)?, drained);
+    let port = SerialPort::new(parts.console.output(), board.wire(place.spi), drained);
     let port = Arc::new(port);
     if let Some(metrics) = &parts.surroundings.metrics {
         metrics.add("uart", None, Arc::<SerialCounters>::clone(port.counters()));
@@ -186,20 +186,20 @@ fn real_time_clock(
     event_loop: EventLoop,
 ) -> Result<(), BuildError> {
     let place = site.layout.rtc();
-    let rtc = Rtc::on_host_time(event_loop, board.wire(place.spi)?);
+    let rtc = Rtc::on_host_time(event_loop, board.wire(place.spi));
     board.add(RTC, place, &rtc)
 }
 
 fn pages(site: &Site<'_>, parts: &Parts<'_>, board: &mut Board<'_>) -> Result<Pages, BuildError> {
     let place = site.layout.clock_page();
-    let clock = VmClock::new(site.memory.clone(), place.range, board.wire(place.spi)?);
+    let clock = VmClock::new(site.memory.clone(), place.range, board.wire(place.spi));
     let clock = Arc::new(clock);
     board.add_page(CLOCK_PAGE, place, (clock.node(), Arc::<VmClock>::clone(&clock)));
     let place = site.layout.generation();
     // A page of it is written, not a huge one.
     about_to_fill(site.memory, place.range);
     let entropy = Arc::new(parts.surroundings.entropy);
-    let irq = board.wire(place.spi)?;
+    let irq = board.wire(place.spi);
     let generation = Generation::new(site.memory.clone(), place.range.start, irq, entropy);
     let generation = Arc::new(generation);
     let node = generation.node();
@@ -232,7 +232,7 @@ pub(super) const QUEUE_EVENT: &str = "make an event for a virtio queue";
 
 /// What is soldered so far.
 pub(super) struct Board<'a> {
-    vm: &'a dyn Vm,
+    vm: &'a Arc<dyn Vm>,
     devices: Vec<(Place, Arc<dyn MmioDevice>)>,
     /// What lies at an address and has a node of another kind.
     ranges: Vec<(u64, Arc<dyn MmioDevice>)>,
@@ -244,10 +244,8 @@ pub(super) struct Board<'a> {
 
 impl Board<'_> {
     /// A wire to the interrupt controller's input `spi`.
-    fn wire(&self, spi: Spi) -> Result<IrqLine, BuildError> {
-        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(BuildError::host(EVENT))?;
-        self.vm.connect_irq(spi, &event)?;
-        Ok(IrqLine::from_event(event))
+    fn wire(&self, spi: Spi) -> IrqLine {
+        IrqLine::new(Arc::new(Input { vm: Arc::downgrade(self.vm), spi }))
     }
 
     fn add<D: MmioDevice + Stateful + 'static>(
@@ -290,5 +288,21 @@ impl Board<'_> {
             node,
         };
         devices.chain(self.pages.iter().cloned()).map(placed).collect()
+    }
+}
+
+/// An input of the interrupt controller. It does not keep the machine: that goes before its
+/// devices.
+struct Input {
+    vm: Weak<dyn Vm>,
+    spi: Spi,
+}
+
+impl Wire for Input {
+    fn pulse(&self) {
+        let Some(vm) = self.vm.upgrade() else { return };
+        if let Err(error) = vm.pulse_irq(self.spi) {
+            debug!(%error, spi = self.spi.intid(), "an edge is lost");
+        }
     }
 }

@@ -150,6 +150,10 @@ impl Vm for FaultyVm {
         self.vm.connect_irq(spi, trigger)
     }
 
+    fn pulse_irq(&self, spi: Spi) -> Result<(), HvError> {
+        self.vm.pulse_irq(spi)
+    }
+
     fn signal_msi(&self, message: Msi) -> Result<MsiFate, HvError> {
         self.vm.signal_msi(message)
     }

@@ -16,3 +16,12 @@ fn an_event_interrupts_the_guest_through_a_gicv2() {
     trigger.write(1).unwrap();
     assert_eq!(bench.runs(), "store [21, 0, 0, 0, 0, 0, 0, 0] at 0x9000000");
 }
+
+#[test]
+#[ignore = "needs /dev/kvm"]
+fn an_edge_interrupts_the_guest_through_a_gicv2() {
+    let mut bench = Bench::with_gic(&code::TAKE_INTERRUPT_V2, &GIC_V2);
+    assert_eq!(bench.runs(), "store [1, 0, 0, 0, 0, 0, 0, 0] at 0x9000000");
+    bench.vm.pulse_irq(Spi::try_from(33).unwrap()).unwrap();
+    assert_eq!(bench.runs(), "store [21, 0, 0, 0, 0, 0, 0, 0] at 0x9000000");
+}

@@ -26,6 +26,15 @@ fn an_event_interrupts_the_guest_through_a_gicv3() {
 
 #[test]
 #[ignore = "needs /dev/kvm"]
+fn an_edge_interrupts_the_guest_through_a_gicv3() {
+    let mut bench = Bench::with_gic(&code::TAKE_INTERRUPT_V3, &GIC_V3);
+    assert_eq!(bench.runs(), "store [1, 0, 0, 0, 0, 0, 0, 0] at 0x9000000");
+    bench.vm.pulse_irq(Spi::try_from(33).unwrap()).unwrap();
+    assert_eq!(bench.runs(), "store [21, 0, 0, 0, 0, 0, 0, 0] at 0x9000000");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm"]
 fn no_kick_is_lost_however_it_meets_the_vcpu() {
     const KICKS: usize = 300;
     let mut bench = Bench::with_gic(&code::WAIT, &GIC_V3);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kedge_hv::{GicConfig, GicReg, GicVersion};
-use kedge_ids::{Mpidr, VcpuId};
+use kedge_ids::{Mpidr, Spi, VcpuId};
 
 use crate::gic::attributes::{REDISTRIBUTOR, sanitised};
 use crate::gic::interface::{MappedInterface, SystemInterface};
@@ -71,6 +71,12 @@ impl Cpu {
 }
 
 impl GicState {
+    /// Whether `spi` is one of its inputs.
+    pub(crate) fn has(&self, spi: Spi) -> bool {
+        let (GicConfig::V2 { spis, .. } | GicConfig::V3 { spis, .. }) = self.config;
+        spi.offset() < spis
+    }
+
     /// One as it is created.
     pub(crate) fn new(config: GicConfig, revision: u32) -> Self {
         let (spis, its, rules) = match config {

@@ -44,6 +44,11 @@ pub(super) const BUDGETS: &[Budget] = &[
     Budget { subject: "read-4k",    figure: "request_us",    name: "disk, read 4 KiB",        unit: Unit::Ms,      most: 80 },
     Budget { subject: "write-4k",   figure: "request_us",    name: "disk, write 4 KiB",       unit: Unit::Ms,      most: 90 },
     Budget { subject: "read-128k",  figure: "request_us",    name: "disk, read 128 KiB",      unit: Unit::Ms,      most: 2_000 },
+    Budget { subject: "ping",       figure: "request_us",    name: "ping to the host",        unit: Unit::Ms,      most: 140 },
+    Budget { subject: "pci-read-4k",   figure: "request_us", name: "on PCI, read 4 KiB",      unit: Unit::Ms,      most: 80 },
+    Budget { subject: "pci-write-4k",  figure: "request_us", name: "on PCI, write 4 KiB",     unit: Unit::Ms,      most: 90 },
+    Budget { subject: "pci-read-128k", figure: "request_us", name: "on PCI, read 128 KiB",    unit: Unit::Ms,      most: 2_000 },
+    Budget { subject: "pci-ping",   figure: "request_us",    name: "on PCI, ping",            unit: Unit::Ms,      most: 140 },
     Budget { subject: "binary",     figure: "bytes",         name: "kedge, stripped",         unit: Unit::Mb,      most: 4_000 },
     Budget { subject: "api-start",  figure: "cpu_us",        name: "API answers, CPU time",   unit: Unit::Ms,      most: 4_000 },
 ];

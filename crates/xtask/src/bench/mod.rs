@@ -111,8 +111,8 @@ fn script() -> String {
     let folder = format!("/kedge/guests/{KERNEL}");
     let snapshots = format!("bench snapshots {RUNS} {folder}/Image {folder}/initrd.gz");
     let before = std::iter::once(baseline).chain(COMMANDS.iter().map(measure));
-    let disks = format!("bench disks {RUNS} {folder}/Image {folder}/initrd.gz");
-    before.chain([snapshots, disks]).collect::<Vec<_>>().join(" && ")
+    let devices = format!("bench devices {RUNS} {folder}/Image {folder}/initrd.gz");
+    before.chain([snapshots, devices]).collect::<Vec<_>>().join(" && ")
 }
 
 /// What was recorded of the fleet: where it lies in the host, and here.

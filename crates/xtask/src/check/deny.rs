@@ -39,7 +39,9 @@ fn install(root: &Path) -> Command {
     let mut install = cargo();
     install
         .args(["install", "--quiet", "--locked", "cargo-deny", "--version", VERSION, "--root"])
-        .arg(root);
+        .arg(root)
+        // It runs for a second or two: what it costs is its building.
+        .arg("--debug");
     // Or it would be built in this clone and stay there.
     install.env_remove("CARGO_TARGET_DIR");
     install

@@ -63,9 +63,11 @@ impl Line {
 
     /// The driver loads `InterruptStatus`.
     pub(super) fn look(&self) -> u32 {
-        self.settle();
         let raised = self.raised.load(Ordering::SeqCst);
-        self.seen.store(raised, Ordering::SeqCst);
+        if raised == self.seen.swap(raised, Ordering::SeqCst) {
+            self.settle();
+        }
+        // What is new to it was not acknowledged, whatever else was.
         self.status(raised)
     }
 

@@ -4,7 +4,7 @@ use kedge_guest_memory::GuestAddress;
 use kedge_hv::Vm;
 use kedge_hv_model::{Program, Step, Width};
 use kedge_ids::{Ring, Spi};
-use libc::{EBUSY, EEXIST, EINVAL, ENOENT};
+use libc::{EBUSY, EEXIST, EINVAL, ENOENT, ENXIO};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::case::cases;
@@ -14,6 +14,7 @@ cases![
     GicV3 an_event_raises_one_interrupt,
     GicV3 two_events_raise_two_interrupts,
     GicV3 an_interrupt_the_controller_lacks_is_refused,
+    GicV3 an_edge_needs_a_controller_that_is_ready_and_has_the_input,
     Kvm there_is_one_doorbell_for_an_address_and_value,
     Kvm doorbells_differ_by_address_or_by_value,
     Kvm a_doorbell_that_is_not_there_cannot_be_taken_off,
@@ -53,6 +54,17 @@ fn an_interrupt_the_controller_lacks_is_refused(ctx: &Ctx<'_>) -> anyhow::Result
     let machine = machine_with_gic(ctx)?;
     machine.vm.connect_irq(Spi::from_offset(63)?, &event()?)?;
     refused(machine.vm.connect_irq(Spi::from_offset(64)?, &event()?), EINVAL)
+}
+
+fn an_edge_needs_a_controller_that_is_ready_and_has_the_input(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    let machine = ctx.machine(1)?;
+    let last = Spi::from_offset(63)?;
+    refused(machine.vm.pulse_irq(last), ENXIO)?;
+    let gic = machine.vm.create_gic(&gic_v3())?;
+    refused(machine.vm.pulse_irq(last), EBUSY)?;
+    gic.init()?;
+    machine.vm.pulse_irq(last)?;
+    refused(machine.vm.pulse_irq(Spi::from_offset(64)?), EINVAL)
 }
 
 fn there_is_one_doorbell_for_an_address_and_value(ctx: &Ctx<'_>) -> anyhow::Result<()> {
