@@ -74,13 +74,15 @@ pub(crate) const WITH_MODEL: [&str; 2] = ["--features", "kedge/model"];
 const KEDGE: Program = ("kedge", Kind::Binary, "kedge", Profile::Release);
 const BENCH: Program = ("kedge-bench", Kind::Binary, "bench", Profile::Release);
 const CHECKER: Program = ("kedge-guest-tests", Kind::Binary, "disk_checker", Profile::Trial);
+const TAP_MAKER: Program = ("kedge-guest-tests", Kind::Binary, "tap_maker", Profile::Trial);
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 12] = [
+const HOST_PROGRAMS: [Program; 13] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests", Profile::Trial),
     ("kedge-guest-tests", Kind::Binary, "vsock_peer", Profile::Trial),
     CHECKER,
+    TAP_MAKER,
     ("kedge-guest-tests", Kind::Binary, "datagrams", Profile::Trial),
     ("kedge-conformance", Kind::Binary, "conformance", Profile::Trial),
     BENCH,
@@ -128,7 +130,7 @@ pub(crate) fn host_programs() -> anyhow::Result<Vec<Overlay>> {
 /// # Errors
 /// Something does not build.
 pub(crate) fn measured_programs() -> anyhow::Result<Vec<Overlay>> {
-    overlays(programs(&[KEDGE, BENCH, CHECKER])?)
+    overlays(programs(&[KEDGE, BENCH, CHECKER, TAP_MAKER])?)
 }
 
 /// These programs and the payloads, where the emulated host has them.

@@ -9,8 +9,6 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
@@ -19,7 +17,7 @@ const DISK: &str = "/tmp/bench-disk";
 const PROGRAM: &str = "/tmp/bench-program";
 /// As large as what the guest reads of it at most.
 const BYTES: u64 = 200 * (128 << 10);
-/// The tap interface, which is there while kedge is.
+/// The tap interface.
 const TAP: &str = "benchtap";
 /// Its address, which the guest's script knows.
 const ADDRESS: &str = "10.88.0.1/24";
@@ -32,15 +30,17 @@ pub(crate) fn measure(kernel: &Path, initrd: &Path) -> anyhow::Result<Vec<String
     fs::write(PROGRAM, program)?;
     // Pages that are not there yet cost more than the request.
     fs::write(DISK, vec![1; usize::try_from(BYTES)?])?;
+    make_tap()?;
     let mut lines = on("mmio", "", [kernel, initrd])?;
     lines.extend(on("pci", "pci-", [kernel, initrd])?);
+    run("tap_maker", &["remove", TAP])?;
     [DISK, PROGRAM].iter().try_for_each(fs::remove_file)?;
     Ok(lines)
 }
 
 /// What the guest tells of devices on `transport`, their names after `prefix`.
 fn on(transport: &str, prefix: &str, [kernel, initrd]: [&Path; 2]) -> anyhow::Result<Vec<String>> {
-    let running = Command::new("kedge")
+    let ended = Command::new("kedge")
         .args(["run".as_ref(), "--kernel".as_ref(), kernel.as_os_str()])
         .args(["--initrd".as_ref(), initrd.as_os_str()])
         .args(["--transport", transport])
@@ -49,13 +49,11 @@ fn on(transport: &str, prefix: &str, [kernel, initrd]: [&Path; 2]) -> anyhow::Re
         .args(["--net", &format!("tap={TAP}")])
         .args(["--cmdline", "console=ttyS0 loglevel=1 kedge.run=rate"])
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
+        .output()
         .context("cannot start kedge")?;
-    bring_up()?;
-    let ended = running.wait_with_output()?;
     let said = String::from_utf8_lossy(&ended.stdout);
-    ensure!(ended.status.success(), "the guest ended with {}: {said}", ended.status);
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "the guest ended with {}: {said}{errors}", ended.status);
     let lines: Vec<_> = said.lines().filter_map(|line| figure(prefix, line)).collect();
     // The first round is dropped.
     let counted = lines.len() / 2;
@@ -63,16 +61,17 @@ fn on(transport: &str, prefix: &str, [kernel, initrd]: [&Path; 2]) -> anyhow::Re
     Ok(lines[counted..].to_vec())
 }
 
-/// Gives the tap interface its address, once kedge has made it.
-fn bring_up() -> anyhow::Result<()> {
-    let folder = Path::new("/sys/class/net").join(TAP);
-    while !folder.exists() {
-        thread::sleep(Duration::from_millis(10));
-    }
-    for words in [&["addr", "add", ADDRESS, "dev", TAP][..], &["link", "set", TAP, "up"]] {
-        let done = Command::new("ip").args(words).status().context("cannot run ip")?;
-        ensure!(done.success(), "ip {} ended with {done}", words.join(" "));
-    }
+/// Makes the tap interface, with its address.
+fn make_tap() -> anyhow::Result<()> {
+    run("tap_maker", &["make", TAP])?;
+    run("ip", &["addr", "add", ADDRESS, "dev", TAP])?;
+    run("ip", &["link", "set", TAP, "up"])
+}
+
+fn run(program: &str, words: &[&str]) -> anyhow::Result<()> {
+    let done = Command::new(program).args(words).status();
+    let done = done.with_context(|| format!("cannot run {program}"))?;
+    ensure!(done.success(), "{program} {} ended with {done}", words.join(" "));
     Ok(())
 }
 

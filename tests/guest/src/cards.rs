@@ -17,8 +17,8 @@ use crate::kedge::{Kedge, Running};
 use crate::linux::{BOOT, Report};
 use crate::peer::Peer;
 use crate::suite::{Outcome, Shared, Suite, ensure_contains};
-use crate::sys;
 use crate::tap::{Tap, run};
+use crate::tap_ioctl;
 
 /// Pairs of queues, and CPUs that use them.
 const PAIRS: usize = 4;
@@ -88,7 +88,7 @@ fn start(host: &Host) -> anyhow::Result<Boot> {
     let several = Tap::with_queues("kedge-n0")?.with_address("10.90.0.1/24")?;
     let open = Tap::new("kedge-n1")?.with_address("10.91.0.1/24")?;
     let limited = Tap::new("kedge-n2")?.with_address("10.92.0.1/24")?;
-    let passed = sys::open_tap(open.name())?;
+    let passed = tap_ioctl::open_tap(open.name())?;
     // The program that starts kedge has it open, and kedge after it.
     fcntl_setfd(&passed, FdFlags::empty())?;
     let (echo, sink) = (Peer::echo(7007)?, Peer::sink(7008)?);

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use crate::host::Host;
 use crate::kedge::{Ended, Kedge};
 use crate::suite::{Outcome, Suite, ensure_contains};
-use crate::sys;
 use crate::tap::{Tap, run};
+use crate::tap_ioctl;
 
 const KVM: &str = "/dev/kvm";
 
@@ -122,7 +122,7 @@ fn devices(suite: &mut Suite) {
     });
     suite.once("errors::a_tap_that_is_in_use", &[], |host| {
         let tap = Tap::new("kedge-t3")?;
-        let _busy = sys::open_tap(tap.name())?;
+        let _busy = tap_ioctl::open_tap(tap.name())?;
         let ended = null(host).flags("--net tap=kedge-t3").finish()?;
         refused(ended, &["`kedge-t3` is in use"])
     });

@@ -48,6 +48,7 @@ mod suite;
 mod sys;
 mod systemd;
 mod tap;
+mod tap_ioctl;
 mod terminal;
 mod trace;
 mod vsock;

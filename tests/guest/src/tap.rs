@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::ensure;
 
-use crate::sys::{self, Lasting};
+use crate::tap_ioctl::{self, Lasting};
 
 /// An interface with an address.
 pub(crate) struct Tap {
@@ -20,7 +20,7 @@ impl Tap {
     /// # Errors
     /// The host has no taps, or somebody has it.
     pub(crate) fn new(name: impl Into<String>) -> anyhow::Result<Self> {
-        Self::make(name, sys::open_tap)
+        Self::make(name, tap_ioctl::open_tap)
     }
 
     /// Makes one that can have several queues.
@@ -28,7 +28,7 @@ impl Tap {
     /// # Errors
     /// The host has no taps, or somebody has it.
     pub(crate) fn with_queues(name: impl Into<String>) -> anyhow::Result<Self> {
-        Self::make(name, sys::open_tap_queue)
+        Self::make(name, tap_ioctl::open_tap_queue)
     }
 
     fn make(
@@ -36,7 +36,7 @@ impl Tap {
         open: fn(&str) -> anyhow::Result<File>,
     ) -> anyhow::Result<Self> {
         let name = name.into();
-        sys::set_lasting(&open(&name)?, Lasting::Yes)?;
+        tap_ioctl::set_lasting(&open(&name)?, Lasting::Yes)?;
         Ok(Self { name, open })
     }
 
@@ -94,7 +94,7 @@ impl Drop for Tap {
     fn drop(&mut self) {
         // What is left is found by the check that follows every test.
         if let Ok(open) = (self.open)(&self.name) {
-            let _ = sys::set_lasting(&open, Lasting::No);
+            let _ = tap_ioctl::set_lasting(&open, Lasting::No);
         }
     }
 }
