@@ -125,9 +125,8 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Progress, BadRequest
         let wants_to_go_on = meaning.expects_continue && body.is_empty();
         return Ok(Progress::Partial { wants_to_go_on });
     };
-    let last = meaning.close.unwrap_or(parsed.version == Some(0) && !meaning.keep_alive);
     let path = parsed.path.unwrap_or_default().to_owned();
-    let request = Request { method, path, body: body.to_vec(), last };
+    let request = Request { method, path, body: body.to_vec(), last: meaning.close };
     Ok(Progress::Whole(request, head + meaning.length))
 }
 
@@ -136,8 +135,9 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Progress, BadRequest
 struct Meaning {
     length: usize,
     expects_continue: bool,
-    close: Option<bool>,
-    keep_alive: bool,
+    /// Whether the client says that it is done. One of HTTP/1.0 that does not is not taken
+    /// to be (RFC 9112, 9.3): Firecracker's clients rely on that.
+    close: bool,
 }
 
 impl Meaning {
@@ -161,8 +161,7 @@ impl Meaning {
                     meaning.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
                 }
                 name if name.eq_ignore_ascii_case("connection") => {
-                    meaning.close = value.eq_ignore_ascii_case(b"close").then_some(true);
-                    meaning.keep_alive = value.eq_ignore_ascii_case(b"keep-alive");
+                    meaning.close = value.eq_ignore_ascii_case(b"close");
                 }
                 _ => {}
             }
@@ -229,8 +228,8 @@ mod tests {
 
     #[test]
     fn a_client_says_when_it_is_done() {
-        assert!(whole("GET / HTTP/1.0\r\n\r\n").0.last);
-        assert!(!whole("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").0.last);
+        assert!(whole("GET / HTTP/1.0\r\nConnection: close\r\n\r\n").0.last);
+        assert!(!whole("GET / HTTP/1.0\r\n\r\n").0.last);
         assert!(whole("GET / HTTP/1.1\r\nConnection: close\r\n\r\n").0.last);
         assert!(!whole("GET / HTTP/1.1\r\n\r\n").0.last);
     }
