@@ -122,7 +122,9 @@ pub(crate) fn host_programs() -> anyhow::Result<Vec<Overlay>> {
         .into_iter()
         .filter(|&(_, kind, name, _)| targets.contains(&(kind.name().to_owned(), name.to_owned())))
         .collect();
-    overlays(programs(&there)?)
+    let mut files = overlays(programs(&there)?)?;
+    files.extend(clients()?);
+    Ok(files)
 }
 
 /// What `cargo xtask bench` needs of them.
@@ -200,6 +202,18 @@ fn payloads() -> anyhow::Result<Vec<Overlay>> {
     build.arg(paths::work().join("payloads")).envs(toolchain.bare_metal_environment());
     let built = executables(build, toolchain, Profile::Release)?;
     let overlay = |(name, path)| Overlay::copy(&format!("/kedge/payloads/{name}.img"), path);
+    Ok(built.into_iter().map(overlay).collect())
+}
+
+/// Clients that others wrote, of `tests/clients`: a workspace of its own, since nothing else needs what they need.
+fn clients() -> anyhow::Result<Vec<Overlay>> {
+    let toolchain = Toolchain::installed()?;
+    let mut build = cargo();
+    build.current_dir(paths::workspace().join("tests/clients"));
+    build.args(["build", "--locked", "--bins", "--target-dir"]).arg(paths::work().join("clients"));
+    build.envs(toolchain.environment());
+    let built = executables(build, toolchain, Profile::Trial)?;
+    let overlay = |(name, path)| Overlay::copy(&format!("/kedge/bin/{name}"), path);
     Ok(built.into_iter().map(overlay).collect())
 }
 

@@ -42,6 +42,7 @@ mod remote;
 mod restore;
 mod rom;
 mod rows;
+mod sdks;
 mod services;
 mod snapshot;
 mod suite;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
     devices::tests(&mut suite);
     disks::tests(&mut suite);
     rom::tests(&mut suite);
+    sdks::tests(&mut suite);
     services::tests(&mut suite);
     features::tests(&mut suite);
     limits::tests(&mut suite);
