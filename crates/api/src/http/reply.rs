@@ -79,7 +79,10 @@ pub struct Reply {
 }
 
 /// What hears of an answer.
-struct Witness(Box<dyn FnOnce(&Response) + Send>);
+struct Witness(Box<dyn FnOnce(&Response) -> Afterwards + Send>);
+
+/// What is to be done once the client has its answer.
+pub type Afterwards = Box<dyn FnOnce(&Response)>;
 
 impl fmt::Debug for Witness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,9 +95,13 @@ impl Reply {
         Self { ticket, returns, way, answered: false, witness: None }
     }
 
-    /// With `witness` to hear of the answer, whoever gives it, before the client does.
+    /// With `witness` to hear of the answer, whoever gives it, before the client does; what
+    /// it returns is called behind that, where the client need not wait for it.
     #[must_use]
-    pub fn before(mut self, witness: impl FnOnce(&Response) + Send + 'static) -> Self {
+    pub fn heard_by(
+        mut self,
+        witness: impl FnOnce(&Response) -> Afterwards + Send + 'static,
+    ) -> Self {
         self.witness = Some(Witness(Box::new(witness)));
         self
     }
@@ -114,7 +121,12 @@ impl Reply {
     /// which gets the rest, and is not woken where there is none and nothing else to do.
     fn deliver(&mut self, response: &Response) {
         self.answered = true;
-        self.witness.take().into_iter().for_each(|Witness(hear)| hear(response));
+        let afterwards = self.witness.take().map(|Witness(hear)| hear(response));
+        self.write(response);
+        afterwards.into_iter().for_each(|act| act(response));
+    }
+
+    fn write(&mut self, response: &Response) {
         let mut bytes = Vec::new();
         response.write(self.way.closing, &mut bytes);
         // Whatever goes wrong, it goes wrong again for the server, who closes then.
@@ -131,7 +143,8 @@ impl Reply {
     pub fn stream(mut self, content: &'static str) -> Stream {
         self.answered = true;
         let response = Response::text(content, String::new());
-        self.witness.take().into_iter().for_each(|Witness(hear)| hear(&response));
+        let afterwards = self.witness.take().map(|Witness(hear)| hear(&response));
+        afterwards.into_iter().for_each(|act| act(&response));
         Stream::begin(content, (self.ticket, self.returns.clone()), Arc::clone(&self.way.turn))
     }
 }

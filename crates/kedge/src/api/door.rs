@@ -148,7 +148,7 @@ impl Door for MachineDoor {
         let metering = &self.companions.metering;
         let voice = if self.log.is_some() { Voice::Firecracker } else { Voice::Own };
         let (parsed, watch) = Watch::read(&request, voice, metering);
-        let reply = reply.before(move |response| watch.end(response));
+        let reply = reply.heard_by(move |response| watch.end(response));
         let Parsed { call, deprecated } = match parsed {
             Ok(parsed) => parsed,
             Err(fault) => return reply.send(&Response::fault(&fault.message())),

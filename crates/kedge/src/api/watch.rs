@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use kedge_api::call::{Fault, Parsed, Route};
-use kedge_api::http::{Request, Response};
+use kedge_api::http::{Afterwards, Request, Response};
 use kedge_vmm::metrics::Outcome;
 use serde_json::Value;
 use tracing::{Level, enabled, error, info};
@@ -56,26 +56,25 @@ impl Watch {
         (parsed, Self { began, kind, act, voice, metering: metering.clone() })
     }
 
-    /// It is answered.
-    pub(super) fn end(self, response: &Response) {
+    /// It is answered: what is to be said of that in the log, for which nobody is to wait.
+    pub(super) fn end(self, response: &Response) -> Afterwards {
         let Self { began, kind, act, voice, metering } = self;
         let (took, refused) = (began.elapsed(), response.status() >= 400);
         metering.asked(kind, took, if refused { Outcome::Failed } else { Outcome::Done });
-        if !refused {
-            let done = act.filter(|act| act.is_quick());
-            done.into_iter().for_each(|act| metering.done(act, took));
-        }
-        match (refused, voice) {
-            (false, _) => info!(
-                "The request was executed successfully. Status code: {}.",
-                status(response.status())
-            ),
-            (true, Voice::Firecracker) => error!("{}", Refusal(response)),
-            (true, Voice::Own) => info!("{}", Refusal(response)),
-        }
-        if let Some(act) = act.filter(|_| !refused) {
-            metering.answered(act, took);
-        }
+        let act = act.filter(|_| !refused);
+        act.into_iter().for_each(|act| metering.answered(act, took));
+        Box::new(move |response| {
+            act.filter(|act| act.is_quick()).into_iter().for_each(|act| act.log_done(took));
+            match (refused, voice) {
+                (false, _) => info!(
+                    "The request was executed successfully. Status code: {}.",
+                    status(response.status())
+                ),
+                (true, Voice::Firecracker) => error!("{}", Refusal(response)),
+                (true, Voice::Own) => info!("{}", Refusal(response)),
+            }
+            act.into_iter().for_each(|act| act.log_answered(took));
+        })
     }
 }
 

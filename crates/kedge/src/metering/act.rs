@@ -1,6 +1,9 @@
 //! What a machine takes time for, and how long that is called.
 
+use std::time::Duration;
+
 use kedge_api::call::{Call, SnapshotType, WantedState};
+use tracing::info;
 
 /// Something that a machine takes time for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +55,17 @@ impl Act {
         }
     }
 
-    /// As the log has it (FIRECRACKER_API.md, 12).
-    pub(super) fn words(self) -> &'static str {
+    /// The log's line on how long a client has waited for it (FIRECRACKER_API.md, 12).
+    pub(crate) fn log_answered(self, took: Duration) {
+        info!("'{}' API request took {} us.", self.words(), took.as_micros());
+    }
+
+    /// The log's line on how long a machine has taken for it.
+    pub(crate) fn log_done(self, took: Duration) {
+        info!("'{}' VMM action took {} us.", self.words(), took.as_micros());
+    }
+
+    fn words(self) -> &'static str {
         match self {
             Self::CreateFull => "create full snapshot",
             Self::CreateDiff => "create diff snapshot",

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kedge_vmm::metrics::{Counters, Outcome, Registry, Tally, Timings, prometheus};
-use tracing::info;
 
 use crate::boot_timer::Began;
 use crate::logging::Control as LogControl;
@@ -88,18 +87,19 @@ impl Metering {
         self.0.deprecated.count(DEPRECATED);
     }
 
-    /// A client has waited so long for `act`.
+    /// A client has waited so long for `act`, and so has the machine where that is quick.
     pub(crate) fn answered(&self, act: Act, took: Duration) {
         let us = microseconds(took);
         self.0.latencies.set(act.key(), us);
-        info!("'{}' API request took {us} us.", act.words());
+        if act.is_quick() {
+            self.0.latencies.set(act.machine_key(), us);
+        }
     }
 
-    /// A machine has taken so long for `act`.
+    /// A machine has taken so long for `act`: says so in the log, too.
     pub(crate) fn done(&self, act: Act, took: Duration) {
-        let us = microseconds(took);
-        self.0.latencies.set(act.machine_key(), us);
-        info!("'{}' VMM action took {us} us.", act.words());
+        self.0.latencies.set(act.machine_key(), microseconds(took));
+        act.log_done(took);
     }
 
     /// The process began when the monotonic clock and the CPU clock of whoever started it
