@@ -147,7 +147,7 @@ impl Door for MachineDoor {
     fn enter(&mut self, request: Request, reply: Reply) {
         let metering = &self.companions.metering;
         let voice = if self.log.is_some() { Voice::Firecracker } else { Voice::Own };
-        let (parsed, watch) = Watch::read(&request, voice, metering);
+        let (parsed, watch) = Watch::read(request, voice, metering);
         let reply = reply.heard_by(move |response| watch.end(response));
         let Parsed { call, deprecated } = match parsed {
             Ok(parsed) => parsed,

@@ -2,6 +2,7 @@
 //! it, and what the log says in the words that Firecracker's clients look for
 //! (FIRECRACKER_API.md, 12).
 
+use std::thread;
 use std::time::Instant;
 
 use kedge_api::call::{Fault, Parsed, Route};
@@ -20,6 +21,8 @@ pub(super) struct Watch {
     began: Instant,
     kind: String,
     act: Option<Act>,
+    /// The request, where the log is to say of it only when it is answered.
+    untold: Option<Request>,
     voice: Voice,
     metering: Metering,
 }
@@ -34,14 +37,14 @@ pub(super) enum Voice {
 }
 
 impl Watch {
-    /// What `request` asks for, and the watch over it.
+    /// What `request` asks for, and the watch over it. The log says that it is there: at
+    /// once, but for what takes less time than a line of the log.
     pub(super) fn read(
-        request: &Request,
+        request: Request,
         voice: Voice,
         metering: &Metering,
     ) -> (Result<Parsed, Fault>, Self) {
         let began = Instant::now();
-        info!("The API server received a {}.", described(request));
         let (kind, parsed) = match Route::find(request.method, &request.path) {
             Ok((route, id)) => (
                 [route.method.name(), " ", &route.path].concat(),
@@ -50,20 +53,30 @@ impl Watch {
             Err(fault) => (OTHER.to_owned(), Err(fault)),
         };
         let act = parsed.as_ref().ok().and_then(|parsed| Act::of(&parsed.call));
+        let untold = match act.is_some_and(|act| act.is_quick()) {
+            true => Some(request),
+            false => {
+                log_received(&request);
+                None
+            }
+        };
         if parsed.as_ref().is_ok_and(|parsed| parsed.deprecated) {
             metering.deprecated();
         }
-        (parsed, Self { began, kind, act, voice, metering: metering.clone() })
+        (parsed, Self { began, kind, act, untold, voice, metering: metering.clone() })
     }
 
     /// It is answered: what is to be said of that in the log, for which nobody is to wait.
     pub(super) fn end(self, response: &Response) -> Afterwards {
-        let Self { began, kind, act, voice, metering } = self;
+        let Self { began, kind, act, untold, voice, metering } = self;
         let (took, refused) = (began.elapsed(), response.status() >= 400);
         metering.asked(kind, took, if refused { Outcome::Failed } else { Outcome::Done });
         let act = act.filter(|_| !refused);
         act.into_iter().for_each(|act| metering.answered(act, took));
         Box::new(move |response| {
+            // Who has waited for the answer goes first, where there is one processor for all.
+            thread::yield_now();
+            untold.iter().for_each(log_received);
             act.filter(|act| act.is_quick()).into_iter().for_each(|act| act.log_done(took));
             match (refused, voice) {
                 (false, _) => info!(
@@ -76,6 +89,10 @@ impl Watch {
             act.into_iter().for_each(|act| act.log_answered(took));
         })
     }
+}
+
+fn log_received(request: &Request) {
+    info!("The API server received a {}.", described(request));
 }
 
 /// What becomes of a request that is refused.

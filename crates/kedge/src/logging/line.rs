@@ -36,7 +36,7 @@ impl Form {
 
     /// The line of `event`, newline included, after `left_out` others of its place.
     pub(super) fn line(&self, event: &Event<'_>, left_out: u32) -> String {
-        let mut line = String::new();
+        let mut line = String::with_capacity(ROOM);
         self.begin(&mut line, event).expect("writing to a string cannot fail");
         event.record(&mut Fields(&mut line));
         if left_out > 0 {
@@ -65,6 +65,9 @@ impl Form {
         line.write_str("]")
     }
 }
+
+/// Bytes that most lines fit into.
+const ROOM: usize = 256;
 
 /// Levels as kedge's reports on stderr have them.
 fn name_in_report(level: Level) -> &'static str {
