@@ -173,8 +173,10 @@ fn programs(wanted: &[Program]) -> anyhow::Result<Vec<(String, PathBuf)>> {
         build.args(["build", "--locked"]).envs(toolchain.environment());
         if profile == Profile::Release {
             // Nothing is unwound that aborts when it panics.
-            let tables = "rustflags=[\"-Cforce-unwind-tables=no\"]";
-            build.args(["--config", &format!("target.{}.{tables}", toolchain.target())]);
+            let script = paths::workspace().join("crates/kedge/no_unwind.ld");
+            let flags =
+                format!("[\"-Cforce-unwind-tables=no\", \"-Clink-arg=-T{}\"]", script.display());
+            build.args(["--config", &format!("target.{}.rustflags={flags}", toolchain.target())]);
         }
         for (package, kind, name, _) in of_it {
             build.args(["--package", package, kind.flag(), name]);
