@@ -97,6 +97,14 @@ pub enum PlugError {
         /// Its name.
         id: String,
     },
+    /// It had not let go when it ended.
+    #[error("the guest has ended or reset before it let go of the {noun} `{id}`")]
+    Over {
+        /// What it is.
+        noun: &'static str,
+        /// Its name.
+        id: String,
+    },
 }
 
 impl Fix for PlugError {
@@ -116,6 +124,7 @@ impl Fix for PlugError {
                 "look in the guest for what uses it; its kernel needs CONFIG_HOTPLUG_PCI_PCIE. It \
                  may still let go: remove the device again then"
             }
+            Self::Over { .. } => "remove the device again, where the guest runs again",
             Self::Device(source) => return source.fix(),
             Self::Host { .. } => "raise the limit of open files (ulimit -n)",
             Self::NoSuch { .. } => return None,
@@ -205,20 +214,24 @@ impl Plugging<'_, '_> {
 
     /// Tells those who have waited by `now` that the guest has not let go.
     pub(super) fn give_up(&mut self, now: Instant) {
+        self.tell_overdue(now, |noun, id| PlugError::Kept { noun, id });
+    }
+
+    fn tell_overdue(&mut self, now: Instant, why: impl Fn(&'static str, String) -> PlugError) {
         let overdue = self.slots().map(|slots| slots.overdue(now)).unwrap_or_default();
         for (number, reply) in overdue {
             let device =
                 self.in_slot(number).and_then(|index| self.subject.spec.devices.get(index));
             let (noun, id) =
                 device.map_or(("device", String::new()), |it| (it.kind().noun, it.id().to_owned()));
-            reply.answer(Err(PlugError::Kept { noun, id }.into()));
+            reply.answer(Err(why(noun, id).into()));
         }
     }
 
     /// Tells all who wait that the guest has not let go, and will not in this life.
     pub(super) fn end(&mut self) {
         if let Some(until) = self.built.slots.as_ref().and_then(Slots::latest) {
-            self.give_up(until);
+            self.tell_overdue(until, |noun, id| PlugError::Over { noun, id });
         }
     }
 

@@ -426,7 +426,8 @@ fn known_as(error: &PlugError) -> &'static str {
         | PlugError::Stays { leads: false, .. }
         | PlugError::Paused { .. }
         | PlugError::Asked { .. }
-        | PlugError::Kept { .. } => "",
+        | PlugError::Kept { .. }
+        | PlugError::Over { .. } => "",
     }
 }
 
