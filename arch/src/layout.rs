@@ -12,6 +12,7 @@
 //! | `0x4000_1000` | 4 KiB | real-time clock, SPI 1 |
 //! | `0x4000_2000` | 4 KiB | serial port, SPI 0 |
 //! | `0x4000_3000` | 4 KiB each | virtio-mmio transports, SPIs 2 to 93 |
+//! | `0x5000_0000` | 1 MiB each | up to 16 devices of the program around the machine, SPIs 93 downwards |
 //! | `0x8000_0000` | 128 KiB | RAM: kedge's own, reserved in the device tree |
 //! | `0x8000_0000` | 32 KiB | of it, 64 bytes of stolen time for each of 512 vCPUs |
 //! | `0x8000_8000` | 4 KiB | of it, the machine's generation, SPI 95 |
@@ -26,16 +27,16 @@
 //! same place on hosts that address less than others. The kernel is as low as it can be, the initrd
 //! as high.
 
-use kedge_diag::Fix;
+mod error;
+
 use kedge_guest_memory::{GuestAddress, GuestRange};
 use kedge_hv::{GicConfig, Limits};
 use kedge_ids::{Spi, VcpuId};
 use serde::Serialize;
 
+pub use self::error::{LayoutError, TooManyDevices};
 use crate::GicChoice;
-use crate::gic;
 use crate::rom::Area;
-use crate::size::Size;
 
 /// The first address of RAM.
 pub const RAM_BASE: u64 = 0x8000_0000;
@@ -62,6 +63,8 @@ mod map {
     pub(super) const SERIAL:             u64 = 0x4000_2000;
     pub(super) const VIRTIO:             u64 = 0x4000_3000;
     pub(super) const MMIO_SLOT:          u64 = 0x1000;
+    pub(super) const OWN_DEVICES:        u64 = 0x5000_0000;
+    pub(super) const OWN_DEVICE:         u64 = 0x0010_0000;
     pub(super) const OWN_OFFSET:         u64 = 0;
     pub(super) const OWN_SIZE:           u64 = 0x2_0000;
     pub(super) const PV_TIME_OFFSET:     u64 = 0;
@@ -92,6 +95,12 @@ const VIRTIO_MOST: u32 = spi::CLOCK_PAGE - spi::VIRTIO;
 /// Virtio devices there is room for on bus 0 of PCI. Number 0 is where a host bridge shows
 /// itself, and the last one is left for bridges.
 const PCI_VIRTIO_MOST: u32 = 30;
+
+/// The most devices that a program brings along.
+pub const OWN_DEVICES_MOST: u32 = 16;
+
+/// The most bytes of registers that such a device has.
+pub const OWN_DEVICE_BYTES: u64 = map::OWN_DEVICE;
 
 /// Bits of a guest physical address that every machine fits into.
 const IPA_BITS: u8 = 40;
@@ -132,128 +141,6 @@ pub struct PciLayout {
     pub window: GuestRange,
 }
 
-/// Why a machine cannot be laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LayoutError {
-    /// No memory asked for.
-    #[error("a machine without memory cannot run")]
-    NoMemory,
-    /// Too little memory for any guest.
-    #[error("{} of memory are too little: a machine has at least {}", Size(*asked), Size(RAM_LEAST))]
-    TooLittleMemory {
-        /// Bytes asked for.
-        asked: u64,
-    },
-    /// A size that memory does not come in.
-    #[error("memory of {asked} bytes is not a multiple of {}", Size(RAM_UNIT))]
-    OddMemory {
-        /// Bytes asked for.
-        asked: u64,
-    },
-    /// More than any machine has.
-    #[error("{} of memory are too much: a machine has at most {}", Size(*asked), Size(RAM_MOST))]
-    TooMuchMemory {
-        /// Bytes asked for.
-        asked: u64,
-    },
-    /// More than the host's processor can address for a guest.
-    #[error(
-        "{} of memory are too much for this host: its {ipa_bits}-bit guest addresses leave room for {}",
-        Size(*asked),
-        Size(*most)
-    )]
-    MemoryBeyondHost {
-        /// Bytes asked for.
-        asked: u64,
-        /// Bits of a guest physical address.
-        ipa_bits: u8,
-        /// Bytes that these bits can address above the first address of RAM.
-        most: u64,
-    },
-    /// More than fits the hypervisor's memory slots.
-    #[error(
-        "{} of memory are too much for this host: it has {slots} memory slots of at most {}",
-        Size(*asked),
-        Size(*slot_bytes)
-    )]
-    MemoryBeyondSlots {
-        /// Bytes asked for.
-        asked: u64,
-        /// Memory slots of a machine.
-        slots: u32,
-        /// Bytes of a slot.
-        slot_bytes: u64,
-    },
-    /// PCI without message-signalled interrupts.
-    #[error("a machine with PCI needs an Interrupt Translation Service, which this GIC{} has not", gic::name(gic.version()))]
-    PciWithoutIts {
-        /// The controller.
-        gic: GicChoice,
-    },
-    /// No vCPUs asked for.
-    #[error("a machine without vCPUs cannot run")]
-    NoCpus,
-    /// More vCPUs than the host gives.
-    #[error("{asked} vCPUs are too many: this host allows {most}")]
-    TooManyCpus {
-        /// vCPUs asked for.
-        asked: u32,
-        /// vCPUs the host gives a machine.
-        most: u32,
-    },
-    /// More vCPUs than the interrupt controller serves.
-    #[error("{asked} vCPUs are too many for a GIC{}: it serves {}", gic::name(gic.version()), gic.most_cpus())]
-    TooManyCpusForGic {
-        /// vCPUs asked for.
-        asked: u32,
-        /// The controller.
-        gic: GicChoice,
-    },
-}
-
-impl Fix for LayoutError {
-    fn fix(&self) -> Option<String> {
-        let at_most = |bytes| format!("ask for at most {} of memory", Size(bytes));
-        Some(match *self {
-            Self::NoMemory => "ask for some memory: 512 MiB suit most Linux guests".to_owned(),
-            Self::TooLittleMemory { .. } => format!("ask for {} or more", Size(RAM_LEAST)),
-            Self::OddMemory { asked } => {
-                format!("ask for {} KiB", asked.next_multiple_of(RAM_UNIT) >> 10)
-            }
-            Self::TooMuchMemory { .. } => at_most(RAM_MOST),
-            Self::MemoryBeyondHost { most, .. } => at_most(most),
-            Self::MemoryBeyondSlots { slots, slot_bytes, .. } => {
-                at_most(u64::from(slots).saturating_mul(slot_bytes))
-            }
-            Self::PciWithoutIts { gic: GicChoice::V2 } => {
-                "ask for a GICv3, or for virtio devices on MMIO (`--transport mmio`)".to_owned()
-            }
-            Self::PciWithoutIts { .. } => {
-                "ask for virtio devices on MMIO (`--transport mmio`)".to_owned()
-            }
-            Self::NoCpus => "ask for at least one vCPU".to_owned(),
-            Self::TooManyCpus { most, .. } => format!("ask for at most {most} vCPUs"),
-            Self::TooManyCpusForGic { gic, .. } => {
-                format!("ask for at most {} vCPUs", gic.most_cpus())
-            }
-        })
-    }
-}
-
-/// More virtio devices than there are interrupts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a machine has room for {most} virtio devices, not for more")]
-pub struct TooManyDevices {
-    /// How many there can be.
-    pub most: u32,
-}
-
-impl Fix for TooManyDevices {
-    fn fix(&self) -> Option<String> {
-        Some(format!("give the machine at most {} virtio devices", self.most))
-    }
-}
-
 /// A machine's memory map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -261,6 +148,8 @@ pub struct Layout {
     cpus: u32,
     gic: GicChoice,
     transport: Transport,
+    /// Devices of the program around the machine.
+    own_devices: u32,
     ram: Vec<GuestRange>,
 }
 
@@ -278,7 +167,7 @@ impl Layout {
         check_memory(memory, limits)?;
         check_cpus(cpus, gic, limits)?;
         let ram = split(memory, limits)?;
-        Ok(Self { memory, cpus, gic, transport: Transport::Mmio, ram })
+        Ok(Self { memory, cpus, gic, transport: Transport::Mmio, own_devices: 0, ram })
     }
 
     /// The map of the same machine with its virtio devices on `transport`.
@@ -291,6 +180,17 @@ impl Layout {
                 Ok(Self { transport, ..self })
             }
             (Transport::Pci, gic) => Err(LayoutError::PciWithoutIts { gic }),
+        }
+    }
+
+    /// The map of the same machine with so many devices of the program around it.
+    ///
+    /// # Errors
+    /// There is no room for as many.
+    pub fn with_own_devices(self, count: usize) -> Result<Self, TooManyDevices> {
+        match u32::try_from(count) {
+            Ok(own_devices) if own_devices <= OWN_DEVICES_MOST => Ok(Self { own_devices, ..self }),
+            _ => Err(TooManyDevices::Own),
         }
     }
 
@@ -381,12 +281,29 @@ impl Layout {
     /// # Errors
     /// There is no interrupt left for it.
     pub fn virtio(&self, index: usize) -> Result<Place, TooManyDevices> {
+        let most = VIRTIO_MOST - self.own_devices;
         match u32::try_from(index) {
-            Ok(index) if index < VIRTIO_MOST => {
+            Ok(index) if index < most => {
                 let address = map::VIRTIO + u64::from(index) * map::MMIO_SLOT;
                 Ok(place(mmio_slot(address), spi::VIRTIO + index))
             }
-            _ => Err(TooManyDevices { most: VIRTIO_MOST }),
+            _ => Err(TooManyDevices::Virtio { most }),
+        }
+    }
+
+    /// The `size` bytes of registers of the program's device `index`, from 0: the same
+    /// wherever the machine moves to, whatever else it has.
+    ///
+    /// # Errors
+    /// The machine was laid out for less of them.
+    pub fn own_device(&self, index: usize, size: u64) -> Result<Place, TooManyDevices> {
+        match u32::try_from(index) {
+            Ok(index) if index < self.own_devices => {
+                let start = map::OWN_DEVICES + u64::from(index) * map::OWN_DEVICE;
+                let range = GuestRange::new(start, size.min(OWN_DEVICE_BYTES));
+                Ok(place(range, spi::CLOCK_PAGE - 1 - index))
+            }
+            _ => Err(TooManyDevices::Own),
         }
     }
 
@@ -397,7 +314,7 @@ impl Layout {
     pub fn pci_virtio(&self, index: usize) -> Result<u8, TooManyDevices> {
         match u8::try_from(index) {
             Ok(index) if u32::from(index) < PCI_VIRTIO_MOST => Ok(index + 1),
-            _ => Err(TooManyDevices { most: PCI_VIRTIO_MOST }),
+            _ => Err(TooManyDevices::Virtio { most: PCI_VIRTIO_MOST }),
         }
     }
 
@@ -415,6 +332,10 @@ impl Layout {
             area("the devices' registers", map::BOOT_TIMER, mmio_end),
             area("the machine's memory", RAM_BASE, self.ram_end()),
         ];
+        if self.own_devices > 0 {
+            let end = map::OWN_DEVICES + u64::from(self.own_devices) * map::OWN_DEVICE;
+            areas.push(area("the program's devices", map::OWN_DEVICES, end));
+        }
         areas.extend(self.pci().map(|pci| area("PCI", pci.window.start.0, pci.config.end())));
         areas
     }

@@ -2,6 +2,7 @@
 //! Its own thread does what is asked, one thing after another, and answers.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +14,7 @@ use kedge_hv::HvError;
 use serde::Serialize;
 
 use crate::run::{Event, PlugError, Summons};
-use crate::save::{SaveError, SaveOrder, Saved};
+use crate::save::{SaveError, SaveOrder, SaveProgress, Saved, Watched};
 
 /// Where a machine is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -139,7 +140,7 @@ pub(crate) enum Control {
     /// To go on.
     Resume(Clock, Reply<()>),
     /// To be saved, while it stands still.
-    Save(SaveOrder, Reply<Saved>),
+    Save(SaveOrder, Watched, Reply<Saved>),
     /// That one of its devices change.
     Change(Box<Change>, Reply<()>),
     /// That a device come.
@@ -216,7 +217,21 @@ impl Handle {
     /// It is not paused, or cannot be saved: a snapshot that was there before still is.
     /// Where it was saved and cannot go on as asked, the error says that.
     pub fn save(&self, order: SaveOrder) -> Result<Saved, ControlError> {
-        self.ask(|reply| Control::Save(order, reply))
+        self.ask(|reply| Control::Save(order, Watched::default(), reply))
+    }
+
+    /// As [`Self::save`], and `watcher` hears how far it is, on the thread that writes, which
+    /// it must not keep: at first, after every few megabytes, and before the files are put in
+    /// place. Where it breaks, nothing of the snapshot is left.
+    ///
+    /// # Errors
+    /// Those of [`Self::save`], and [`SaveError::Cancelled`].
+    pub fn save_watched(
+        &self,
+        order: SaveOrder,
+        watcher: impl FnMut(SaveProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<Saved, ControlError> {
+        self.ask(|reply| Control::Save(order, Watched::by(watcher), reply))
     }
 
     /// Changes one of the machine's devices, whether its guest runs or stands still, and

@@ -137,6 +137,7 @@ impl Machine {
     ) -> Result<Self, BuildError> {
         spec.check_slots()?;
         spec.arrange()?;
+        spec.fill_slots()?;
         let (infant, born) = bear(&spec, hypervisor.as_ref(), &surroundings, None)?;
         let mut machine = Self::around(spec, hypervisor, surroundings, born)?;
         machine.assemble(infant)?;

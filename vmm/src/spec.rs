@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::mem;
 use std::path::PathBuf;
 
 pub use kedge_arch::image::KernelFormat;
@@ -51,8 +52,12 @@ pub struct MachineSpec {
     /// guest finds them.
     #[serde(serialize_with = "devices_as_json")]
     pub devices: Vec<Box<dyn DeviceConfig>>,
-    /// The slots, from 1, of those devices that were plugged in while the guest ran: they
-    /// are the last ones.
+    /// The names of devices that begin in slots, the first in the first: they can leave while
+    /// the guest runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removable: Vec<String>,
+    /// The slots, from 1, of those devices that are in slots, be it from the start or since
+    /// they were plugged in: they are the last ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plugged: Vec<u8>,
     /// Threads on which virtio devices work, in turn; without any, all work on one, with
@@ -85,6 +90,7 @@ impl MachineSpec {
             rom: Vec::new(),
             serial: SerialSpec::default(),
             devices: Vec::new(),
+            removable: Vec::new(),
             plugged: Vec::new(),
             io_threads: 0,
             metadata: None,
@@ -93,7 +99,7 @@ impl MachineSpec {
         }
     }
 
-    /// How many devices the guest has had from the start.
+    /// How many devices are not in slots.
     pub(crate) fn built_in(&self) -> usize {
         self.devices.len().saturating_sub(self.plugged.len())
     }
@@ -121,6 +127,31 @@ impl MachineSpec {
         catalog::check_ids(&self.devices)
     }
 
+    /// Puts devices that are to be removable, which are arranged, into slots.
+    ///
+    /// # Errors
+    /// One cannot be there.
+    pub(crate) fn fill_slots(&mut self) -> Result<(), BadSlots> {
+        for id in mem::take(&mut self.removable) {
+            let mut built_in = self.devices.iter().take(self.built_in());
+            let Some(index) = built_in.position(|device| device.id() == id) else {
+                return Err(BadSlots::NoSuch { id });
+            };
+            let (noun, slots) = (self.devices[index].kind().noun, self.pci_slots);
+            if self.devices[index].leads() || !self.devices[index].kind().many {
+                return Err(BadSlots::Fixed { noun, id });
+            }
+            let taken = u8::try_from(self.plugged.len()).unwrap_or(u8::MAX);
+            if taken >= slots {
+                return Err(BadSlots::Full { noun, id, slots });
+            }
+            // Behind all others, whose order stays.
+            self.devices[index..].rotate_left(1);
+            self.plugged.push(taken + 1);
+        }
+        Ok(())
+    }
+
     /// The profile with what the machine asks for beside it.
     pub(crate) fn effective_abi(&self) -> Cow<'_, GuestAbi> {
         match self.psci {
@@ -134,7 +165,7 @@ impl MachineSpec {
 }
 
 /// Slots that a machine cannot have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSlots {
     /// Its devices are elsewhere.
     #[error("slots are on PCI, and the machine's devices are on MMIO")]
@@ -145,6 +176,30 @@ pub enum BadSlots {
         /// How many are asked for.
         asked: u8,
     },
+    /// Nothing to be put into one.
+    #[error("there is no device `{id}` to be removable")]
+    NoSuch {
+        /// The name given.
+        id: String,
+    },
+    /// What is there for good.
+    #[error("the {noun} `{id}` cannot be removable")]
+    Fixed {
+        /// What it is.
+        noun: &'static str,
+        /// Its name.
+        id: String,
+    },
+    /// Too few.
+    #[error("there is no slot for the {noun} `{id}` to be removable: the machine has {slots}")]
+    Full {
+        /// What it is.
+        noun: &'static str,
+        /// Its name.
+        id: String,
+        /// How many slots there are.
+        slots: u8,
+    },
 }
 
 impl Fix for BadSlots {
@@ -152,6 +207,14 @@ impl Fix for BadSlots {
         Some(match self {
             Self::NoPci => "ask for PCI with `--transport pci`, or for no slots".to_owned(),
             Self::TooMany { .. } => format!("ask for up to {PCI_SLOTS}"),
+            Self::NoSuch { .. } => "give the `id` of a disk or a network interface".to_owned(),
+            Self::Fixed { .. } => {
+                "name disks and network interfaces on which the guest's root is not".to_owned()
+            }
+            Self::Full { slots, .. } => format!(
+                "ask for more slots: `--transport pci --pci-slots {}`",
+                slots.saturating_add(1).min(PCI_SLOTS)
+            ),
         })
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kedge_arch::smccc::{Service, record};
+use kedge_diag::Trouble;
 use kedge_firmware::{Notes, NotesOf, ServiceRecord};
 use kedge_guest_memory::Lost;
 use kedge_hv::VcpuFeatures;
@@ -15,6 +16,7 @@ use kedge_metrics::Registry;
 use crate::events::MachineEvent;
 use crate::machine::RunError;
 use crate::opened::OpenDevices;
+use crate::own_device::{OwnDevice, Wanted, Wiring};
 
 /// What hears of a machine's events.
 pub(crate) type EventListener = Arc<dyn Fn(&MachineEvent) + Send + Sync>;
@@ -47,12 +49,14 @@ pub struct Surroundings {
     on_stuck: Arc<Mutex<StuckListener>>,
     pub(crate) entropy: Entropy,
     pub(crate) services: Vec<Arc<dyn Service>>,
+    pub(crate) devices: Vec<Wanted>,
     notes: Option<Arc<dyn Notes>>,
     pub(crate) metadata: Option<MetadataSource>,
     pub(crate) metrics: Option<Registry>,
     pub(crate) on_event: Option<EventListener>,
     pub(crate) on_up: Option<UpListener>,
     pub(crate) open: OpenDevices,
+    pub(crate) vcpu_threads: &'static str,
 }
 
 impl Surroundings {
@@ -66,12 +70,14 @@ impl Surroundings {
             on_stuck: Arc::new(Mutex::new(Box::new(|_| {}))),
             entropy: host_entropy,
             services: Vec::new(),
+            devices: Vec::new(),
             notes: None,
             metadata: None,
             metrics: None,
             on_event: None,
             on_up: None,
             open: OpenDevices::default(),
+            vcpu_threads: "vcpu",
         }
     }
 
@@ -129,6 +135,25 @@ impl Surroundings {
         self
     }
 
+    /// With a device of the program's own, which `make` makes whenever the machine is built:
+    /// at first, when it is restored, and after a reset of its guest.
+    ///
+    /// The first one has its registers at 0x50000000, each of up to 15 others 1 MiB above the
+    /// one before; each has an interrupt of its own. The guest finds all of that in the device
+    /// tree, by [`MmioDevice::node`](crate::mmio::MmioDevice::node). Devices are part of what
+    /// the guest was promised: a program without them, or with others, or in another order,
+    /// cannot restore the guest. They take the interrupts of as many virtio devices, of which
+    /// a machine has up to 92 on MMIO.
+    #[must_use]
+    pub fn with_device(
+        mut self,
+        name: impl Into<String>,
+        make: impl Fn(Wiring) -> Result<OwnDevice, Trouble> + Send + Sync + 'static,
+    ) -> Self {
+        self.devices.push(Wanted::new(name.into(), make));
+        self
+    }
+
     /// With `notes` on this host: what one machine has asked it, the next need not ask again.
     #[must_use]
     pub fn with_notes(mut self, notes: impl Notes + 'static) -> Self {
@@ -168,6 +193,14 @@ impl Surroundings {
     #[must_use]
     pub fn on_up(mut self, listener: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_up = Some(Arc::new(listener));
+        self
+    }
+
+    /// With `name`, and the number behind it, for what the threads of vCPUs are called, in
+    /// place of `vcpu`. Linux shows 15 bytes of it.
+    #[must_use]
+    pub fn naming_vcpus(mut self, name: &'static str) -> Self {
+        self.vcpu_threads = name;
         self
     }
 

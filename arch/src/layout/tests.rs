@@ -1,7 +1,7 @@
 //! The map of every machine: nothing overlaps, nothing is out of reach.
 
 use expect_test::expect;
-use kedge_diag::report;
+use kedge_diag::{Fix, report};
 use kedge_hv::VcpuFeatures;
 use proptest::prelude::*;
 
@@ -162,7 +162,7 @@ fn interrupts_are_handed_out_in_order() {
         [layout.clock_page(), layout.generation()].map(|place| place.spi.offset()),
         [94, 95]
     );
-    assert_eq!(layout.virtio(92), Err(TooManyDevices { most: 92 }));
+    assert_eq!(layout.virtio(92), Err(TooManyDevices::Virtio { most: 92 }));
 }
 
 #[test]
@@ -258,5 +258,33 @@ fn pci_has_its_place_to_itself() {
     assert!(!before.iter().any(overlap), "{before:?}");
     assert_eq!(layout.areas().len(), before.len() + 1);
     assert_eq!((layout.pci_virtio(0), layout.pci_virtio(29)), (Ok(1), Ok(30)));
-    assert_eq!(layout.pci_virtio(30), Err(TooManyDevices { most: 30 }));
+    assert_eq!(layout.pci_virtio(30), Err(TooManyDevices::Virtio { most: 30 }));
+}
+
+#[test]
+fn a_programs_devices_have_a_mebibyte_each_and_interrupts_from_the_last_one_on() {
+    let plain = Layout::new(16 * MIB, 1, V3, &host()).unwrap();
+    assert_eq!(plain.own_device(0, 8), Err(TooManyDevices::Own));
+    let layout = plain.clone().with_own_devices(2).unwrap();
+    let places = [0, 1].map(|index| layout.own_device(index, 8).unwrap());
+    assert_eq!(places.map(|place| place.range.start.0), [0x5000_0000, 0x5010_0000]);
+    assert_eq!(places.map(|place| place.spi.offset()), [93, 92]);
+    assert_eq!(layout.own_device(2, 8), Err(TooManyDevices::Own));
+    assert_eq!(layout.virtio(89).unwrap().spi.offset(), 91);
+    assert_eq!(layout.virtio(90), Err(TooManyDevices::Virtio { most: 90 }));
+    let free = plain.areas();
+    let is_taken = |area: &Area| !free.contains(area);
+    let taken: Vec<_> = layout.areas().into_iter().filter(is_taken).collect();
+    assert_eq!(taken[0].range, GuestRange::new(0x5000_0000, 2 * MIB));
+    assert_eq!((taken.len(), free.len() + 1), (1, layout.areas().len()));
+}
+
+#[test]
+fn there_is_room_for_sixteen_of_a_programs_devices() {
+    let layout = Layout::new(16 * MIB, 1, V3, &host()).unwrap();
+    assert!(layout.clone().with_own_devices(16).is_ok());
+    expect![[r#"
+        error: a machine has room for 16 devices of a program, not for more
+          fix: bring at most 16 along"#]]
+    .assert_eq(&report(&layout.with_own_devices(17).unwrap_err()));
 }

@@ -204,11 +204,11 @@ fn a_client_that_goes_is_noticed_by_who_works_for_it() {
     let mut stream = running.connect();
     stream.write_all(b"GET /later HTTP/1.1\r\n\r\n").unwrap();
     let reply = running.later.recv().unwrap();
-    assert!(!reply.is_gone());
+    assert!(!reply.client().is_gone());
     drop(stream);
     let gone = (0..1000).any(|_| {
         std::thread::sleep(Duration::from_millis(5));
-        reply.is_gone()
+        reply.client().is_gone()
     });
     assert!(gone);
     reply.send(&Response::done());

@@ -29,6 +29,10 @@ use crate::{DirtySet, Extent, GuestMemory, PageSet, Pagemap, RamRegion, RamSlice
 /// second-level cache holds them.
 const PIECE: u64 = 256 << 10;
 
+/// Bytes that are looked at and written in one go: whoever hears of what is written may
+/// end it between two of them, and a disk takes this much in less than a second.
+const STRETCH: u64 = 32 << 20;
+
 /// Why guest RAM could not be taken out.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeOutError {
@@ -83,29 +87,29 @@ pub fn read_dirty(
 }
 
 /// Writes all of `memory` that is not zero to the memory file `to`, which has only holes.
-/// `written` hears of every extent of it, in order.
+/// `written` hears of every extent of it, in order; those that touch may be one.
 ///
 /// # Errors
-/// The host does not tell, read or write.
+/// The host does not tell, read or write, or `written` fails, which ends it.
 pub fn write_all(
     memory: &GuestMemory,
     pagemap: Option<&Pagemap>,
     to: &File,
-    written: impl FnMut(Range<u64>),
+    written: impl FnMut(Range<u64>) -> io::Result<()>,
 ) -> Result<(), TakeOutError> {
     take_all(memory, pagemap, &mut Writes::new(to, written, Keeps::Data))
 }
 
 /// Writes the pages of `dirty`, zero or not, to the memory file `to`. `written` hears of
-/// every extent of it, in order.
+/// every extent of it, in order; those that touch may be one.
 ///
 /// # Errors
-/// The host does not write.
+/// The host does not write, or `written` fails, which ends it.
 pub fn write_dirty(
     memory: &GuestMemory,
     dirty: &DirtySet,
     to: &File,
-    written: impl FnMut(Range<u64>),
+    written: impl FnMut(Range<u64>) -> io::Result<()>,
 ) -> Result<(), TakeOutError> {
     take_dirty(memory, dirty, &mut Writes::new(to, written, Keeps::All))
 }
@@ -153,8 +157,10 @@ fn take_region(
     loop {
         let next_of_file = file.peek().map_or(u64::MAX, |extent| extent.start);
         if let Some(extent) = memory.next_if(|extent| extent.start < next_of_file) {
-            check_backing(region).map_err(TakeOutError::File)?;
-            taker.memory(offset + extent.start, &slice(region, extent)?)?;
+            for stretch in stretches(extent) {
+                check_backing(region).map_err(TakeOutError::File)?;
+                taker.memory(offset + stretch.start, &slice(region, stretch)?)?;
+            }
         } else if let Some(extent) = file.next() {
             let Some(backing) = region.get_mmap().file_offset().cloned() else { return Ok(()) };
             let at = backing.start() + extent.start..backing.start() + extent.end();
@@ -163,6 +169,12 @@ fn take_region(
             return Ok(());
         }
     }
+}
+
+/// The extent in parts of at most [`STRETCH`] bytes.
+fn stretches(extent: Extent) -> impl Iterator<Item = Extent> {
+    let starts = (extent.start..extent.end()).step_by(usize_from(STRETCH));
+    starts.map(move |start| Extent { start, length: STRETCH.min(extent.end() - start) })
 }
 
 /// A page past the file's end is gone even if it was written to. What is cut off between
@@ -241,7 +253,7 @@ impl<'f, W> Writes<'f, W> {
     }
 }
 
-impl<W: FnMut(Range<u64>)> Taker for Writes<'_, W> {
+impl<W: FnMut(Range<u64>) -> io::Result<()>> Taker for Writes<'_, W> {
     fn memory(&mut self, offset: u64, pages: &RamSlice<'_>) -> Result<(), TakeOutError> {
         let page = rustix::param::page_size();
         let looked_at = match self.keeps {
@@ -259,7 +271,8 @@ impl<W: FnMut(Range<u64>)> Taker for Writes<'_, W> {
             let run = run.map_err(|error| TakeOutError::Pages(io::Error::other(error)))?;
             let start = offset + u64_from(first * page);
             self.spout.write(self.to, start, &run).map_err(TakeOutError::Sink)?;
-            (self.written)(start..start + u64_from(run.len()));
+            let written = (self.written)(start..start + u64_from(run.len()));
+            written.map_err(TakeOutError::Sink)?;
             at = behind;
         }
         Ok(())
@@ -268,8 +281,7 @@ impl<W: FnMut(Range<u64>)> Taker for Writes<'_, W> {
     fn file(&mut self, offset: u64, file: &File, at: Range<u64>) -> Result<(), TakeOutError> {
         each_piece(&mut buffer(), offset, file, at, &mut |offset, bytes| {
             self.to.write_all_at(bytes, offset)?;
-            (self.written)(offset..offset + u64_from(bytes.len()));
-            Ok(())
+            (self.written)(offset..offset + u64_from(bytes.len()))
         })
     }
 }

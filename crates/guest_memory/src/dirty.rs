@@ -91,6 +91,11 @@ pub fn track(memory: &GuestMemory) {
     }
 }
 
+/// Records all of `memory` as written: somebody wrote, and nobody knows where.
+pub fn add_all(memory: &GuestMemory) {
+    memory.iter().for_each(|region| mark(region, &crate::pagemap::all(region)));
+}
+
 /// Whether writes to `memory` are recorded.
 pub fn is_tracked(memory: &GuestMemory) -> bool {
     memory.iter().all(|region| region.get_mmap().bitmap().map.get().is_some())

@@ -7,6 +7,7 @@
 //! | a snapshot's memory file, as the guest touches it | [`map_file_private`], with [`Lost`] |
 //! | the same, some pages before it touches them | [`prefetch`] |
 //! | another process, as the guest touches it | [`map_served`] |
+//! | nowhere, or a memory file at once, to be shared with other processes | [`map_shared`], [`fill_from`] |
 //!
 //! It leaves by [`write_all`] and [`read_all`], and what was written since by
 //! [`write_dirty`] and [`read_dirty`], with what [`dirty`] and the hypervisor recorded.
@@ -22,6 +23,7 @@ mod pages;
 mod pagescan;
 mod pageset;
 mod prefetch;
+mod shared;
 mod spout;
 mod zeroes;
 
@@ -37,19 +39,20 @@ pub use pagemap::{Pagemap, backed};
 pub use pages::{PageAdvice, about_to_fill, advise};
 pub use pageset::{Extent, PageSet};
 pub use prefetch::prefetch;
+pub use shared::{WriteLog, fill_from, is_shared, map_shared};
 pub use vm_memory::bitmap::BitmapSlice;
 use vm_memory::mmap::MmapRegionBuilder;
 pub use vm_memory::{
     Address, ByteValued, Bytes, GuestAddress, GuestMemory as GuestMemoryAccess, GuestMemoryBackend,
     GuestMemoryError, GuestMemoryRegion,
 };
-pub use vm_memory::{FileOffset, MemoryRegionAddress, MmapRegion};
+pub use vm_memory::{FileOffset, GuestMemoryMmap, MemoryRegionAddress, MmapRegion};
 
 /// One contiguous piece of guest RAM and the host mapping behind it.
 pub type RamRegion = vm_memory::GuestRegionMmap<DirtyPages>;
 
 /// All of a guest's RAM. Cloning shares the mappings.
-pub type GuestMemory = vm_memory::GuestMemoryMmap<DirtyPages>;
+pub type GuestMemory = GuestMemoryMmap<DirtyPages>;
 
 /// A range of guest physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

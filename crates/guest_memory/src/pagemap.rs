@@ -120,11 +120,16 @@ fn entry_bits(of: u64) -> u64 {
 /// # Errors
 /// The host does not tell.
 pub fn backed(region: &RamRegion) -> io::Result<PageSet> {
-    let mut pages = PageSet::new(region.len());
-    let mapping = region.get_mmap();
-    let Some(offset) = mapping.file_offset() else { return Ok(pages) };
-    let (file, start) = (offset.file(), offset.start());
-    let end = start.saturating_add(region.len());
+    match region.get_mmap().file_offset() {
+        Some(offset) => backed_by(offset.file(), offset.start(), region.len()),
+        None => Ok(PageSet::new(region.len())),
+    }
+}
+
+/// The same of `length` bytes of `file` from `start` on.
+pub(crate) fn backed_by(file: &File, start: u64, length: u64) -> io::Result<PageSet> {
+    let mut pages = PageSet::new(length);
+    let end = start.saturating_add(length);
     let mut at = start;
     loop {
         let data = match seek(file, SeekFrom::Data(at)) {

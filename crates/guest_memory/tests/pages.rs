@@ -190,6 +190,7 @@ fn memory_is_written_to_a_file_but_for_zeroes() {
     let mut written = Vec::new();
     write_all(&memory, Some(&Pagemap::open().unwrap()), &to, |extent| {
         written.push((extent.start / page(), extent.end / page()));
+        Ok(())
     })
     .unwrap();
     let expected = [(1, 5), (2, 7), (4, 1), (30, 9), (40, 8), (41, 8), (PAGES, 4)];
@@ -207,7 +208,11 @@ fn a_difference_is_written_with_its_zeroes() {
     write(&memory, 2, 2);
     write(&memory, 3, 0);
     let (to, mut written) = (memory_file(&[]), Vec::new());
-    write_dirty(&memory, &dirty::take(&memory), &to, |extent| written.push(extent)).unwrap();
+    write_dirty(&memory, &dirty::take(&memory), &to, |extent| {
+        written.push(extent);
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(held(&to), [(2, 2)]);
     assert_eq!(written, std::slice::from_ref(&(2 * page()..4 * page())));
 }
@@ -217,11 +222,27 @@ fn a_file_that_takes_no_more_is_an_error_of_the_sink() {
     let memory = map_anonymous(&ranges()).unwrap();
     write(&memory, 1, 1);
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let refused = write_all(&memory, Some(&Pagemap::open().unwrap()), &full, |_| ());
+    let refused = write_all(&memory, Some(&Pagemap::open().unwrap()), &full, |_| Ok(()));
     assert!(matches!(
         refused,
         Err(TakeOutError::Sink(error)) if error.kind() == std::io::ErrorKind::StorageFull
     ));
+}
+
+#[test]
+fn much_is_written_in_stretches_between_which_it_may_end() {
+    let size = 80 << 20;
+    let memory = map_anonymous(&[GuestRange::new(RAM, size)]).unwrap();
+    for offset in (0..size).step_by(rustix::param::page_size()) {
+        memory.write_obj(1_u8, GuestAddress(RAM + offset)).unwrap();
+    }
+    let (to, mut written) = (memory_file(&[]), Vec::new());
+    let ended = write_all(&memory, None, &to, |extent| {
+        written.push(extent.end >> 20);
+        if written.len() == 2 { Err(std::io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    });
+    assert!(matches!(ended, Err(TakeOutError::Sink(_))));
+    assert_eq!(written, [32, 64]);
 }
 
 #[test]

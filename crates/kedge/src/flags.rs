@@ -104,6 +104,21 @@ pub(crate) fn pci_slots(default: &str) -> Arg {
     count(PCI_SLOTS, spec::PCI_SLOTS).help(format!("{help} [default: {default}]"))
 }
 
+const REMOVABLE: &str = "removable";
+
+/// `--removable`.
+pub(crate) fn removable() -> Arg {
+    option(REMOVABLE, "ID").action(ArgAction::Append).value_delimiter(',').help(
+        "Have the disk or network interface ID begin in such a slot:\n\
+         it can leave while the guest runs (several: in this order)",
+    )
+}
+
+/// What `--removable` names.
+pub(crate) fn removable_of(flags: &dyn Given) -> Vec<String> {
+    texts(flags, REMOVABLE).into_iter().map(str::to_owned).collect()
+}
+
 /// The name of [`io_threads`].
 pub(crate) const IO_THREADS: &str = "io-threads";
 

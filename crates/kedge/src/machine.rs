@@ -360,11 +360,15 @@ pub(crate) fn surroundings(companions: Option<&Companions>) -> Surroundings {
     around(companions, io::stdout())
 }
 
+/// What begins the names of vCPUs' threads: Firecracker's, by which tools give them CPUs.
+const VCPU_THREADS: &str = "fc_vcpu ";
+
 fn around(companions: Option<&Companions>, output: impl Write + Send + 'static) -> Surroundings {
     let surroundings = Surroundings::new(output)
         .on_panic(repeat)
         .guarding(guard)
         .on_stuck(give_up)
+        .naming_vcpus(VCPU_THREADS)
         .with_notes(HostNotes::beside_machines());
     match companions {
         Some(companions) => companions.around(surroundings),

@@ -40,6 +40,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use firecracker::Name;
 use status::{Failure, Status};
 
@@ -49,6 +51,7 @@ use status::{Failure, Status};
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
+    open_what_is_allowed();
     let words: Vec<OsString> = std::env::args_os().collect();
     let status = enter(&words).unwrap_or_else(|Failure { error, status }| {
         // Where stderr is gone, nobody can be told.
@@ -56,6 +59,14 @@ fn main() -> ExitCode {
         status
     });
     status.into()
+}
+
+/// Has this process open as many files as its host allows it, in place of the 1024 that are
+/// usual: each connection of a guest's over vsock, and each client of the API, is one.
+fn open_what_is_allowed() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, those that are too many are.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Goes through the door that the command line names.

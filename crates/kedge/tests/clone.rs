@@ -109,7 +109,7 @@ fn the_help_says_what_the_number_is() {
 
             What it uses here, where that is something else:
                   --serial <PORT>                           Serial port: stdio, socket, file=PATH or none
-                  --disk <[id=NAME,]path=FILE>              What a disk uses
+                  --disk <[id=NAME,]path=FILE|socket=PATH>  What a disk uses
                   --net <[id=NAME,]tap=NAME[,mac=ADDRESS]>  What a network interface uses
                   --vsock <path=SOCKET>                     What a vsock device uses
 

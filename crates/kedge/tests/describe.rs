@@ -313,6 +313,31 @@ fn the_log_can_be_changed_at_any_time() {
 }
 
 #[test]
+fn the_log_is_json_from_when_that_is_asked_for() {
+    let waiting = Waiting::start(&[]);
+    let log = waiting.folder().join("log");
+    put(&waiting, "/logger", &json!({ "log_path": log, "level": "Off" }));
+    put(&waiting, "/logger", &json!({ "log_format": "json", "show_log_origin": true }));
+    refused(
+        &waiting,
+        "/logger",
+        &json!({ "log_format": "xml" }),
+        &expect![
+            "An error occurred when deserializing the json body of a request: unknown variant `xml`, expected `text` or `json` at line 1 column 19"
+        ],
+    );
+    let folder = waiting.into_folder();
+    let text = fs::read_to_string(folder.path().join("log")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["thread"], &lines[0]["level"]), (&json!("fc_api"), &json!("INFO")));
+    let last = lines.last().unwrap();
+    assert!(last["file"].is_string() && last["line"].is_u64() && last["time"].is_string());
+    expect![[r#"["main","ERROR","kedge exiting with error. exit_code=143",null]"#]].assert_eq(
+        &json!([last["thread"], last["level"], last["message"], last["fields"]]).to_string(),
+    );
+}
+
+#[test]
 fn the_log_says_what_clients_ask_for_and_what_comes_of_it() {
     let waiting = Waiting::start(&[]);
     let log = json!({ "log_path": waiting.folder().join("log"), "show_level": true });
@@ -324,7 +349,7 @@ fn the_log_says_what_clients_ask_for_and_what_comes_of_it() {
     let counted = get(&waiting, "/metrics");
     let folder = waiting.into_folder();
     let text = fs::read_to_string(folder.path().join("log")).unwrap();
-    let said: Vec<_> = text.lines().filter_map(|line| line.split_once(":api:")).collect();
+    let said: Vec<_> = text.lines().filter_map(|line| line.split_once(":fc_api:")).collect();
     let said: Vec<_> = said.iter().map(|line| line.1).collect();
     expect![[r#"
         INFO] The request was executed successfully. Status code: 204 No Content.

@@ -183,11 +183,12 @@ fn queries_are_answered_while_the_machine_is_saved() {
     pause(&waiting);
     let [state, memory] = ["state", "memory"].map(|name| waiting.folder().join(name));
     let (mut saving, mut asking) = (Client::of(&waiting), Client::of(&waiting));
-    let files = json!({ "snapshot_path": state, "mem_file_path": memory, "checksums": true });
-    saving.send(&request("PUT /snapshot/create", &files));
-    let mut meanwhile = 0;
+    saving.send(&save_to(&state, &memory));
+    let (mut meanwhile, mut progress) = (0, Vec::new());
     while !saving.has_heard() {
-        assert_eq!(asking.ask(GET).1["state"], "Paused");
+        let told = asking.ask(GET).1;
+        assert_eq!(told["state"], "Paused");
+        progress.extend(done_of(&told));
         let config = asking.ask("GET /vm/config HTTP/1.1\r\n\r\n").1;
         assert_eq!(config["machine-config"]["mem_size_mib"], 256);
         meanwhile += 2;
@@ -196,6 +197,42 @@ fn queries_are_answered_while_the_machine_is_saved() {
     println!("{meanwhile} queries answered during the save");
     assert!(meanwhile > 10, "{meanwhile} queries answered during the save");
     assert!(is_file(&state) && is_file(&memory));
+    progress.dedup();
+    assert!(progress.len() > 3 && progress.is_sorted(), "{progress:?}");
+    assert_eq!(done_of(&asking.ask(GET).1), None);
+}
+
+#[test]
+fn a_save_whose_client_has_gone_ends_and_leaves_nothing() {
+    let waiting = running(96 << 20);
+    pause(&waiting);
+    let folder = waiting.folder().join("snapshot");
+    fs::create_dir(&folder).unwrap();
+    let [state, memory] = ["state", "memory"].map(|name| folder.join(name));
+    let (mut saving, mut asking) = (Client::of(&waiting), Client::of(&waiting));
+    saving.send(&save_to(&state, &memory));
+    let mut done = || done_of(&asking.ask(GET).1);
+    while done().is_none_or(|bytes| bytes == 0) {}
+    assert!(fs::read_dir(&folder).unwrap().count() > 0);
+    drop(saving);
+    while done().is_some() {}
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    // The machine is as it was, for the next who asks.
+    assert_eq!(asking.ask(&save_to(&state, &memory)).0, 204);
+    assert!(is_file(&state) && is_file(&memory));
+}
+
+/// The request for a save that takes long enough.
+fn save_to(state: &Path, memory: &Path) -> String {
+    let files = json!({ "snapshot_path": state, "mem_file_path": memory, "checksums": true });
+    request("PUT /snapshot/create", &files)
+}
+
+/// How far a save is, as `GET /` tells it.
+fn done_of(told: &Value) -> Option<u64> {
+    let operation = told.get("operation")?;
+    assert_eq!(operation["request"], "PUT /snapshot/create");
+    operation["done_bytes"].as_u64()
 }
 
 fn is_file(path: &Path) -> bool {

@@ -141,6 +141,8 @@ fn the_help_shows_a_newcomer_the_way() {
                                             [default: mmio]
               --pci-slots <N>               On PCI: slots into which devices can be plugged while the
                                             guest runs, up to 8 [default: 0]
+              --removable <ID>              Have the disk or network interface ID begin in such a slot:
+                                            it can leave while the guest runs (several: in this order)
               --on-reset <ACTION>           When the guest resets: restart it, or exit [default: restart]
 
         What kedge does:

@@ -4,9 +4,11 @@
 //! [`Counters`]; nothing here is touched while they count. [`Lines`] has Firecracker's form,
 //! a JSON object with exactly its keys (FIRECRACKER_API.md, 13), and [`prometheus`] the text
 //! form of Prometheus, with all there is.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod latency;
 mod line;
+mod moment;
 mod output;
 mod prometheus;
 mod registry;
@@ -14,7 +16,9 @@ mod shape;
 mod tally;
 mod timings;
 
+pub use latency::Latency;
 pub use line::{Lines, Tags};
+pub use moment::Moment;
 pub use output::Output;
 pub use prometheus::prometheus;
 pub use registry::{Counters, Registry};

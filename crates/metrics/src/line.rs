@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::registry::{Entry, Registry};
-use crate::shape::{AGGREGATE, GROUPS, Group, group};
+use crate::shape::{AGGREGATE, GROUPS, Group};
+use crate::timings::Timing;
 
 /// What stands beside the counters on every line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,19 +64,19 @@ impl Lines {
         let entries = self.registry.entries();
         let mut read = Vec::with_capacity(entries.len());
         let mut line = Map::new();
-        for group in GROUPS {
-            let values = Values::new(group);
-            line.insert(group.name.to_owned(), values.to_json());
-        }
+        let mut groups: Vec<Values> = GROUPS.iter().map(Values::new).collect();
         for entry in &entries {
-            let Some(group) = group(entry.group) else { continue };
-            let values = self.since(entry, group, &mut read);
-            if let Some(id) = entry.id.as_ref().filter(|_| group.each) {
-                line.insert(format!("{}_{id}", group.name), values.to_json());
+            let Some(whole) = groups.iter_mut().find(|whole| whole.group.name == entry.group)
+            else {
+                continue;
+            };
+            let values = self.since(entry, whole.group, &mut read);
+            if let Some(id) = entry.id.as_ref().filter(|_| whole.group.each) {
+                line.insert(format!("{}_{id}", entry.group), values.to_json());
             }
-            let sum = line.get(group.name).map(|sum| values.plus(sum));
-            line.extend(sum.map(|sum| (group.name.to_owned(), sum)));
+            whole.add_all(&values);
         }
+        line.extend(groups.iter().map(|whole| (whole.group.name.to_owned(), whole.to_json())));
         line.insert("utc_timestamp_ms".to_owned(), json!(now));
         let Tags { id, properties } = &self.tags;
         if let Some(id) = id {
@@ -106,56 +107,80 @@ impl Lines {
             values.add(name, since);
             counted.values.push((name, now));
         });
+        entry.counters.each_timing(&mut |kind, timing| {
+            let Some(key) = group.aggregate(kind) else { return };
+            let before = last.and_then(|last| last.value(key)).unwrap_or_default();
+            let sum_us = timing.sum_us.checked_sub(before).unwrap_or(timing.sum_us);
+            values.add_timing(key, Timing { sum_us, ..*timing });
+            counted.values.push((key, timing.sum_us));
+        });
         read.push(counted);
         values
     }
 }
 
-/// The values of a group, in the order of its keys.
+/// The values of a group.
 struct Values {
     group: &'static Group,
-    values: Vec<u64>,
+    /// In the order of its keys.
+    counts: Vec<u64>,
+    /// As well; what is counted alone has none.
+    timings: Vec<Timing>,
 }
 
 impl Values {
     fn new(group: &'static Group) -> Self {
-        Self { group, values: vec![0; group.keys.len()] }
+        let count = group.keys.len();
+        Self { group, counts: vec![0; count], timings: vec![Timing::default(); count] }
     }
 
     /// Adds to a key; what Firecracker does not have is left out.
     fn add(&mut self, name: &str, more: u64) {
         let place = self.group.keys.iter().position(|key| *key == name);
-        if let Some(value) = place.and_then(|place| self.values.get_mut(place)) {
+        if let Some(value) = place.and_then(|place| self.counts.get_mut(place)) {
             *value = value.saturating_add(more);
         }
     }
 
-    /// The same with what stands there already.
-    fn plus(&self, sum: &Value) -> Value {
-        let mut whole = Self::new(self.group);
-        for (key, value) in self.group.keys.iter().zip(&self.values) {
-            whole.add(key, *value);
-            whole.add(key, sum.get(key).and_then(Value::as_u64).unwrap_or_default());
+    /// The same for how long something took.
+    fn add_timing(&mut self, name: &str, more: Timing) {
+        let place = self.group.keys.iter().position(|key| *key == name);
+        if let Some(timing) = place.and_then(|place| self.timings.get_mut(place)) {
+            *timing = *timing + more;
         }
-        whole.to_json()
+    }
+
+    /// Adds those of a device to those of all.
+    fn add_all(&mut self, more: &Self) {
+        for (sum, more) in self.counts.iter_mut().zip(&more.counts) {
+            *sum = sum.saturating_add(*more);
+        }
+        for (sum, more) in self.timings.iter_mut().zip(&more.timings) {
+            *sum = *sum + *more;
+        }
     }
 
     fn to_json(&self) -> Value {
-        let row = |(key, value): (&&str, &u64)| match key.ends_with(AGGREGATE) {
-            // Nobody measures these.
-            true => ((*key).to_owned(), json!({"min_us": 0, "max_us": 0, "sum_us": 0})),
-            false => ((*key).to_owned(), json!(value)),
+        let values = self.counts.iter().zip(&self.timings);
+        let row = |(key, (count, timing)): (&&str, (&u64, &Timing))| {
+            let Timing { min_us, max_us, sum_us, .. } = timing;
+            let value = match key.ends_with(AGGREGATE) {
+                true => json!({"min_us": min_us, "max_us": max_us, "sum_us": sum_us}),
+                false => json!(count),
+            };
+            ((*key).to_owned(), value)
         };
-        Value::Object(self.group.keys.iter().zip(&self.values).map(row).collect())
+        Value::Object(self.group.keys.iter().zip(values).map(row).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
-    use crate::Tally;
+    use crate::{Counters, Latency, Tally};
 
     fn lines() -> (Lines, Registry) {
         let registry = Registry::default();
@@ -254,5 +279,27 @@ mod tests {
         let mut lines = Lines::new(Registry::default(), tags);
         let line = next(&mut lines);
         assert_eq!((&line["id"], &line["properties"]["zone"]), (&json!("web"), &json!("a")));
+    }
+
+    #[test]
+    fn how_long_things_took_has_the_extremes_of_all_time_and_the_sum_since_the_last_line() {
+        struct Exits(Latency);
+        impl Counters for Exits {
+            fn each(&self, _to: &mut dyn FnMut(&'static str, u64)) {}
+            fn each_timing(&self, to: &mut dyn FnMut(&str, &Timing)) {
+                to("exit_mmio_read", &self.0.timing());
+                to("exit_hypercall", &self.0.timing());
+            }
+        }
+        let (mut lines, registry) = lines();
+        let exits = Arc::new(Exits(Latency::default()));
+        registry.add("vcpu", None, Arc::<Exits>::clone(&exits));
+        for (micros, expected) in [(20, (20, 20, 20)), (5, (5, 20, 5)), (9, (5, 20, 9))] {
+            exits.0.record(Duration::from_micros(micros));
+            let (min_us, max_us, sum_us) = expected;
+            let line = next(&mut lines);
+            let expected = json!({"min_us": min_us, "max_us": max_us, "sum_us": sum_us});
+            assert_eq!(line["vcpu"]["exit_mmio_read_agg"], expected);
+        }
     }
 }

@@ -35,38 +35,54 @@ pub fn prometheus(registry: &Registry) -> String {
             let _ = writeln!(text, "{name}{end}{label} {value}");
         }
     }
-    entries.iter().for_each(|entry| write_timings(entry, &mut text));
+    write_timings(&entries, &mut text);
     text
 }
 
-fn write_timings(entry: &Entry, text: &mut String) {
-    let mut timings = Vec::new();
-    entry.counters.each_timing(&mut |kind, timing| timings.push((escape(kind), *timing)));
-    if timings.is_empty() {
-        return;
+/// How long something took, with the labels that say what it was.
+type Timed = (String, Timing);
+
+fn write_timings(entries: &[Entry], text: &mut String) {
+    let mut groups: BTreeMap<String, Vec<Timed>> = BTreeMap::new();
+    for entry in entries {
+        let of_device = entry.id.iter().map(|id| format!("id=\"{}\",", escape(id)));
+        let of_device: String = of_device.collect();
+        entry.counters.each_timing(&mut |kind, timing| {
+            let timings = groups.entry(format!("kedge_{}", word(entry.group))).or_default();
+            timings.push((format!("{of_device}kind=\"{}\"", escape(kind)), *timing));
+        });
     }
-    timings.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-    let name = format!("kedge_{}", word(entry.group));
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "# TYPE {name}_failed_total counter");
-    for (kind, timing) in &timings {
-        let _ = writeln!(text, "{name}_failed_total{{kind=\"{kind}\"}} {}", timing.failed);
-    }
-    let _ = writeln!(text, "# TYPE {name}_seconds histogram");
-    for (kind, timing) in &timings {
-        write_histogram(&format!("{name}_seconds"), kind, timing, text);
+    for (name, mut timings) in groups {
+        timings.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        write_failures(&name, &timings, text);
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# TYPE {name}_seconds histogram");
+        for (labels, timing) in &timings {
+            write_histogram(&format!("{name}_seconds"), labels, timing, text);
+        }
     }
 }
 
-fn write_histogram(name: &str, kind: &str, timing: &Timing, text: &mut String) {
+fn write_failures(name: &str, timings: &[Timed], text: &mut String) {
+    let failures = timings.iter().filter_map(|(labels, timing)| Some((labels, timing.failed?)));
+    let mut failures = failures.peekable();
+    if failures.peek().is_some() {
+        let _ = writeln!(text, "# TYPE {name}_failed_total counter");
+    }
+    for (labels, failed) in failures {
+        let _ = writeln!(text, "{name}_failed_total{{{labels}}} {failed}");
+    }
+}
+
+fn write_histogram(name: &str, labels: &str, timing: &Timing, text: &mut String) {
     let Timing { count, sum_us, within, .. } = timing;
     for (step, within) in STEPS.into_iter().zip(within) {
         let step = seconds(step);
-        let _ = writeln!(text, "{name}_bucket{{kind=\"{kind}\",le=\"{step}\"}} {within}");
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{step}\"}} {within}");
     }
-    let _ = writeln!(text, "{name}_bucket{{kind=\"{kind}\",le=\"+Inf\"}} {count}");
-    let _ = writeln!(text, "{name}_sum{{kind=\"{kind}\"}} {}", seconds(*sum_us));
-    let _ = writeln!(text, "{name}_count{{kind=\"{kind}\"}} {count}");
+    let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+    let _ = writeln!(text, "{name}_sum{{{labels}}} {}", seconds(*sum_us));
+    let _ = writeln!(text, "{name}_count{{{labels}}} {count}");
 }
 
 fn seconds(microseconds: u64) -> String {
@@ -91,7 +107,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::{Outcome, Tally, Timings};
+    use crate::{Counters, Latency, Outcome, Tally, Timings};
 
     #[test]
     fn everything_is_there_with_its_type_and_its_device() {
@@ -129,6 +145,7 @@ mod tests {
             # TYPE kedge_api_request_failed_total counter
             kedge_api_request_failed_total{kind="GET /"} 1
             # TYPE kedge_api_request_seconds histogram
+            kedge_api_request_seconds_bucket{kind="GET /",le="0.000010"} 0
             kedge_api_request_seconds_bucket{kind="GET /",le="0.000100"} 1
             kedge_api_request_seconds_bucket{kind="GET /",le="0.001000"} 1
             kedge_api_request_seconds_bucket{kind="GET /",le="0.010000"} 1
@@ -140,5 +157,28 @@ mod tests {
             kedge_api_request_seconds_count{kind="GET /"} 2
         "##]]
         .assert_eq(&prometheus(&registry));
+    }
+
+    #[test]
+    fn devices_of_one_kind_share_a_histogram() {
+        struct Reads(Latency);
+        impl Counters for Reads {
+            fn each(&self, _to: &mut dyn FnMut(&'static str, u64)) {}
+            fn each_timing(&self, to: &mut dyn FnMut(&str, &Timing)) {
+                to("read", &self.0.timing());
+            }
+        }
+        let registry = Registry::default();
+        for id in ["root", "data"] {
+            registry.add("block", Some(id), Arc::new(Reads(Latency::default())));
+        }
+        let text = prometheus(&registry);
+        assert_eq!(text.matches("# TYPE kedge_block_seconds histogram").count(), 1);
+        assert!(!text.contains("failed"), "{text}");
+        for id in ["root", "data"] {
+            assert!(
+                text.contains(&format!("kedge_block_seconds_count{{id=\"{id}\",kind=\"read\"}} 0"))
+            );
+        }
     }
 }

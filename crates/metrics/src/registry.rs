@@ -11,7 +11,7 @@ pub trait Counters: Send + Sync {
     fn each(&self, to: &mut dyn FnMut(&'static str, u64));
 
     /// Hands out how long things of each kind took, where it knows that. Firecracker's form
-    /// has no place for it.
+    /// has a place for those of a kind that it knows, with `_agg` behind it.
     fn each_timing(&self, _to: &mut dyn FnMut(&str, &Timing)) {}
 }
 

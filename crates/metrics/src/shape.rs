@@ -20,6 +20,12 @@ pub(crate) const AGGREGATE: &str = "_agg";
 const MEASURED: [&str; 2] = ["api_server", "latencies_us"];
 
 impl Group {
+    /// Its key for how long things of `kind` took, where Firecracker has one.
+    pub(crate) fn aggregate(&self, kind: &str) -> Option<&'static str> {
+        let is_it = |key: &&&'static str| key.strip_suffix(AGGREGATE) == Some(kind);
+        self.keys.iter().find(is_it).copied()
+    }
+
     /// Whether its values are as last measured.
     pub(crate) fn is_measured(&self) -> bool {
         MEASURED.contains(&self.name)

@@ -49,6 +49,16 @@ pub enum BodyError {
         /// The field.
         field: &'static str,
     },
+    /// Two fields of which there can be one.
+    #[error("`{field}` of `{key}` does not go with `{other}`")]
+    Beside {
+        /// The key of the kind of device.
+        key: &'static str,
+        /// The field.
+        field: &'static str,
+        /// The field beside it.
+        other: &'static str,
+    },
 }
 
 impl Fix for BodyError {
@@ -60,6 +70,7 @@ impl Fix for BodyError {
             Self::Missing { field, .. } => format!("add `{field}`"),
             Self::Value { wanted, .. } => format!("give {wanted}"),
             Self::Unsupported { field, .. } => format!("leave `{field}` out"),
+            Self::Beside { field, other, .. } => format!("leave `{field}` or `{other}` out"),
         })
     }
 }
@@ -89,6 +100,15 @@ pub fn check_id(key: &'static str, field: &'static str, id: &str) -> Result<(), 
         return Ok(());
     }
     Err(BodyError::Value { key, field, value: id.to_owned(), wanted: ID })
+}
+
+/// Reads an object's field that may be left out, and is not null.
+pub(crate) fn given<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(from).map(Some)
 }
 
 /// Reads an object's field that is an object, or null. Of an array, serde would take the

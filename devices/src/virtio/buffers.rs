@@ -166,6 +166,19 @@ impl<'m, B: BitmapSlice> Buffers<'m, B> {
         moved(unsafe { libc::writev(fd, iovecs.as_ptr(), count(&iovecs)) })
     }
 
+    /// Sends the first piece, as far as it goes in one call, to whoever reads from `socket`.
+    /// Bytes sent.
+    ///
+    /// # Errors
+    /// The host's. Where nobody reads any more it is an error as any other, and not the
+    /// signal that `write_to` may bring, which ends a program that does not ignore it.
+    pub fn send_first(&self, socket: impl AsFd) -> io::Result<usize> {
+        let Some(first) = self.slices.first() else { return Ok(0) };
+        let (piece, fd) = (first.ptr_guard(), socket.as_fd().as_raw_fd());
+        // SAFETY: as in `read_exact_at`.
+        moved(unsafe { libc::send(fd, piece.as_ptr().cast(), first.len(), libc::MSG_NOSIGNAL) })
+    }
+
     fn move_all(
         mut self,
         mut offset: u64,
@@ -333,6 +346,23 @@ mod tests {
         let mut memory = [0; 3];
         in_pieces(&mut memory, &[1, 2]).read_exact_at(&file, 5).unwrap();
         assert_eq!(&memory, b"cho");
+    }
+
+    #[test]
+    fn pieces_are_sent_one_at_a_time_until_nobody_reads() {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut memory = *b"kedges";
+        let mut buffers = in_pieces(&mut memory, &[2, 4]);
+        while !buffers.is_empty() {
+            let sent = buffers.send_first(&ours).unwrap();
+            buffers.split_front(sent).unwrap();
+        }
+        let mut read = [0; 6];
+        theirs.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"kedges");
+        drop(theirs);
+        let error = in_pieces(&mut memory, &[2]).send_first(&ours).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

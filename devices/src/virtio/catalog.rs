@@ -21,6 +21,15 @@ pub trait DeviceConfig: Debug + Send + Sync {
     /// The configuration as the configuration file would hold it.
     fn to_json(&self) -> Value;
 
+    /// The same device as `body` has it, which is [`DeviceConfig::to_json`] with changes:
+    /// whatever has no words there stays.
+    ///
+    /// # Errors
+    /// The device cannot be so.
+    fn with_json(&self, body: Value) -> Parsed {
+        (self.kind().from_json)(body)
+    }
+
     /// Words the device wants on a kernel command line made for it: the root
     /// device of a Firecracker configuration (`root=/dev/vda rw`), where `index`
     /// counts the devices of this kind from 0.
@@ -37,6 +46,11 @@ pub trait DeviceConfig: Debug + Send + Sync {
     /// Whether the open device keeps something on the host that is to go with it: a
     /// socket. Then its process had better not end without a word.
     fn leaves_behind(&self) -> bool {
+        false
+    }
+
+    /// Whether another process serves it, with which the guest's memory must be shared.
+    fn shares_memory(&self) -> bool {
         false
     }
 

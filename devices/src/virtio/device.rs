@@ -101,6 +101,11 @@ pub trait VirtioDevice: Send {
     /// and the ring features are the transport's).
     fn features(&self) -> u64;
 
+    /// Of the transport's own features, those that who serves the queues has, too.
+    fn bears(&self) -> u64 {
+        u64::MAX
+    }
+
     /// The largest size of each queue: powers of two up to 32768.
     fn queue_sizes(&self) -> &[u16];
 

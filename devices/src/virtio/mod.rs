@@ -19,6 +19,7 @@ pub mod overrides;
 pub mod ring;
 pub mod rng;
 pub mod transport;
+pub mod vhost;
 pub mod vsock;
 pub mod worker;
 

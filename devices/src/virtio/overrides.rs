@@ -192,7 +192,7 @@ pub(super) fn with(
     if let Value::Object(body) = &mut body {
         body.extend(fields.clone());
     }
-    (device.kind().from_json)(body).map_err(|source| OverrideError::Refused {
+    device.with_json(body).map_err(|source| OverrideError::Refused {
         noun: device.kind().noun,
         id: device.id().to_owned(),
         source,
@@ -293,7 +293,7 @@ mod tests {
         let error = Override::from_json(&block::KIND, body).unwrap_err();
         expect![[r#"
             error: `is_read_only` of disks cannot change when a machine is loaded
-              fix: change any of: path_on_host"#]]
+              fix: change any of: path_on_host, socket"#]]
         .assert_eq(&report(&error));
         let error = Override::from_flag(&net::KIND, "id=eth0,mtu=9000").unwrap_err();
         expect![[r#"
@@ -307,7 +307,7 @@ mod tests {
         let error = Override::from_flag(&block::KIND, "id=root").unwrap_err();
         expect![[r#"
             error: --disk needs `path=`
-              fix: write --disk [id=NAME,]path=FILE"#]]
+              fix: write --disk [id=NAME,]path=FILE|socket=PATH"#]]
         .assert_eq(&report(&error));
     }
 

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, RemoteEndpoint};
 use kedge_bus::{IrqLine, MmioDevice, RestoreError, Stateful};
-use kedge_guest_memory::{Bytes, GuestAddress, GuestMemory, GuestRange, map_anonymous};
+use kedge_guest_memory::{
+    Bytes, GuestAddress, GuestMemory, GuestRange, is_shared, map_anonymous, map_shared,
+};
 use kedge_saved_state::Part;
 use virtio_queue::desc::split::Descriptor;
 use vmm_sys_util::eventfd::EventFd;
@@ -137,9 +139,22 @@ impl Driver {
         Self::on(&TestLoop::start(), device)
     }
 
+    /// The same, in memory that other processes share.
+    pub(crate) fn sharing(device: Box<dyn VirtioDevice>) -> Self {
+        Self::within(shared(), &TestLoop::start(), device)
+    }
+
     /// A driver that has not touched `device` yet, which works on `event_loop`.
     pub(crate) fn on(event_loop: &Arc<TestLoop>, device: Box<dyn VirtioDevice>) -> Self {
         let memory = map_anonymous(&[GuestRange::new(RAM, RAM_SIZE)]).unwrap();
+        Self::within(memory, event_loop, device)
+    }
+
+    fn within(
+        memory: GuestMemory,
+        event_loop: &Arc<TestLoop>,
+        device: Box<dyn VirtioDevice>,
+    ) -> Self {
         let (line, irq) = IrqLine::observed().unwrap();
         let transport =
             MmioTransport::new(device, memory.clone(), line, event_loop.handle()).unwrap();
@@ -162,7 +177,10 @@ impl Driver {
         device: Box<dyn VirtioDevice>,
         saved: &Part,
     ) -> Result<Self, RestoreError> {
-        let mut moved = Self::on(&self.event_loop, device);
+        let mut moved = match is_shared(&self.memory) {
+            true => Self::within(shared(), &self.event_loop, device),
+            false => Self::on(&self.event_loop, device),
+        };
         let ram = self.bytes(RAM, usize::try_from(RAM_SIZE).unwrap());
         moved.memory.write_slice(&ram, GuestAddress(RAM)).unwrap();
         moved.queues.clone_from(&self.queues);
@@ -416,6 +434,10 @@ impl Driver {
         self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
         bytes
     }
+}
+
+fn shared() -> GuestMemory {
+    map_shared(&[GuestRange::new(RAM, RAM_SIZE)]).unwrap()
 }
 
 /// Whether `condition` came true in good time.

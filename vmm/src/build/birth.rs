@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::cpus::{self, Choice, Cpus};
 use super::{BuildError, services};
+use crate::own_device::check_names;
 use crate::run::GuestTime;
 use crate::spec::MachineSpec;
 use crate::surroundings::Surroundings;
@@ -74,6 +75,8 @@ pub(crate) fn bear(
     let gic = choose_gic(spec, &abi, vm.as_ref())?;
     let layout = Layout::new(spec.memory, spec.cpus, gic, &limits)?;
     let layout = layout.with_transport(spec.transport)?;
+    check_names(&surroundings.devices)?;
+    let layout = layout.with_own_devices(surroundings.devices.len())?;
     let mut cpus = cpus::create(vm.as_ref(), spec.cpus, &Choice::promised(features, &abi))?;
     let gic = vm.create_gic(&layout.gic())?;
     gic.init()?;

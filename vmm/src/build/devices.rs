@@ -26,6 +26,7 @@ use tracing::debug;
 use super::{BuildError, Parts, pci};
 use crate::events;
 use crate::opened::OpenDevices;
+use crate::own_device::{Made, Wiring};
 use crate::run::event_loop::LoopThreads;
 use crate::run::{Devices, Slots};
 use crate::spec::MachineSpec;
@@ -130,6 +131,7 @@ pub(super) fn place(
         None => on_mmio(site, &mut board, virtio, &loops)?,
         Some(pci) => pci::place(site, (&mut board, pci), (parts, virtio), loops)?,
     };
+    own_devices(site, parts.surroundings, &mut board)?;
     let pages = pages(site, parts, &mut board)?;
     let nodes = board.nodes();
     let devices = board.devices.into_iter().map(|(place, device)| (place.range.start.0, device));
@@ -188,6 +190,24 @@ fn real_time_clock(
     let place = site.layout.rtc();
     let rtc = Rtc::on_host_time(event_loop, board.wire(place.spi));
     board.add(RTC, place, &rtc)
+}
+
+/// Places what the program around the machine brings along.
+fn own_devices(
+    site: &Site<'_>,
+    surroundings: &Surroundings,
+    board: &mut Board<'_>,
+) -> Result<(), BuildError> {
+    for (index, wanted) in surroundings.devices.iter().enumerate() {
+        let Place { spi, .. } = site.layout.own_device(index, 0)?;
+        let wiring = Wiring { irq: board.wire(spi), memory: site.memory.clone() };
+        let Made { bytes, registers, state } = wanted.make(wiring)?;
+        let place = site.layout.own_device(index, bytes)?;
+        board.hang_up(place, registers.as_ref())?;
+        board.devices.push((place, registers));
+        board.add_stateful(wanted.saved_name(), state);
+    }
+    Ok(())
 }
 
 fn pages(site: &Site<'_>, parts: &Parts<'_>, board: &mut Board<'_>) -> Result<Pages, BuildError> {
@@ -254,12 +274,18 @@ impl Board<'_> {
         place: Place,
         device: &Arc<D>,
     ) -> Result<(), BuildError> {
-        for bell in device.doorbells() {
-            let address = GuestAddress(place.range.start.0 + bell.offset);
-            self.vm.connect_doorbell(address, bell.ring, &bell.event)?;
-        }
+        self.hang_up(place, device.as_ref())?;
         self.devices.push((place, Arc::<D>::clone(device)));
         self.stateful.push((name.to_owned(), Arc::<D>::clone(device)));
+        Ok(())
+    }
+
+    /// Hangs up the doorbells of `device`.
+    fn hang_up(&self, place: Place, device: &dyn MmioDevice) -> Result<(), BuildError> {
+        for bell in device.doorbells() {
+            let address = GuestAddress(place.range.start.0.saturating_add(bell.offset));
+            self.vm.connect_doorbell(address, bell.ring, &bell.event)?;
+        }
         Ok(())
     }
 

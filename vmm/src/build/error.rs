@@ -21,6 +21,7 @@ use kedge_metadata::BadConfig;
 use super::ProfileConflict;
 use super::services::ServicesError;
 use crate::console::ConsoleError;
+use crate::own_device::OwnDeviceError;
 use crate::spec::BadSlots;
 
 /// Why a machine cannot be built. Nothing is left behind then.
@@ -44,6 +45,9 @@ pub enum BuildError {
     /// Devices that cannot be in one machine together.
     #[error(transparent)]
     Clash(#[from] Clash),
+    /// A device of the program around the machine.
+    #[error(transparent)]
+    OwnDevice(#[from] OwnDeviceError),
     /// Slots that the machine cannot have.
     #[error(transparent)]
     Slots(#[from] BadSlots),
@@ -137,6 +141,7 @@ impl Fix for BuildError {
             Self::Devices(source) => source.fix(),
             Self::Conflict(source) => source.fix(),
             Self::Clash(source) => source.fix(),
+            Self::OwnDevice(source) => source.fix(),
             Self::Slots(source) => source.fix(),
             Self::Device(source) => source.fix(),
             Self::Metadata(source) => source.fix(),

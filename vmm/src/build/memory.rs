@@ -1,10 +1,12 @@
-//! Where the memory of a machine that goes on comes from.
+//! Where the memory of a machine comes from: of one that begins, and of one that goes on.
 
 use std::sync::Arc;
 
+use kedge_arch::Layout;
+use kedge_devices::virtio::catalog::DeviceConfig;
 use kedge_guest_memory::{
-    GuestAddress, GuestMemory, GuestRange, Lost, PageAdvice, ServedPages, advise, map_file_private,
-    map_served,
+    GuestAddress, GuestMemory, GuestRange, Lost, MapError, PageAdvice, ServedPages, advise,
+    fill_from, map_anonymous, map_file_private, map_served, map_shared,
 };
 use kedge_saved_state::SnapshotId;
 
@@ -12,6 +14,7 @@ use super::{BuildError, Parts};
 use crate::restore::working_set::{self, Recorder, WorkingSetError};
 use crate::restore::{MemorySource, Pages, RestoreError, WantedMemory};
 use crate::run::page_server;
+use crate::spec::MachineSpec;
 
 /// Guest RAM as it was saved, and what may become of it.
 pub(super) struct Recalled {
@@ -59,6 +62,39 @@ impl Backing {
     }
 }
 
+/// Memory for a machine that begins.
+///
+/// # Errors
+/// The host cannot.
+pub(super) fn begin(spec: &MachineSpec, layout: &Layout) -> Result<GuestMemory, MapError> {
+    match sharer(spec) {
+        Some(_) => map_shared(layout.ram()),
+        None => map_anonymous(layout.ram()),
+    }
+}
+
+/// A device that another process serves, with which guest memory is shared.
+fn sharer(spec: &MachineSpec) -> Option<&dyn DeviceConfig> {
+    spec.devices.iter().map(AsRef::as_ref).find(|device| device.shares_memory())
+}
+
+/// Checks that what is `wanted` for a machine of `spec` can be: where another process shares
+/// the memory, nothing of it can come as the guest touches it.
+///
+/// # Errors
+/// It cannot.
+pub(super) fn check(wanted: &WantedMemory<'_>, spec: &MachineSpec) -> Result<(), RestoreError> {
+    let Some(sharer) = sharer(spec) else { return Ok(()) };
+    let what = match (&wanted.source, &wanted.working_set, wanted.pages) {
+        (MemorySource::Served(_), ..) => "come from a page server",
+        (_, Some(_), _) => "come by a working set",
+        (_, _, Pages::Huge2M) => "be on huge pages of 2 MiB",
+        (MemorySource::File(_), None, _) => return Ok(()),
+    };
+    let (noun, id) = (sharer.kind().noun, sharer.id().to_owned());
+    Err(RestoreError::Shared { noun, id, what })
+}
+
 /// Maps what is `wanted` for `ranges`, the guest's RAM.
 ///
 /// # Errors
@@ -69,6 +105,11 @@ pub(super) fn recall(
     (parts, snapshot): (&Parts<'_>, SnapshotId),
 ) -> Result<Recalled, RestoreError> {
     match &wanted.source {
+        MemorySource::File(image) if sharer(parts.spec).is_some() => {
+            let memory = map_shared(ranges).map_err(BuildError::from)?;
+            fill_from(image.file(), &memory).map_err(BuildError::from)?;
+            Ok(Recalled { memory, backing: Backing::None, recorder: None })
+        }
         MemorySource::File(_) if wanted.pages == Pages::Huge2M => Err(RestoreError::HugeFile),
         MemorySource::File(image) => {
             let file = image.file().try_clone();
@@ -108,5 +149,32 @@ fn advise_of(pages: Pages, memory: &GuestMemory) {
         // No machine of ours was saved on huge pages of the host's pool, and those cannot
         // be others.
         Pages::AsSaved | Pages::Huge2M => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use expect_test::expect;
+    use kedge_devices::virtio::block;
+    use kedge_diag::report;
+
+    use super::*;
+
+    #[test]
+    fn memory_that_another_process_shares_does_not_come_as_the_guest_touches_it() {
+        let mut spec = MachineSpec::new(crate::spec::Boot::new("Image"));
+        let served = || WantedMemory {
+            source: MemorySource::Served(PathBuf::from("pages")),
+            pages: Pages::AsSaved,
+            working_set: None,
+        };
+        check(&served(), &spec).unwrap();
+        spec.devices.push((block::KIND.from_flag)("socket=/s,id=root", 0).unwrap());
+        expect![[r#"
+            error: the disk `root` is served by another process, which shares the guest's memory: that cannot come from a page server
+              fix: load it from its memory file alone, all of which is read at once then"#]]
+        .assert_eq(&report(&check(&served(), &spec).unwrap_err()));
     }
 }

@@ -31,7 +31,7 @@ use kedge_devices::serial::SerialPort;
 use kedge_devices::virtio::transport::Transport;
 use kedge_devices::vmclock::VmClock;
 use kedge_firmware::Born;
-use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous, regions};
+use kedge_guest_memory::{GuestMemory, GuestRange, regions};
 use kedge_hv::{Access, Gic, VcpuFeatures, Vm};
 use kedge_ids::Mpidr;
 
@@ -124,7 +124,7 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
     let Parts { spec, born, .. } = *parts;
     let Infant { limits, vm, layout, cpus, gic, dispatcher, time } = infant;
     let files = BootFiles::open(&spec.boot)?;
-    let memory = map_anonymous(layout.ram())?;
+    let memory = memory::begin(spec, &layout)?;
     let (kernel, initrd) = load(&spec.boot, &files, &layout, &memory)?;
     let roms = rom::load(&spec.rom, &layout, &limits)?;
     let mut opened = devices::open(spec, &parts.surroundings.open)?;
@@ -169,15 +169,16 @@ impl Frame {
         let devices::Placed { serial, transports, devices, slots, pages, map, .. } = placed;
         let space = AddressSpace::new(map, roms.iter().flat_map(rom::ranges).collect());
         let (gate, calls) = (Gate::new(cpus.vcpus.len()), Calls::new(dispatcher));
-        let exits = Arc::new(Exits::of(cpus.vcpus.len()));
-        if let Some(metrics) = &surroundings.metrics {
+        let exits = surroundings.metrics.as_ref().map(|metrics| {
+            let exits = Arc::new(Exits::of(cpus.vcpus.len()));
             metrics.add("vcpu", None, Arc::<Exits>::clone(&exits));
             metrics.add("bus", None, Arc::<AccessCounters>::clone(&space.counters));
-        }
+            exits
+        });
         let shared = Arc::new(Shared { space, gate, calls, exits });
         let features = cpus.features();
         let mpidrs = cpus.mpidrs.clone();
-        let threads = VcpuThreads::start(cpus.vcpus, shared, events)
+        let threads = VcpuThreads::start(surroundings.vcpu_threads, cpus.vcpus, shared, events)
             .map_err(BuildError::host("start a thread for each vCPU"))?;
         Ok(Built {
             threads,

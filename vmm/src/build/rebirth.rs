@@ -29,6 +29,7 @@ use super::birth::vm_config;
 use super::cpus::{self, Choice, Cpus};
 use super::memory::{self, Backing, Recalled};
 use super::{BuildError, Built, Frame, Infant, Parts, devices, map_into, metadata, rom, services};
+use crate::own_device::check_names;
 use crate::restore::{
     MemorySource, Parts as SavedParts, Restoration, RestoreError, Saved, WantedMemory,
 };
@@ -99,7 +100,9 @@ pub(crate) fn examine(
     let layout = Layout::new(spec.memory, spec.cpus, choice, &limits)
         .and_then(|layout| layout.with_transport(spec.transport))
         .map_err(BuildError::from)?;
-    check_layout(&saved.layout, &describe::layout(&layout, spec))?;
+    check_names(&surroundings.devices).map_err(BuildError::from)?;
+    let layout = layout.with_own_devices(surroundings.devices.len()).map_err(BuildError::from)?;
+    check_layout(&saved.layout, &describe::layout(&layout, spec, &surroundings.devices))?;
     let vector_lengths = saved.registers.vector_lengths(0).map(|lengths| lengths.0.clone());
     let vcpus = Choice { features, psci, vector_lengths };
     let cpus = cpus::create(vm.as_ref(), spec.cpus, &vcpus)?;
@@ -224,6 +227,7 @@ pub(crate) fn reassemble(
     (saved, wanted): (&Saved<'_>, &WantedMemory<'_>),
     reborn: Reborn,
 ) -> Result<Built, RestoreError> {
+    memory::check(wanted, parts.spec)?;
     let Infant { limits, layout, .. } = &reborn.infant;
     let mut opened = devices::open(parts.spec, &parts.surroundings.open)?;
     metadata::attach(parts.spec, parts.surroundings, &mut opened)?;

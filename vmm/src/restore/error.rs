@@ -13,6 +13,7 @@ use kedge_saved_state::{FileError, SnapshotId};
 
 use super::WorkingSetError;
 use crate::build::BuildError;
+use crate::own_device::is_saved_name;
 use crate::run::DevicesError;
 
 /// Why a machine cannot be restored. Nothing of it is left, and the snapshot is as it was.
@@ -103,6 +104,19 @@ pub enum RestoreError {
     /// Nobody serves the guest's memory.
     #[error(transparent)]
     PageServer(#[from] PageServerError),
+    /// Memory that another process shares is there from the start.
+    #[error(
+        "the {noun} `{id}` is served by another process, which shares the guest's memory: that \
+         cannot {what}"
+    )]
+    Shared {
+        /// What the device is.
+        noun: &'static str,
+        /// Its name.
+        id: String,
+        /// What was asked for.
+        what: &'static str,
+    },
     /// Pages of a file are not the host's pool's.
     #[error("a memory file cannot be mapped on huge pages of 2 MiB")]
     HugeFile,
@@ -168,7 +182,13 @@ impl Fix for RestoreError {
             Self::Difference { .. } => "merge it with that one first: `kedge snapshot rebase`",
             Self::NoDevice { .. } => "name a device that is there: `kedge snapshot inspect`",
             Self::Changed { .. } => "leave it as it was saved",
+            Self::Layout { saved, here } if is_saved_name(saved) || is_saved_name(here) => {
+                "load it in a program with the same devices, in the same order"
+            }
             Self::Layout { .. } => "load it with the release that saved it",
+            Self::Shared { .. } => {
+                "load it from its memory file alone, all of which is read at once then"
+            }
             Self::HugeFile => "have a page server fill them, or ask for transparent ones",
             Self::PageServerEnded => "see why it ended, and keep it running while guests do",
             Self::MemoryLost { .. } => {

@@ -200,6 +200,7 @@ fn spec(saved: &MachineV1, born: &Born) -> Result<MachineSpec, RestoreError> {
             .collect(),
         serial: serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),
         devices: devices.iter().map(device).collect::<Result<_, _>>()?,
+        removable: Vec::new(),
         plugged: plugged.clone(),
         io_threads: *io_threads,
         metadata: metadata.as_deref().map(metadata_config).transpose()?,

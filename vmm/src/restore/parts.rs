@@ -6,6 +6,7 @@ use kedge_saved_state::{Entry, FileError, Header, Part, StateError, StateFile, V
 
 use super::RestoreError;
 use crate::build::{CLOCK_PAGE, GENERATION, RTC, SERIAL, card_name, port_name, virtio_name};
+use crate::own_device::is_saved_name;
 use crate::save::describe::{ARCHITECTURE, page_size};
 use crate::save::saved::{self, BornV1, ClockV1, LayoutV1, MachineV1, RegistersV1, RegistersV2};
 
@@ -103,6 +104,8 @@ fn check_sections(header: &Header, machine: &MachineV1) -> Result<(), FileError>
         "" if entry.kind == MEMORY_MAP => true,
         "" => known.contains(&(entry.kind.as_str(), entry.version)),
         // Of which kind and version, the device knows.
+        // Which of them there are, the layout says.
+        instance if is_saved_name(instance) => true,
         instance => names.iter().any(|name| name == instance),
     })
 }

@@ -1,9 +1,7 @@
 //! How often vCPUs leave guest code, and why.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use kedge_hv::Exit;
-use kedge_metrics::Counters;
+use kedge_metrics::{Counters, Latency, Moment, Timing};
 
 /// Why a vCPU leaves guest code, by the names in Firecracker's metrics where it has one.
 #[rustfmt::skip]
@@ -24,7 +22,7 @@ const fn reason(exit: &Exit<'_>) -> usize {
     }
 }
 
-/// The exits of all vCPUs of a machine.
+/// The exits of all vCPUs of a machine, and how long each was answered for.
 #[derive(Debug)]
 pub(crate) struct Exits(Box<[OfOne]>);
 
@@ -32,7 +30,13 @@ pub(crate) struct Exits(Box<[OfOne]>);
 /// that no two processors write to one cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct OfOne([AtomicU64; REASONS.len()]);
+struct OfOne([Latency; REASONS.len()]);
+
+/// An exit that is being answered, until it is dropped.
+pub(super) struct Answering<'e> {
+    latency: Option<&'e Latency>,
+    since: Moment,
+}
 
 impl Exits {
     /// For so many vCPUs.
@@ -41,10 +45,17 @@ impl Exits {
     }
 
     /// The vCPU `index` has left guest code; its own thread says so.
-    pub(super) fn count(&self, index: usize, exit: &Exit<'_>) {
-        if let Some(counter) = self.0.get(index).and_then(|of_one| of_one.0.get(reason(exit))) {
-            // Nobody else writes to it.
-            counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    pub(super) fn begin(&self, index: usize, exit: &Exit<'_>) -> Answering<'_> {
+        let of_one = self.0.get(index);
+        let latency = of_one.and_then(|of_one| of_one.0.get(reason(exit)));
+        Answering { latency, since: Moment::now() }
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        if let Some(latency) = self.latency {
+            latency.record(self.since.elapsed());
         }
     }
 }
@@ -52,8 +63,16 @@ impl Exits {
 impl Counters for Exits {
     fn each(&self, to: &mut dyn FnMut(&'static str, u64)) {
         for (place, name) in REASONS.into_iter().enumerate() {
-            let of_one = |vcpu: &OfOne| vcpu.0.get(place).map_or(0, |n| n.load(Ordering::Relaxed));
+            let of_one = |vcpu: &OfOne| vcpu.0.get(place).map_or(0, Latency::count);
             to(name, self.0.iter().map(of_one).sum());
+        }
+    }
+
+    fn each_timing(&self, to: &mut dyn FnMut(&str, &Timing)) {
+        for (place, name) in REASONS.into_iter().enumerate() {
+            let of_each = self.0.iter().filter_map(|vcpu| vcpu.0.get(place));
+            let whole = of_each.fold(Timing::default(), |sum, one| sum + one.timing());
+            to(name, &whole);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{Event, Halt, Report, VcpuFailure, Wanted};
 use crate::build::{Backing, Built};
 use crate::control::{Clock, Control, ControlError, Lifecycle, Reply};
 use crate::events::MachineEvent;
-use crate::save::{Captured, SaveOrder, Saved, Saving, Subject, Then};
+use crate::save::{Captured, SaveOrder, Saved, Saving, Subject, Then, Watched};
 
 /// How long a guest that panics may go on with its report.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -259,8 +259,8 @@ impl<'a> Life<'a> {
             (Control::Resume(clock, reply), &State::Paused(since)) => {
                 self.resume(clock, since, |done| reply.answer(done));
             }
-            (Control::Save(order, reply), &State::Paused(since)) => {
-                self.save(order, since, reply);
+            (Control::Save(order, watched, reply), &State::Paused(since)) => {
+                self.save((order, watched), since, reply);
             }
             (Control::Change(change, reply), State::Running | State::Paused(_)) => {
                 let configured = &mut self.subject.spec.devices;
@@ -274,7 +274,9 @@ impl<'a> Life<'a> {
             (Control::Unplug(kind, id, reply), State::Running | State::Paused(_)) => {
                 self.plugging().unplug((kind, &id), reply);
             }
-            (Control::Save(_, reply), State::Running) => reply.answer(Err(ControlError::NotPaused)),
+            (Control::Save(_, _, reply), State::Running) => {
+                reply.answer(Err(ControlError::NotPaused));
+            }
             (Control::Pause(reply), State::Paused(_))
             | (Control::Resume(_, reply), State::Running) => reply.answer(Ok(())),
         }
@@ -359,13 +361,13 @@ impl<'a> Life<'a> {
     }
 
     /// Reads what there is to save and starts to write it.
-    fn save(&mut self, order: SaveOrder, since: Since, reply: Reply<Saved>) {
+    fn save(&mut self, (order, watched): (SaveOrder, Watched), since: Since, reply: Reply<Saved>) {
         let captured = match Captured::read(self.built, &self.subject, order.kind) {
             Ok(captured) => captured,
             Err(error) => return self.end_save(order.then, since, (reply, Err(error.into()))),
         };
         let then = order.then;
-        match Saving::begin(captured, order, reply, self.events) {
+        match Saving::begin(captured, (order, watched), reply, self.events) {
             Ok(saving) => self.state = State::Saving { since, saving },
             Err((reply, error)) => self.end_save(then, since, (reply, Err(error.into()))),
         }

@@ -95,13 +95,15 @@ impl VcpuThreads {
     /// # Errors
     /// The host has no more threads.
     pub(crate) fn start(
+        name: &str,
         vcpus: Vec<ReadyVcpu>,
         shared: Arc<Shared>,
         events: &Sender<Event>,
     ) -> io::Result<Self> {
         let mut all = Self { threads: Vec::with_capacity(vcpus.len()), shared };
         for (index, vcpu) in vcpus.into_iter().enumerate() {
-            let thread = VcpuThread::start(index, vcpu, &all.shared, events.clone())?;
+            let name = format!("{name}{index}");
+            let thread = VcpuThread::start((index, name), vcpu, &all.shared, events.clone())?;
             all.threads.push(thread);
         }
         Ok(all)

@@ -7,6 +7,7 @@ use std::time::Instant;
 use kedge_bus::Stateful;
 use kedge_devices::virtio::catalog::{DeviceConfig, Kind};
 use kedge_diag::{Fix, Trouble};
+use kedge_guest_memory::is_shared;
 
 use super::slots::{PATIENCE, Slots};
 use crate::build::{Built, card_name};
@@ -42,6 +43,17 @@ pub enum PlugError {
         /// Its name.
         id: String,
     },
+    /// Another process would have to share the guest's memory.
+    #[error(
+        "the {noun} `{id}` is served by another process, with which this guest's memory is not \
+         shared"
+    )]
+    Unshared {
+        /// What it is.
+        noun: &'static str,
+        /// Its name.
+        id: String,
+    },
     /// The host does not have it.
     #[error(transparent)]
     Device(Trouble),
@@ -63,7 +75,7 @@ pub enum PlugError {
         /// The name given.
         id: String,
     },
-    /// It was there from the start.
+    /// It is in no slot.
     #[error("the {noun} `{id}` was there before the guest, and stays")]
     Stays {
         /// What it is.
@@ -116,8 +128,14 @@ impl Fix for PlugError {
             Self::NoSlots => "start it with some: `--pci-slots 8`",
             Self::Full => "remove a device that was plugged in",
             Self::InUse { .. } => "give it a name of its own",
+            Self::Unshared { .. } => {
+                "start the machine with a device that has `socket`: its memory is shared then"
+            }
             Self::Root { .. } => "leave `is_root_device` out",
-            Self::Stays { .. } => "remove devices that were added while the guest runs",
+            Self::Stays { leads: true, .. } => "leave it",
+            Self::Stays { id, .. } => {
+                return Some(format!("start the machine with it in a slot: `--removable {id}`"));
+            }
             Self::Paused { .. } => "let it go on first",
             Self::Asked { .. } => "wait until it has, or has not",
             Self::Kept { .. } => {
@@ -160,6 +178,9 @@ impl Plugging<'_, '_> {
         }
         if device.leads() {
             return Err(PlugError::Root { noun, id });
+        }
+        if device.shares_memory() && !is_shared(&self.built.memory) {
+            return Err(PlugError::Unshared { noun, id });
         }
         let opened = device.open().map_err(PlugError::Device)?;
         let counters = opened.counters();

@@ -77,7 +77,8 @@ pub(crate) struct Shared {
     pub(crate) space: AddressSpace,
     pub(crate) gate: Gate<Box<dyn Vcpu>>,
     pub(crate) calls: Calls,
-    pub(crate) exits: Arc<Exits>,
+    /// Where somebody may ask for them.
+    pub(crate) exits: Option<Arc<Exits>>,
 }
 
 /// A vCPU ready to run.
@@ -95,13 +96,13 @@ pub(crate) struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts the thread of vCPU number `index`, which is at home then until it is to
+    /// Starts the thread of vCPU number `index`, which has this name and is at home then until it is to
     /// run.
     ///
     /// # Errors
     /// The host has no more threads, or the hypervisor cannot bind the vCPU to one.
     pub(crate) fn start(
-        index: usize,
+        (index, name): (usize, String),
         ready: ReadyVcpu,
         shared: &Arc<Shared>,
         events: Sender<Event>,
@@ -109,10 +110,8 @@ impl VcpuThread {
         let ReadyVcpu { mut vcpu, features } = ready;
         let (ready, bound) = mpsc::sync_channel(1);
         let runner = Runner { index, features, shared: Arc::clone(shared), events };
-        let thread = std::thread::Builder::new()
-            .name(format!("vcpu{index}"))
-            .stack_size(STACK_BYTES)
-            .spawn(move || match vcpu.kicker() {
+        let thread = std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(
+            move || match vcpu.kicker() {
                 Ok(kick) => {
                     // The machine waits for it below.
                     let _ = ready.send(Ok((kick, vcpu)));
@@ -121,7 +120,8 @@ impl VcpuThread {
                 Err(error) => {
                     let _ = ready.send(Err(error));
                 }
-            })?;
+            },
+        )?;
         match bound
             .recv()
             .map_err(io::Error::other)
@@ -238,7 +238,8 @@ impl Runner {
     fn step(&self, vcpu: &mut dyn Vcpu) -> Result<Next, HvError> {
         let space = &self.shared.space;
         let exit = vcpu.run()?;
-        self.shared.exits.count(self.index, &exit);
+        let exits = self.shared.exits.as_ref();
+        let _answering = exits.map(|exits| exits.begin(self.index, &exit));
         match exit {
             Exit::MmioRead { address, data } => space.load(address, data),
             Exit::MmioWrite { address, data } => {

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use kedge_arch::Layout;
-use kedge_arch::layout::Place;
+use kedge_arch::layout::{OWN_DEVICE_BYTES, Place};
 use kedge_firmware::RegisterState;
 use kedge_guest_memory::MemoryRegionAddress;
 use kedge_guest_memory::{Bytes, GuestMemory, GuestMemoryBackend, GuestMemoryRegion};
@@ -13,6 +13,7 @@ use kedge_saved_state::About;
 
 use super::saved::{BootV1, DeviceV1, LayoutV1, MachineV1, PlaceV1, RomV1};
 use crate::build::{CLOCK_PAGE, GENERATION, RTC, SERIAL, virtio_name};
+use crate::own_device::Wanted;
 use crate::spec::{
     Boot, KernelFormat, MachineSpec, OnPanic, OnReset, RomSpec, SerialSpec, Transport,
 };
@@ -58,6 +59,8 @@ pub(super) fn machine(spec: &MachineSpec, roms: &[GuestMemory]) -> MachineV1 {
         rom,
         serial,
         devices,
+        // They are in slots.
+        removable: _,
         plugged,
         io_threads,
         metadata,
@@ -111,7 +114,7 @@ pub(crate) fn checksum(memory: &GuestMemory) -> u32 {
 }
 
 /// Where the guest finds things.
-pub(crate) fn layout(layout: &Layout, spec: &MachineSpec) -> LayoutV1 {
+pub(crate) fn layout(layout: &Layout, spec: &MachineSpec, own: &[Wanted]) -> LayoutV1 {
     let at = |name: &str, address| PlaceV1 { name: name.to_owned(), address, interrupt: None };
     let place = |name: &str, place: Place| PlaceV1 {
         name: name.to_owned(),
@@ -137,6 +140,11 @@ pub(crate) fn layout(layout: &Layout, spec: &MachineSpec) -> LayoutV1 {
     places.push(place(SERIAL, layout.serial()));
     places.push(place(CLOCK_PAGE, layout.clock_page()));
     places.push(place(GENERATION, layout.generation()));
+    for (index, device) in own.iter().enumerate() {
+        // How large it is the device says: it is where it is, and asks for no more than it may.
+        let own = layout.own_device(index, OWN_DEVICE_BYTES).ok();
+        places.extend(own.map(|own| place(&device.saved_name(), own)));
+    }
     if let Some(pci) = layout.pci() {
         places.push(at("PCI configuration spaces", pci.config.start.0));
         places.push(at("PCI window", pci.window.start.0));

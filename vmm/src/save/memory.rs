@@ -1,28 +1,35 @@
 //! Writing a guest's memory to a snapshot's memory file.
 
+use std::ops::Range;
+
 use kedge_guest_memory::{DirtySet, GuestMemory, GuestMemoryBackend, GuestMemoryRegion};
 use kedge_guest_memory::{Pagemap, RamRegion, TakeOutError};
 use kedge_guest_memory::{read_all, read_dirty, write_all, write_dirty};
+use kedge_ids::u64_from;
 use kedge_saved_state::{ImageWriter, PendingPair, Region, WrittenImage};
 
+use super::watched::Watched;
 use super::{Checksums, SaveError};
 
 /// Writes `memory`, in pages of `page_size` bytes: those that were `changed`, or all. What
-/// was never touched is not read then, and pages of zeroes are holes.
+/// was never touched is not read then, and pages of zeroes are holes. `watched` is told how
+/// far it is.
 ///
 /// # Errors
-/// It cannot be read, or the host cannot write.
+/// It cannot be read, the host cannot write, or whoever watches wants no more of it.
 pub(super) fn write(
     pair: &PendingPair,
     (memory, changed): (&GuestMemory, Option<&DirtySet>),
     (page_size, checksums): (u32, Checksums),
+    watched: &mut Watched,
 ) -> Result<WrittenImage, SaveError> {
     let mut image = pair.begin_memory(&regions(memory), page_size)?;
     let taken = match checksums {
-        Checksums::Whole => write_through(memory, changed, &mut image),
-        Checksums::Samples => write_directly(memory, changed, &mut image),
+        Checksums::Whole => write_through(memory, changed, &mut image, watched),
+        Checksums::Samples => write_directly(memory, changed, &mut image, watched),
     };
     match taken {
+        _ if watched.is_over() => return Err(SaveError::Cancelled),
         Ok(()) => {}
         Err(TakeOutError::Sink(error)) => return Err(pair.memory_error(error).into()),
         Err(unread) => return Err(unread.into()),
@@ -40,8 +47,12 @@ fn write_through(
     memory: &GuestMemory,
     changed: Option<&DirtySet>,
     image: &mut ImageWriter<'_>,
+    watched: &mut Watched,
 ) -> Result<(), TakeOutError> {
-    let sink = |offset, pages: &[u8]| image.write(offset, pages);
+    let sink = |offset, pages: &[u8]| {
+        image.write(offset, pages)?;
+        watched.reach(offset + u64_from(pages.len()))
+    };
     match changed {
         Some(changed) => read_dirty(memory, changed, sink),
         None => read_all(memory, pagemap().as_ref(), sink),
@@ -53,18 +64,18 @@ fn write_directly(
     memory: &GuestMemory,
     changed: Option<&DirtySet>,
     image: &mut ImageWriter<'_>,
+    watched: &mut Watched,
 ) -> Result<(), TakeOutError> {
-    let (file, mut noted) = (image.file(), Ok(()));
-    let written = |extent| {
-        if noted.is_ok() {
-            noted = image.add(extent);
-        }
+    let file = image.file();
+    let written = |extent: Range<u64>| {
+        let end = extent.end;
+        image.add(extent)?;
+        watched.reach(end)
     };
     match changed {
-        Some(changed) => write_dirty(memory, changed, file, written)?,
-        None => write_all(memory, pagemap().as_ref(), file, written)?,
+        Some(changed) => write_dirty(memory, changed, file, written),
+        None => write_all(memory, pagemap().as_ref(), file, written),
     }
-    noted.map_err(TakeOutError::Sink)
 }
 
 /// What the memory file is told of the guest's memory.

@@ -8,6 +8,7 @@
 pub(crate) mod describe;
 mod memory;
 pub(crate) mod saved;
+mod watched;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,9 @@ use kedge_firmware::{
     Born, CaptureError, RegisterState, Rules, Source, as_the_guest_reads,
     capture as capture_registers,
 };
-use kedge_guest_memory::{DirtySet, GuestMemory, TakeOutError, dirty};
+use kedge_guest_memory::{
+    DirtySet, GuestMemory, GuestMemoryBackend as _, GuestMemoryRegion, TakeOutError, dirty,
+};
 use kedge_hv::{HvError, Hypervisor, Vcpu};
 use kedge_saved_state::{
     About, Contents, Durability, Part, PendingPair, PlaceError, Section, SnapshotId,
@@ -35,6 +38,8 @@ use crate::run::Event;
 use crate::spec::MachineSpec;
 use crate::surroundings::Surroundings;
 use saved::{BornV1, RegistersV2};
+pub use watched::SaveProgress;
+pub(crate) use watched::Watched;
 
 /// How a machine is to be saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +152,9 @@ pub enum SaveError {
     /// The files cannot be written.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// Whoever watched wanted no more of it.
+    #[error("the save was cancelled by who had asked for it")]
+    Cancelled,
     /// The host has no thread to write with.
     #[error("the host cannot start a thread to save with")]
     Thread(#[source] io::Error),
@@ -166,6 +174,7 @@ impl Fix for SaveError {
                     .to_owned(),
             ),
             Self::Changes(source) => source.fix(),
+            Self::Cancelled => None,
             Self::Thread(_) => Some("raise the limits of the process (ulimit -a)".to_owned()),
         }
     }
@@ -218,7 +227,11 @@ impl Captured {
         let mut sections = vec![
             Section::required(Part::of(&describe::machine(subject.spec, &built.roms))),
             Section::required(Part::of(&born(subject.born))),
-            Section::required(Part::of(&describe::layout(&built.layout, subject.spec))),
+            Section::required(Part::of(&describe::layout(
+                &built.layout,
+                subject.spec,
+                &subject.surroundings.devices,
+            ))),
             Section::required(Part::of(&built.time.saved(abilities.counter_hz))),
             Section::required(gic_state.to_part()),
         ];
@@ -234,15 +247,18 @@ impl Captured {
     /// Writes it to files and puts them in place.
     ///
     /// # Errors
-    /// The host cannot.
-    fn write(mut self, order: &SaveOrder) -> Result<Saved, SaveError> {
+    /// The host cannot, or whoever watches wants no more of it.
+    fn write(mut self, order: &SaveOrder, mut watched: Watched) -> Result<Saved, SaveError> {
+        let total = self.memory.iter().map(GuestMemoryRegion::len).sum();
+        watched.begin(total).map_err(|_| SaveError::Cancelled)?;
         let pair = PendingPair::create(&order.state, &order.memory, self.contents)?;
         let what = match self.contents {
             Contents::Full => None,
             Contents::Difference { .. } => self.changed.as_ref(),
         };
         let form = (self.about.page_size, order.checksums);
-        let image = memory::write(&pair, (&self.memory, what), form)?;
+        let image = memory::write(&pair, (&self.memory, what), form, &mut watched)?;
+        watched.reach(total).map_err(|_| SaveError::Cancelled)?;
         let (identity, data) = (image.identity().clone(), image.data_bytes());
         pair.commit(&self.about, &image, &self.sections, order.durability)?;
         if order.kind.is_base() {
@@ -307,7 +323,7 @@ impl Saving {
     /// The host has no more threads.
     pub(crate) fn begin(
         captured: Captured,
-        order: SaveOrder,
+        (order, watched): (SaveOrder, Watched),
         reply: Reply<Saved>,
         events: &Sender<Event>,
     ) -> Result<Self, (Reply<Saved>, SaveError)> {
@@ -316,7 +332,7 @@ impl Saving {
         let builder = thread::Builder::new().name("save".to_owned());
         let thread = builder.spawn(move || {
             // By its end, nobody shares the machine's memory any more.
-            let saved = captured.write(&order);
+            let saved = captured.write(&order, watched);
             // A machine that is gone waits for the thread itself.
             let _ = events.send(Event::Written);
             saved

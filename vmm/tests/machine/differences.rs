@@ -7,6 +7,7 @@ use kedge_saved_state::{Contents, Durability, PendingPair, Snapshot, rebase};
 use kedge_vmm::{Checksums, Clock, Ended, Restoration, SaveKind, SaveOrder};
 use tempfile::TempDir;
 
+use crate::cancel::cancel_at_the_end;
 use crate::guest::{ENTRY, Guest, await_input, off, print, print_reg, program, want_input};
 
 /// Memory that nothing else is in: a page each.
@@ -74,6 +75,9 @@ fn a_difference_has_what_was_written_since_and_goes_on_with_its_base() {
         guest_runs.types(b"x");
         guest_runs.says("12");
         guest_runs.handle.pause().unwrap();
+        // What one that is cancelled had is in the next.
+        cancel_at_the_end(&guest_runs, changed.clone());
+        assert!(!changed.state.exists() && !changed.memory.exists());
         let some = guest_runs.handle.save(changed.clone()).unwrap();
         guest_runs.stop();
         assert!(some.data < all.data && some.data >= 4096, "{some:?} of {all:?}");

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod cancel;
 mod change;
 mod clock;
 mod devices;
@@ -17,6 +18,8 @@ mod life;
 mod memory;
 mod metadata;
 mod metrics;
+mod own_device;
+mod own_disk;
 mod panic;
 mod pause;
 mod plug;

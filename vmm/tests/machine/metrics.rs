@@ -1,6 +1,6 @@
 //! What a machine counts.
 
-use kedge_vmm::metrics::{Lines, Registry, Tags};
+use kedge_vmm::metrics::{Lines, Registry, Tags, prometheus};
 use serde_json::Value;
 
 use crate::guest::{Guest, off, print, program, reset};
@@ -26,6 +26,15 @@ fn exits_are_counted_by_their_reason_and_over_resets() {
     let counted = line(&mut lines);
     assert_eq!(counted["vcpu"]["exit_mmio_write"], 16);
     assert_eq!(counted["vcpu"]["failures"], 0);
+    let times = |key: &str| {
+        ["min_us", "max_us", "sum_us"].map(|of| counted["vcpu"][key][of].as_u64().unwrap())
+    };
+    let [shortest, longest, sum] = times("exit_mmio_write_agg");
+    assert!(shortest <= longest && longest <= sum, "{counted}");
+    assert_eq!(times("exit_mmio_read_agg"), [0; 3]);
+    let all = prometheus(&registry);
+    assert!(all.contains("kedge_vcpu_seconds_count{kind=\"exit_mmio_write\"} 16\n"), "{all}");
+    assert!(all.contains("kedge_vcpu_seconds_count{kind=\"exit_system\"} 1\n"), "{all}");
     assert_eq!(counted["uart"]["write_count"], 16);
     assert_eq!(line(&mut lines)["vcpu"]["exit_mmio_write"], 0);
 }

@@ -133,7 +133,7 @@ fn what_cannot_come_or_go_is_refused_with_the_reason() {
         unplug(&guest, "first"),
         &expect![[r#"
         error: the disk `first` was there before the guest, and stays
-          fix: remove devices that were added while the guest runs"#]],
+          fix: start the machine with it in a slot: `--removable first`"#]],
     );
     plug(disk(&place, "c")).unwrap();
     refused(
@@ -204,6 +204,72 @@ fn a_device_in_use_goes_once_the_guest_has_let_go() {
 }
 
 #[test]
+fn a_device_from_before_the_start_goes_if_it_began_in_a_slot() {
+    let place = Place::new();
+    let devices = ["fixed", "first", "second"].map(|id| disk(&place, id));
+    let guest = Guest::new(&[driver()]).with(with_slots(2)).with(|spec| {
+        spec.devices.extend(devices);
+        spec.removable = ["second", "first"].map(str::to_owned).to_vec();
+    });
+    let guest = guest.start();
+    guest.says("up ");
+    guest.types(b"1");
+    guest.says("up on ");
+    let (tell, told) = channel();
+    guest.handle.unplug_then((&block::KIND, "second".to_owned()), move |it| tell.send(it).unwrap());
+    guest.types(b"2");
+    told.recv().unwrap().unwrap();
+    guest.handle.plug(disk(&place, "a")).unwrap();
+    refused(
+        unplug(&guest, "fixed"),
+        &expect![[r#"
+        error: the disk `fixed` was there before the guest, and stays
+          fix: start the machine with it in a slot: `--removable fixed`"#]],
+    );
+    save(guest, &place);
+    let snapshot = place.open();
+    let restoration = Restoration::of(&snapshot).unwrap();
+    assert_eq!(self::devices(&restoration), ["fixed", "first", "a"]);
+    assert_eq!(restoration.spec.plugged, [2, 1]);
+}
+
+#[test]
+fn what_cannot_begin_in_a_slot_is_refused_with_the_reason() {
+    let place = Place::new();
+    let root = json!({"drive_id": "root", "is_root_device": true, "path_on_host": place.path("r")});
+    let refused = |slots, id: &str, expected: Expect| {
+        let devices =
+            [(block::KIND.from_json)(root.clone()).unwrap(), disk(&place, "a"), disk(&place, "b")];
+        let guest = Guest::new(&[letters()]).with(with_slots(slots)).with(|spec| {
+            spec.devices.extend(devices);
+            spec.removable = ["a", id].map(str::to_owned).to_vec();
+        });
+        expected.assert_eq(&report(&guest.build().err().unwrap()));
+    };
+    refused(
+        2,
+        "c",
+        expect![[r#"
+            error: there is no device `c` to be removable
+              fix: give the `id` of a disk or a network interface"#]],
+    );
+    refused(
+        2,
+        "root",
+        expect![[r#"
+            error: the disk `root` cannot be removable
+              fix: name disks and network interfaces on which the guest's root is not"#]],
+    );
+    refused(
+        1,
+        "b",
+        expect![[r#"
+            error: there is no slot for the disk `b` to be removable: the machine has 1
+              fix: ask for more slots: `--transport pci --pci-slots 2`"#]],
+    );
+}
+
+#[test]
 fn a_device_in_use_is_saved_in_its_slot_and_goes_from_there() {
     let (place, programs) = (Place::new(), [driver()]);
     let with = |guest: Guest| guest.with(with_slots(2));
@@ -271,5 +337,18 @@ fn a_machine_that_ends_takes_what_is_plugged_in_with_it() {
     assert!(guest.stop().said.starts_with(LETTERS.as_bytes()));
     let guest = Guest::new(&[letters()]).with(with_slots(1)).start();
     guest.handle.plug(disk(&place, "a")).unwrap();
+    guest.stop();
+}
+
+#[test]
+fn a_disk_that_another_process_has_needs_memory_that_is_shared() {
+    let guest = Guest::new(&[letters()]).with(with_slots(1)).start();
+    let body = json!({"drive_id": "a", "is_root_device": false, "socket": "/nowhere/a"});
+    refused(
+        guest.handle.plug((block::KIND.from_json)(body).unwrap()),
+        &expect![[r#"
+            error: the disk `a` is served by another process, with which this guest's memory is not shared
+              fix: start the machine with a device that has `socket`: its memory is shared then"#]],
+    );
     guest.stop();
 }

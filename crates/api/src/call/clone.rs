@@ -170,7 +170,7 @@ mod tests {
         let serial = clones.serial_override.unwrap();
         assert_eq!(serial.serial_out_path, PathBuf::from("{n}.out"));
         assert_eq!(clones.vsock_override.unwrap().uds_path, PathBuf::from("{n}.sock"));
-        assert_eq!(clones.drive_overrides[0].path_on_host, PathBuf::from("{n}.img"));
+        assert_eq!(clones.drive_overrides[0].path_on_host, Some(PathBuf::from("{n}.img")));
     }
 
     #[test]

@@ -19,6 +19,21 @@ pub const LEVELS: &[(&str, LevelFilter)] = &[
     ("Off", LevelFilter::OFF),
 ];
 
+/// What lines of the log are like. kedge's own: Firecracker's are text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Firecracker's.
+    #[default]
+    Text,
+    /// A JSON object each.
+    Json,
+}
+
+/// The formats by their names.
+pub const LOG_FORMATS: &[(&str, LogFormat)] =
+    &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+
 /// What the log is to be; what is left out stays, but for the level, which is `Info` then.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +49,8 @@ pub struct Logger {
     pub show_log_origin: Option<bool>,
     /// The path of the module that alone is heard, with those within.
     pub module: Option<String>,
+    /// What its lines are like; kedge's own.
+    pub log_format: Option<LogFormat>,
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Parsed, Fault> {

@@ -24,13 +24,14 @@ use kedge_devices::virtio::catalog::Kind;
 use kedge_devices::virtio::change::Change;
 use kedge_firmware::CpuConfig;
 use kedge_metadata::Config as MetadataConfig;
+use serde::Serialize;
 use serde_json::Value;
 
 pub use body::Fault;
 pub use clone::{BadClones, CloneMachine};
 pub use device::Device;
 pub use guest::Profile;
-pub use logger::{LEVELS, Logger};
+pub use logger::{LEVELS, LOG_FORMATS, LogFormat, Logger};
 pub use machine::{BootSource, MachineChange, MachineConfig, NONE, Serial, TokenBucket};
 pub use metrics::Metrics;
 pub use place::Place;
@@ -197,19 +198,36 @@ pub struct Instance<'a> {
     pub app_name: &'a str,
     /// kedge's own release.
     pub kedge_version: &'a str,
+    /// What it is at, where that takes long: a key of kedge's own, there only then.
+    pub operation: Option<Operation>,
+}
+
+/// Something that a machine is at for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Operation {
+    /// The request: its method and path.
+    pub request: &'static str,
+    /// Bytes of the guest's memory that have been gone through.
+    pub done_bytes: u64,
+    /// Bytes of the guest's memory.
+    pub total_bytes: u64,
 }
 
 impl Instance<'_> {
     /// As JSON.
     pub fn to_json(&self) -> Value {
-        let Self { id, state, vmm_version, app_name, kedge_version } = self;
-        serde_json::json!({
+        let Self { id, state, vmm_version, app_name, kedge_version, operation } = self;
+        let mut json = serde_json::json!({
             "id": id,
             "state": state,
             "vmm_version": vmm_version,
             "app_name": app_name,
             "kedge_version": kedge_version,
-        })
+        });
+        if let Some(operation) = operation {
+            json["operation"] = serde_json::json!(operation);
+        }
+        json
     }
 }
 

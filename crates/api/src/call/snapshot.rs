@@ -114,14 +114,18 @@ pub struct NetworkOverride {
     pub guest_mac: Option<String>,
 }
 
-/// Another file for a disk.
+/// Another file, or another back end, for a disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DriveOverride {
     /// The disk's name.
     pub drive_id: String,
     /// The file.
-    pub path_on_host: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_on_host: Option<PathBuf>,
+    /// Where its back end listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
 }
 
 /// Another socket for the vsock device.

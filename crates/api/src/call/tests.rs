@@ -112,7 +112,7 @@ fn what_is_wrong_with_a_device_is_said_with_its_place() {
         "/drives/root",
         body,
         &expect![
-            "An error occurred when deserializing the json body of a request: unknown field `is_root`, expected one of `drive_id`, `is_root_device`, `partuuid`, `cache_type`, `is_read_only`, `path_on_host`, `rate_limiter`, `io_engine`, `socket`, `direct`, `num_queues` at line 2 column 13; fix: write `is_root_device`"
+            "An error occurred when deserializing the json body of a request: unknown field `is_root`, expected one of `drive_id`, `is_root_device`, `partuuid`, `cache_type`, `is_read_only`, `path_on_host`, `rate_limiter`, `io_engine`, `socket`, `direct`, `num_queues`, `format` at line 2 column 13; fix: write `is_root_device`"
         ],
     );
     let body = "{\"drive_id\": \"root\",\n \"is_root_device\": 1, \"path_on_host\": \"a\"}";

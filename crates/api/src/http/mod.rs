@@ -17,7 +17,7 @@ mod turn;
 
 pub use client::{CallError, call, listen, show};
 pub use limits::Limits;
-pub use reply::{Afterwards, Reply};
+pub use reply::{Afterwards, Client, Reply};
 pub use request::{BadRequest, Method, Request};
 pub use response::Response;
 pub use server::{Door, ListenError, Server};

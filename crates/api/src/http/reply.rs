@@ -78,6 +78,18 @@ pub struct Reply {
     witness: Option<Witness>,
 }
 
+/// A client that waits for an answer, as whoever works for it sees it.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Turn>);
+
+impl Client {
+    /// Whether it has gone: nobody will read the answer. Who works long for it asks now and
+    /// then.
+    pub fn is_gone(&self) -> bool {
+        self.0.is_gone()
+    }
+}
+
 /// What hears of an answer.
 struct Witness(Box<dyn FnOnce(&Response) -> Afterwards + Send>);
 
@@ -111,10 +123,9 @@ impl Reply {
         self.deliver(response);
     }
 
-    /// Whether the client has gone: nobody will read the answer. Who works long for it
-    /// asks now and then.
-    pub fn is_gone(&self) -> bool {
-        self.way.turn.is_gone()
+    /// Who waits for the answer.
+    pub fn client(&self) -> Client {
+        Client(Arc::clone(&self.way.turn))
     }
 
     /// Sends the client what it takes at once: it need not wait for the server's thread,

@@ -82,9 +82,6 @@ pub enum BadRequest {
         /// What is allowed.
         limit: usize,
     },
-    /// A body of another type.
-    #[error("`Content-Type: {0}` is neither application/json nor text/plain")]
-    ContentType(String),
 }
 
 /// What a connection has received so far.
@@ -156,7 +153,6 @@ impl Meaning {
                 name if name.eq_ignore_ascii_case("transfer-encoding") => {
                     return Err(BadRequest::Coding(shown(value)));
                 }
-                name if name.eq_ignore_ascii_case("content-type") => check_type(value)?,
                 name if name.eq_ignore_ascii_case("expect") => {
                     meaning.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
                 }
@@ -179,15 +175,6 @@ fn length_of(value: &[u8]) -> Result<usize, BadRequest> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| digits);
     text.and_then(|text| text.parse().ok()).ok_or_else(|| BadRequest::Length(shown(value)))
-}
-
-fn check_type(value: &[u8]) -> Result<(), BadRequest> {
-    let name = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let known: [&[u8]; 2] = [b"application/json", b"text/plain"];
-    match known.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-        true => Ok(()),
-        false => Err(BadRequest::ContentType(shown(value))),
-    }
 }
 
 /// A client's words in an error: some of them, in letters that can be shown.
@@ -226,6 +213,13 @@ mod tests {
         assert_eq!(length, "PUT /vm HTTP/1.1\r\nhost: x\r\nContent-Length: 2\r\n\r\n{}".len());
     }
 
+    /// Of `curl -d` without more, as Firecracker's clients send it.
+    #[test]
+    fn whatever_its_type_is_said_to_be_a_body_is_read() {
+        let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 2";
+        assert_eq!(whole(&format!("PUT /vm HTTP/1.1\r\n{form}\r\n\r\n{{}}")).0.body, b"{}");
+    }
+
     #[test]
     fn a_client_says_when_it_is_done() {
         assert!(whole("GET / HTTP/1.0\r\nConnection: close\r\n\r\n").0.last);
@@ -257,8 +251,6 @@ mod tests {
             .assert_eq(&fault("PUT / HTTP/1.1\r\nContent-Length: 11\r\n\r\n"));
         expect!["`Transfer-Encoding: chunked` is not understood; send `Content-Length`"]
             .assert_eq(&fault("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"));
-        expect!["`Content-Type: text/html` is neither application/json nor text/plain"]
-            .assert_eq(&fault("PUT / HTTP/1.1\r\nContent-Type: text/html\r\n\r\n"));
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(LIMITS.head));
         expect!["the request's first line and headers take more than 200 bytes"]
             .assert_eq(&fault(&long));

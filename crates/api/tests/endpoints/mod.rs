@@ -70,7 +70,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     row(Patch, "/machine-config", MACHINE, "the same; no huge pages, no template V1N1", DESCRIBED),
     row(Put, "/cpu-config", &["kvm_capabilities", "vcpu_features", "reg_modifiers"], "promises on top of the guest's profile; what contradicts it is refused", "what_no_guest_can_be_promised_is_refused"),
     row(Put, "/boot-source", &["kernel_image_path", "initrd_path", "boot_args"], SAME, BOOTED),
-    row(Put, "/drives/{drive_id}", DRIVE, "the same; no vhost-user", BOOTED),
+    row(Put, "/drives/{drive_id}", DRIVE, SAME, BOOTED),
     row(Patch, "/drives/{drive_id}", &["drive_id", "path_on_host", "rate_limiter"], SAME, "a_change_to_a_disk_is_read"),
     row(Delete, "/drives/{drive_id}", &[], REMOVED, PLUGGED),
     row(Put, "/pmem/{id}", &["id", "path_on_host", "root_device", "read_only", "rate_limiter"], SAME, NONE),
@@ -110,6 +110,6 @@ pub(crate) const OWN: &[Endpoint] = &[
     row(Get, "/metrics", &[], "all that is counted, as Prometheus reads it: see `metrics.md`", LIFE),
     row(Get, "/events", &[], "what becomes of the machine, as it happens, in lines of JSON: see `events.md`", LIFE),
     row(Get, "/openapi.json", &[], "what can be asked for, as OpenAPI 3.1: `resources/api/openapi.yaml`", "it_says_what_can_be_asked_for"),
-    row(Put, "/snapshot/check", &[], "what a load would do, register by register, as `kedge abi check --snapshot --json` prints it", "a_snapshot_is_not_loaded_over_a_machine_that_is_described"),
+    row(Put, "/snapshot/check", &[], "what a load would do, register by register, as `kedge abi check --snapshot STATE --json` prints it", "a_snapshot_is_not_loaded_over_a_machine_that_is_described"),
     row(Put, "/clone", &[], "machines like itself: see `clone.md`", "clones_stand_still_and_are_counted_from_one_unless_it_is_said"),
 ];

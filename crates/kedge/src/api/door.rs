@@ -7,8 +7,9 @@ use kedge_vmm::Lifecycle;
 use kedge_vmm::metadata::StoreError;
 use serde_json::json;
 
+use super::OrderError;
 use super::watch::{Voice, Watch};
-use super::work::{Order, OrderError, Way};
+use super::work::{Order, Way};
 use crate::companions::Companions;
 use crate::firecracker::FIRECRACKER_VERSION;
 use crate::logging::Control as LogControl;
@@ -56,6 +57,7 @@ impl MachineDoor {
             vmm_version: FIRECRACKER_VERSION,
             app_name: self.identity.program,
             kedge_version: env!("CARGO_PKG_VERSION"),
+            operation: self.way.operation(),
         };
         Response::with(&instance.to_json())
     }

@@ -3,7 +3,9 @@
 //! is a machine, whoever is to make it takes the place of the latter.
 
 mod door;
+mod refusal;
 mod shown;
+mod task;
 mod told;
 mod watch;
 mod work;
@@ -28,10 +30,11 @@ use crate::machines::{Claim, ClaimError};
 
 pub(crate) use door::Identity;
 use door::MachineDoor;
+pub(crate) use refusal::OrderError;
 pub(crate) use shown::{Shown, View};
 pub(crate) use told::Told;
 use work::Work;
-pub(crate) use work::{Ender, Message, Order, OrderError, Orders, Pending, check};
+pub(crate) use work::{Ender, Message, Order, Orders, Pending, check};
 
 /// How a machine is to be reached while it runs.
 #[derive(Clone, Debug)]
@@ -186,7 +189,7 @@ impl Api {
         // Started before anybody waits for what it does.
         thread("api-work", move || work.run())?;
         let place = socket.to_owned();
-        let thread = thread("api", move || {
+        let thread = thread("fc_api", move || {
             info!("API server started.");
             info!("Listening on API socket ({place:?}).");
             while !stopped.load(Ordering::Acquire) {

@@ -2,29 +2,30 @@
 //! it was asked for. Its clones start once it is saved for them, and nobody else waits for
 //! that.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use kedge_api::call::{Call, CheckSnapshot, CreateSnapshot, Setting, SnapshotType, WantedState};
-use kedge_api::http::{Reply, Response};
+use kedge_api::call::{
+    Call, CheckSnapshot, CreateSnapshot, Operation, Setting, SnapshotType, WantedState,
+};
+use kedge_api::http::{Client, Reply, Response};
 use kedge_devices::virtio::catalog::Kind;
-use kedge_diag::{Fix, Trouble, one_line};
+use kedge_diag::Trouble;
 use kedge_saved_state::Durability;
 use kedge_vmm::{
-    Checksums, Clock, ControlError, Handle, Lifecycle, PlugError, SaveKind, SaveOrder, Then,
+    Checksums, Clock, ControlError, Handle, Lifecycle, SaveKind, SaveOrder, SaveProgress, Then,
 };
 use serde_json::json;
 
-use super::Shown;
+use super::task::Task;
+use super::{OrderError, Shown};
 use crate::abi::check;
-use crate::awaited::LoadError;
 use crate::clone::{CloneError, Clones};
-use crate::firecracker::{BadSetting, NoMachine};
-use crate::machine::MachineError;
-use crate::metering::{Act, Metering, Unwritten};
+use crate::metering::{Act, Metering};
 
 /// What reaches whoever works for a machine's clients.
 #[derive(Debug)]
@@ -75,6 +76,7 @@ pub(super) struct Way {
     machine: Place,
     underway: Underway,
     shown: Shown,
+    task: Task,
 }
 
 /// How many orders are underway: those after them must not overtake them.
@@ -102,6 +104,7 @@ pub(crate) struct Ender {
 pub(super) struct Work {
     begin: Receiver<(Handle, Receiver<Message>)>,
     shown: Shown,
+    task: Task,
     metering: Metering,
 }
 
@@ -109,15 +112,16 @@ pub(super) struct Work {
 /// to measure.
 pub(super) fn orders(metering: &Metering) -> (Way, Orders, Work) {
     let ((to, messages), (work, begin)) = (channel(), channel());
-    let (machine, shown) = (Place::default(), Shown::default());
+    let (machine, shown, task) = (Place::default(), Shown::default(), Task::default());
     let way = Way {
         messages: to.clone(),
         machine: Arc::clone(&machine),
         underway: Underway::default(),
         shown: shown.clone(),
+        task: task.clone(),
     };
     let ender = Ender { messages: to, machine: Arc::clone(&machine) };
-    let work_of = Work { begin, shown: shown.clone(), metering: metering.clone() };
+    let work_of = Work { begin, shown: shown.clone(), task, metering: metering.clone() };
     (way, Orders { messages, machine, shown, work, ender }, work_of)
 }
 
@@ -130,6 +134,11 @@ impl Order {
 }
 
 impl Pending {
+    /// Who waits.
+    fn client(&self) -> Client {
+        self.reply.client()
+    }
+
     /// Tells the client that it is done.
     pub(crate) fn done(self) {
         self.answer(&Response::done());
@@ -161,6 +170,11 @@ impl Way {
     /// What is shown of the machine.
     pub(super) fn shown(&self) -> &Shown {
         &self.shown
+    }
+
+    /// What the machine is at, where that takes long.
+    pub(super) fn operation(&self) -> Option<Operation> {
+        self.task.look()
     }
 
     /// Sends `order` on its way: straight to the machine, where that neither takes long nor
@@ -238,22 +252,43 @@ impl Work {
         let began = act.map(|act| (act, Instant::now()));
         match call {
             Call::Clone(asked) => {
-                let saved = stands_still(handle).and_then(|()| Ok(Clones::of(handle, &asked)?));
+                let task = self.task.begin("PUT /clone");
+                // Its clones are wanted, whether it waits for them or not.
+                let watcher = task.watch(None);
+                let saved =
+                    stands_still(handle).and_then(|()| Ok(Clones::of(handle, &asked, watcher)?));
+                drop(task);
                 match saved {
                     Ok(clones) => start_and_answer(clones, pending),
                     Err(error) => pending.fail(&error),
                 }
             }
+            Call::CreateSnapshot(create) => {
+                let task = self.task.begin("PUT /snapshot/create");
+                let saved = save(handle, &create, task.watch(Some(pending.client())));
+                drop(task);
+                self.answer(saved, began, pending);
+            }
             Call::CheckSnapshot(wanted) => check(wanted, pending),
             Call::Remove { kind, id } => remove(handle, &self.shown, (kind, id), pending),
-            call => match self.obey(handle, call) {
-                Ok(()) => {
-                    let began = began.into_iter();
-                    began.for_each(|(act, began)| self.metering.done(act, began.elapsed()));
-                    pending.done();
-                }
-                Err(error) => pending.fail(&error),
-            },
+            call => self.answer(self.obey(handle, call), began, pending),
+        }
+    }
+
+    /// Answers with the `outcome` of what `began` then, where that is measured.
+    fn answer(
+        &self,
+        outcome: Result<(), OrderError>,
+        began: Option<(Act, Instant)>,
+        pending: Pending,
+    ) {
+        match outcome {
+            Ok(()) => {
+                let began = began.into_iter();
+                began.for_each(|(act, began)| self.metering.done(act, began.elapsed()));
+                pending.done();
+            }
+            Err(error) => pending.fail(&error),
         }
     }
 
@@ -261,7 +296,6 @@ impl Work {
         match call {
             Call::SetState(WantedState::Paused) => Ok(handle.pause()?),
             Call::SetState(WantedState::Resumed) => Ok(handle.resume(Clock::default())?),
-            Call::CreateSnapshot(create) => save(handle, &create),
             Call::Change(change) => {
                 handle.change(change.clone())?;
                 self.shown.change(&change);
@@ -278,6 +312,7 @@ impl Work {
             // These are answered where they come in.
             Call::Remove { .. }
             | Call::Clone(_)
+            | Call::CreateSnapshot(_)
             | Call::CheckSnapshot(_)
             | Call::Describe
             | Call::Version
@@ -319,118 +354,6 @@ fn remove(handle: &Handle, shown: &Shown, (kind, id): (&'static Kind, String), p
     });
 }
 
-/// Why a machine does not do what a client asks for.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OrderError {
-    /// It is too early for that.
-    #[error("there is no machine yet")]
-    NotStarted,
-    /// What is said of it cannot be.
-    #[error(transparent)]
-    Setting(#[from] BadSetting),
-    /// What is said of it makes no machine.
-    #[error(transparent)]
-    NoMachine(#[from] NoMachine),
-    /// It cannot be built or run.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// A snapshot cannot be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The machine says no.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// Saving needs a machine that stands still.
-    #[error("the machine runs, and can be saved only while it is paused")]
-    Runs,
-    /// There are no clones.
-    #[error(transparent)]
-    Clone(#[from] CloneError),
-    /// There is no plan.
-    #[error(transparent)]
-    Check(Trouble),
-    /// It is too late for that.
-    #[error("the machine has started already")]
-    Started,
-    /// Metrics cannot be written.
-    #[error(transparent)]
-    Metrics(#[from] Unwritten),
-}
-
-impl OrderError {
-    /// What the client is told who asked for it, where messages about that begin with
-    /// `about`.
-    pub(super) fn response(&self, about: &str) -> Response {
-        Response::fault(&format!("{}{}", self.prefix(about), one_line(self)))
-    }
-
-    /// What a message about it begins with, where those about what was asked for begin with
-    /// `about` (FIRECRACKER_API.md, 2).
-    fn prefix(&self, about: &str) -> String {
-        match self {
-            Self::NotStarted => {
-                "The requested operation is not supported before starting the microVM. ".to_owned()
-            }
-            Self::Started => {
-                "The requested operation is not supported after starting the microVM. ".to_owned()
-            }
-            Self::Setting(error) => format!("{about}{}", error.prefix()),
-            Self::Load(error) => format!("{about}{}", error.prefix()),
-            Self::NoMachine(error) => format!("{about}{}", error.prefix()),
-            Self::Control(ControlError::Plug(error)) => format!("{about}{}", known_as(error)),
-            Self::Control(_)
-            | Self::Runs
-            | Self::Clone(_)
-            | Self::Machine(_)
-            | Self::Check(_)
-            | Self::Metrics(_) => about.to_owned(),
-        }
-    }
-}
-
-impl Fix for OrderError {
-    fn fix(&self) -> Option<String> {
-        match self {
-            Self::Setting(source) => source.fix(),
-            Self::NoMachine(source) => source.fix(),
-            Self::Machine(source) => source.fix(),
-            Self::Load(source) => source.fix(),
-            Self::Control(source) => source.fix(),
-            Self::Clone(source) => source.fix(),
-            Self::Check(source) => source.fix(),
-            Self::Metrics(source) => source.fix(),
-            Self::Runs => Some("pause it first: PATCH /vm {\"state\": \"Paused\"}".to_owned()),
-            Self::NotStarted => Some(
-                "start it: PUT /actions {\"action_type\": \"InstanceStart\"}; or load a snapshot: \
-                 PUT /snapshot/load"
-                    .to_owned(),
-            ),
-            Self::Started => Some("ask a machine for it that has not started".to_owned()),
-        }
-    }
-}
-
-/// How clients know why a device does not come or go (FIRECRACKER_API.md, 6).
-fn known_as(error: &PlugError) -> &'static str {
-    match error {
-        PlugError::NoPci => "PCI is not enabled. ",
-        PlugError::NoSlots | PlugError::Full => {
-            "Could not find an available device slot on the PCI bus. "
-        }
-        PlugError::InUse { .. } => "Device ID in use. ",
-        PlugError::NoSuch { .. } => "Device not found. ",
-        PlugError::Stays { leads: true, .. } => "Cannot unplug root device. ",
-        PlugError::Root { .. } => "A root block device already exists! ",
-        PlugError::Device(_)
-        | PlugError::Host { .. }
-        | PlugError::Stays { leads: false, .. }
-        | PlugError::Paused { .. }
-        | PlugError::Asked { .. }
-        | PlugError::Kept { .. }
-        | PlugError::Over { .. } => "",
-    }
-}
-
 /// Answers with the plan of a snapshot's load.
 pub(crate) fn check(CheckSnapshot { snapshot_path, allow }: CheckSnapshot, pending: Pending) {
     let plan = check::here(snapshot_path, &allow).map_err(Trouble::new);
@@ -464,7 +387,11 @@ fn stands_still(handle: &Handle) -> Result<(), OrderError> {
     }
 }
 
-fn save(handle: &Handle, create: &CreateSnapshot) -> Result<(), OrderError> {
+fn save(
+    handle: &Handle,
+    create: &CreateSnapshot,
+    watcher: impl FnMut(SaveProgress) -> ControlFlow<()> + Send + 'static,
+) -> Result<(), OrderError> {
     stands_still(handle)?;
     let order = SaveOrder {
         kind: match create.snapshot_type {
@@ -477,5 +404,5 @@ fn save(handle: &Handle, create: &CreateSnapshot) -> Result<(), OrderError> {
         checksums: if create.checksums { Checksums::Whole } else { Checksums::Samples },
         ..SaveOrder::new(&create.snapshot_path, &create.mem_file_path)
     };
-    Ok(handle.save(order).map(drop)?)
+    Ok(handle.save_watched(order, watcher).map(drop)?)
 }

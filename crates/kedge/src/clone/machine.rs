@@ -5,12 +5,13 @@
 //! only one to wait for.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Output};
 
 use kedge_api::call::CloneMachine;
 use kedge_diag::Fix;
-use kedge_vmm::Handle;
+use kedge_vmm::{Handle, SaveProgress};
 use serde_json::{Value, json};
 
 use super::descriptors::keep_to_this_process;
@@ -77,14 +78,18 @@ pub(crate) struct Clones {
 }
 
 impl Clones {
-    /// Saves the machine behind `handle`, which is paused and stays so. It may go on as soon
-    /// as this is done.
+    /// Saves the machine behind `handle`, which is paused and stays so, with `watcher` to hear
+    /// how far that is. It may go on as soon as this is done.
     ///
     /// # Errors
     /// It cannot be saved, or its clones cannot be called as `asked`.
-    pub(crate) fn of(handle: &Handle, asked: &CloneMachine) -> Result<Self, CloneError> {
+    pub(crate) fn of(
+        handle: &Handle,
+        asked: &CloneMachine,
+        watcher: impl FnMut(SaveProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<Self, CloneError> {
         let wanted = fields::wanted(asked).map_err(CloneError::Name)?;
-        Ok(Self { source: Source::of_machine(handle)?, wanted })
+        Ok(Self { source: Source::of_machine(handle, watcher)?, wanted })
     }
 
     /// Starts them, and waits until each has said how that went: an object for each, in

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,9 @@ use kedge_api::call::{CreateSnapshot, SnapshotType};
 use kedge_devices::virtio::catalog::DeviceConfig;
 use kedge_diag::Fix;
 use kedge_saved_state::{OpenError, Snapshot};
-use kedge_vmm::{Checksums, ControlError, Handle, Restoration, RestoreError, SaveKind, SaveOrder};
+use kedge_vmm::{
+    Checksums, ControlError, Handle, Restoration, RestoreError, SaveKind, SaveOrder, SaveProgress,
+};
 
 use super::flags::Wanted;
 use crate::flags::path;
@@ -93,16 +96,19 @@ impl Source {
     }
 
     /// The machine behind `handle`, which stays as it is: what is saved of it as a difference
-    /// later is one to the snapshot before this.
+    /// later is one to the snapshot before this. `watcher` hears how far the saving is.
     ///
     /// # Errors
-    /// It cannot be saved.
-    pub(super) fn of_machine(handle: &Handle) -> Result<Self, SourceError> {
+    /// It cannot be saved, or `watcher` wants no more of it.
+    pub(super) fn of_machine(
+        handle: &Handle,
+        watcher: impl FnMut(SaveProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<Self, SourceError> {
         Self::saved(|[state, memory]| {
             let order = SaveOrder { kind: SaveKind::Copy, ..SaveOrder::new(state, memory) };
             // Nobody keeps the files long enough to doubt them.
             let order = SaveOrder { checksums: Checksums::Samples, ..order };
-            Ok(handle.save(order).map(drop)?)
+            Ok(handle.save_watched(order, watcher).map(drop)?)
         })
     }
 

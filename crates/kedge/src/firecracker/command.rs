@@ -1,11 +1,12 @@
 //! The flags of Firecracker's command line, and kedge's own beside them.
 
 use clap::{Arg, Command, value_parser};
-use kedge_api::call::LEVELS;
+use kedge_api::call::{LEVELS, LOG_FORMATS};
 
 use super::{Name, refused};
 use crate::flags::{
-    dry_run, dump_dtb, file, help, io_threads, on_reset, one_of, option, pci_slots, switch,
+    dry_run, dump_dtb, file, help, io_threads, on_reset, one_of, option, pci_slots, removable,
+    switch,
 };
 use crate::guest_abi;
 
@@ -49,7 +50,8 @@ pub(crate) fn command(name: Name) -> Command {
         .args(refused::flags())
         .args(snapshots())
         .next_help_heading("kedge's own")
-        .args([guest_abi::flag(), pci_slots("4 with --enable-pci"), on_reset("exit"), io_threads()])
+        .args([guest_abi::flag(), pci_slots("4 with --enable-pci"), removable(), on_reset("exit")])
+        .arg(io_threads())
         .args([dry_run(), dump_dtb()].map(of_the_file))
         .args([version(), help()])
 }
@@ -72,7 +74,7 @@ fn machine() -> [Arg; 10] {
     ]
 }
 
-fn log() -> [Arg; 5] {
+fn log() -> [Arg; 6] {
     [
         file("log-path").help("The log's file or FIFO [default: standard output]"),
         one_of("level", "LEVEL", LEVELS)
@@ -81,6 +83,10 @@ fn log() -> [Arg; 5] {
         switch("show-level").help("Give the log's lines a level"),
         switch("show-log-origin").help("Give the log's lines a file and a line number"),
         option("module", "PATH").help("Log this module alone"),
+        one_of("log-format", "FORMAT", LOG_FORMATS).help(
+            "What the log's lines are like: text, as Firecracker's, or json, an object each\n\
+             [default: text]",
+        ),
     ]
 }
 

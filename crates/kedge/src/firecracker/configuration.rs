@@ -47,6 +47,8 @@ pub(crate) struct Beside {
     pub(crate) transport: Transport,
     /// Slots on PCI.
     pub(crate) pci_slots: u8,
+    /// Devices that begin in them.
+    pub(crate) removable: Vec<String>,
     /// Threads of the devices' own.
     pub(crate) io_threads: u8,
 }
@@ -191,6 +193,7 @@ impl Configuration {
             rom: Vec::new(),
             serial: self.serial.clone().map_or(SerialSpec::Stdio, SerialSpec::File),
             devices,
+            removable: beside.removable.clone(),
             plugged: Vec::new(),
             io_threads: beside.io_threads,
             metadata: self.metadata.clone(),

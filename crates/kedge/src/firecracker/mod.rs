@@ -15,7 +15,7 @@ mod refused;
 use std::ffi::OsString;
 
 use clap::ArgMatches;
-use kedge_api::call::{LEVELS, Logger, Metrics};
+use kedge_api::call::{LEVELS, LOG_FORMATS, Logger, Metrics};
 use kedge_api::http::Limits;
 use kedge_diag::{Fix, one_line};
 use kedge_vmm::spec::Transport;
@@ -28,7 +28,9 @@ pub(crate) use command::command;
 use crate::api::{Identity, Reachable, View};
 use crate::awaited;
 use crate::companions::Companions;
-use crate::flags::{Given as _, IO_THREADS, PCI_SLOTS, chosen, count_of, on_reset_of, path, text};
+use crate::flags::{
+    Given as _, IO_THREADS, PCI_SLOTS, chosen, count_of, on_reset_of, path, removable_of, text,
+};
 use crate::guest_abi;
 use crate::logging::{self, Control as LogControl, Destination, Form, Logging};
 use crate::machine::{self, MachineError, Outcome, Request};
@@ -120,7 +122,9 @@ pub(crate) fn enter(name: Name, words: &[OsString]) -> Result<Status, Failure> {
         _ => count_of(&flags, PCI_SLOTS),
     };
     let (on_reset, io_threads) = (on_reset_of(&flags), count_of(&flags, IO_THREADS));
-    run(name, &flags, Beside { guest_abi: abi, on_reset, transport, pci_slots, io_threads })
+    let removable = removable_of(&flags);
+    let beside = Beside { guest_abi: abi, on_reset, transport, pci_slots, removable, io_threads };
+    run(name, &flags, beside)
 }
 
 /// The command line with the other commands' names, for the help.
@@ -241,6 +245,10 @@ fn log(flags: &ArgMatches, logger: Option<&Logger>) -> Logging {
                 "show-log-origin",
                 logger.and_then(|logger| logger.show_log_origin),
             ),
+            format: logger
+                .and_then(|logger| logger.log_format)
+                .or_else(|| chosen(flags, "log-format", LOG_FORMATS))
+                .unwrap_or_default(),
         },
     }
 }

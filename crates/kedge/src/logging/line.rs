@@ -4,9 +4,11 @@ use std::fmt::{self, Write};
 use std::thread;
 use std::time::SystemTime;
 
+use kedge_api::call::LogFormat;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
+use super::json;
 use super::local_time::LocalTime;
 
 /// What a log's lines look like.
@@ -14,7 +16,7 @@ use super::local_time::LocalTime;
 pub(crate) enum Form {
     /// `warn: text`.
     Plain,
-    /// `TIME [ID:THREAD:LEVEL:FILE:LINE] text`, as Firecracker's.
+    /// `TIME [ID:THREAD:LEVEL:FILE:LINE] text`, as Firecracker's, or the same as JSON.
     Firecracker {
         /// The instance's id.
         id: String,
@@ -22,20 +24,31 @@ pub(crate) enum Form {
         show_level: bool,
         /// Whether lines have a file and a line number.
         show_origin: bool,
+        /// Whether it is all that, or as an object.
+        format: LogFormat,
     },
 }
 
 impl Form {
-    /// Shows more or less of where an event comes from.
-    pub(super) fn change(&mut self, level: Option<bool>, origin: Option<bool>) {
-        if let Self::Firecracker { show_level, show_origin, .. } = self {
+    /// Shows more or less of where an event comes from, and in another format.
+    pub(super) fn change(
+        &mut self,
+        level: Option<bool>,
+        origin: Option<bool>,
+        wanted: Option<LogFormat>,
+    ) {
+        if let Self::Firecracker { show_level, show_origin, format, .. } = self {
             *show_level = level.unwrap_or(*show_level);
             *show_origin = origin.unwrap_or(*show_origin);
+            *format = wanted.unwrap_or(*format);
         }
     }
 
     /// The line of `event`, newline included, after `left_out` others of its place.
     pub(super) fn line(&self, event: &Event<'_>, left_out: u32) -> String {
+        if let Self::Firecracker { id, show_origin, format: LogFormat::Json, .. } = self {
+            return json::line(event, id, *show_origin, left_out);
+        }
         let mut line = String::with_capacity(ROOM);
         self.begin(&mut line, event).expect("writing to a string cannot fail");
         event.record(&mut Fields(&mut line));
@@ -49,7 +62,7 @@ impl Form {
 
     fn begin(&self, line: &mut String, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
-        let Self::Firecracker { id, show_level, show_origin } = self else {
+        let Self::Firecracker { id, show_level, show_origin, .. } = self else {
             return write!(line, "{}:", name_in_report(*metadata.level()));
         };
         let thread = thread::current();

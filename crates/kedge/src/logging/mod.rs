@@ -4,6 +4,7 @@
 //! speaks, and costs a start next to nothing. tracing-subscriber's would be a
 //! fifth of all instructions between `exec` and the machine.
 
+mod json;
 mod limit;
 mod line;
 mod local_time;
@@ -103,7 +104,7 @@ impl Control {
     /// # Errors
     /// Its file cannot be opened; nothing changes then.
     pub(crate) fn change(&self, logger: &Logger) -> Result<(), NoLog> {
-        let Logger { log_path, level, show_level, show_log_origin, module } = logger;
+        let Logger { log_path, level, show_level, show_log_origin, module, log_format } = logger;
         let file = log_path.clone().map(open).transpose()?;
         let mut habits = self.0.habits.write().unwrap_or_else(PoisonError::into_inner);
         habits.level = level.unwrap_or(LevelFilter::INFO);
@@ -111,7 +112,7 @@ impl Control {
         if let Some(file) = file {
             habits.sink = Sink::File(file);
         }
-        habits.form.change(*show_level, *show_log_origin);
+        habits.form.change(*show_level, *show_log_origin, *log_format);
         drop(habits);
         // Who speaks has noted who listens.
         tracing::callsite::rebuild_interest_cache();

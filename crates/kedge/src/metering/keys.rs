@@ -63,7 +63,7 @@ impl Counters for OfMethod {
         for (kind, count, fails) in self.keys {
             let timing = self.requests.of(kind);
             add(count, timing.count);
-            fails.iter().for_each(|fails| add(fails, timing.failed));
+            fails.iter().for_each(|fails| add(fails, timing.failed.unwrap_or(0)));
         }
         sums.into_iter().for_each(|(key, sum)| to(key, sum));
     }

@@ -49,11 +49,12 @@ fn text(told: &Value) -> String {
     for (name, value) in [
         ("name", &instance["id"]),
         ("state", &instance["state"]),
+        ("at", &instance["operation"]),
         ("kedge", &instance["kedge_version"]),
         ("process", &told["pid"]),
         ("API", &told["api_socket"]),
     ] {
-        rows.push([name.to_owned(), plain(value)]);
+        rows.extend((!value.is_null()).then(|| [name.to_owned(), plain(value)]));
     }
     for (key, value) in told["config"].as_object().into_iter().flatten() {
         match value {

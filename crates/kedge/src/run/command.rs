@@ -9,7 +9,7 @@ use super::rom;
 use crate::devices;
 use crate::flags::{
     Choices, dry_run, dump_dtb, file, help, io_threads, on_reset, one_of, option, pci_slots,
-    track_changes,
+    removable, track_changes,
 };
 use crate::guest_abi;
 
@@ -99,7 +99,7 @@ fn boot() -> [Arg; 4] {
     ]
 }
 
-fn machine() -> [Arg; 10] {
+fn machine() -> [Arg; 11] {
     [
         option("cpus", "N").default_value("1").help("Virtual CPUs"),
         option("memory", "SIZE")
@@ -122,6 +122,7 @@ fn machine() -> [Arg; 10] {
              [default: mmio]",
         ),
         pci_slots("0"),
+        removable(),
         on_reset("restart"),
     ]
 }

@@ -15,8 +15,8 @@ use crate::abi::load::BadFile;
 use crate::api::{Identity, Reachable};
 use crate::devices::{self, BadDevice};
 use crate::flags::{
-    Given, IO_THREADS, PCI_SLOTS, TRACK_CHANGES, chosen, count_of, is_set, on_reset_of, path, text,
-    texts,
+    Given, IO_THREADS, PCI_SLOTS, TRACK_CHANGES, chosen, count_of, is_set, on_reset_of, path,
+    removable_of, text, texts,
 };
 use crate::guest_abi;
 use crate::machine::Request;
@@ -122,6 +122,7 @@ pub(super) fn from_flags(flags: &dyn Given) -> Result<Request, BadFlag> {
         rom: rom::from_flags(flags)?,
         serial: serial_of(text(flags, "serial"))?,
         devices: devices::from_flags(flags)?,
+        removable: removable_of(flags),
         plugged: Vec::new(),
         io_threads: count_of(flags, IO_THREADS),
         on_reset: on_reset_of(flags),

@@ -1,13 +1,17 @@
 //! What a user says about a disk.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kedge_diag::Trouble;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::back_end::BlockBackEnd;
+use super::backed::{self, BackEndDisk};
 use super::disk::Disk;
-use super::{Access, Block};
+use super::open::OpenError;
+use super::{Access, Block, user};
 use crate::virtio::body::{self, BodyError, object_or_null};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::change::{Changeable, is_a};
@@ -20,14 +24,17 @@ pub static KIND: Kind = Kind {
     noun: "disk",
     flag: "disk",
     flag_value: USAGE,
-    flag_help: "Give the guest a disk: a raw image or a block device (several: in this order)",
+    flag_help: "Give the guest a disk: an image, a block device or a vhost-user back end (several: in this order)",
     key: "drives",
     many: true,
     from_flag,
     from_json,
     id_field: "drive_id",
-    host_fields: &[HostField { option: "path", field: "path_on_host" }],
-    override_value: "[id=NAME,]path=FILE",
+    host_fields: &[
+        HostField { option: "path", field: "path_on_host" },
+        HostField { option: "socket", field: "socket" },
+    ],
+    override_value: "[id=NAME,]path=FILE|socket=PATH",
     change: Some(Changeable {
         check: is_a::<Patch>,
         fault: "Drive config error: Unable to patch the block device: ",
@@ -40,7 +47,8 @@ pub static KIND: Kind = Kind {
 };
 
 const USAGE: &str = "path=FILE[,readonly][,id=NAME][,cache=writeback|writethrough|unsafe][,direct]\
-                     [,queues=N][,engine=sync|io_uring][,bandwidth=RATE][,ops=RATE]";
+                     [,queues=N][,engine=sync|io_uring][,format=raw|qcow2][,bandwidth=RATE][,ops=RATE] \
+                     or socket=PATH[,id=NAME][,cache=writeback|unsafe][,queues=N]";
 
 /// How many queues a disk can have.
 const QUEUES: std::ops::RangeInclusive<u16> = 1..=64;
@@ -80,13 +88,27 @@ pub enum Engine {
     Async,
 }
 
+/// What is in a disk's file. Nobody guesses: a guest that writes to a raw image may make it
+/// look like another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The disk, byte by byte.
+    #[default]
+    Raw,
+    /// A qcow2 image, which can only be read.
+    Qcow2,
+}
+
 /// A disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockConfig {
     /// Its name, which the guest does not see.
     pub id: String,
-    /// The raw image or block device.
+    /// The image or block device.
     pub path: PathBuf,
+    /// What is in it.
+    pub format: Format,
     /// Whether the guest may write.
     pub access: Access,
     /// What a flush does.
@@ -115,24 +137,27 @@ pub enum Root {
 /// `PUT /drives/{drive_id}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
-    drive_id: String,
+pub(super) struct Body {
+    pub(super) drive_id: String,
     is_root_device: bool,
     partuuid: Option<String>,
     #[serde(default)]
-    cache_type: Cache,
-    is_read_only: Option<bool>,
-    path_on_host: Option<PathBuf>,
+    pub(super) cache_type: Cache,
+    pub(super) is_read_only: Option<bool>,
+    pub(super) path_on_host: Option<PathBuf>,
     #[serde(default, deserialize_with = "object_or_null")]
-    rate_limiter: Option<RateLimiter>,
-    #[serde(default)]
-    io_engine: Engine,
+    pub(super) rate_limiter: Option<RateLimiter>,
+    #[serde(default, deserialize_with = "body::given")]
+    pub(super) io_engine: Option<Engine>,
     socket: Option<PathBuf>,
     /// kedge's own.
     #[serde(default)]
-    direct: bool,
+    pub(super) direct: bool,
     /// kedge's own.
     num_queues: Option<u16>,
+    /// kedge's own.
+    #[serde(default)]
+    pub(super) format: Format,
 }
 
 /// `PATCH /drives/{drive_id}`.
@@ -149,15 +174,23 @@ pub(super) struct Patch {
 }
 
 fn from_flag(value: &str, index: usize) -> Parsed {
-    match parse_flag(value, index) {
-        Ok(config) => Ok(Box::new(config)),
-        Err(error) => Err(Trouble::new(error)),
-    }
+    parse_flag(value, index).map_err(Trouble::new)
 }
 
-fn parse_flag(value: &str, index: usize) -> Result<BlockConfig, OptionError> {
-    let known =
-        ["path", "readonly", "id", "cache", "direct", "queues", "engine", "bandwidth", "ops"];
+fn parse_flag(value: &str, index: usize) -> Result<Box<dyn DeviceConfig>, OptionError> {
+    let known = [
+        "path",
+        "readonly",
+        "id",
+        "cache",
+        "direct",
+        "queues",
+        "engine",
+        "format",
+        "bandwidth",
+        "ops",
+        "socket",
+    ];
     let options = Options::parse(KIND.flag, USAGE, &known, value)?;
     let id = options.value("id").map_or_else(|| format!("disk{index}"), str::to_owned);
     if !body::is_id(&id) {
@@ -177,14 +210,23 @@ fn parse_flag(value: &str, index: usize) -> Result<BlockConfig, OptionError> {
         Some("io_uring") => Engine::Async,
         Some(other) => return Err(options.refuse("engine", other, "`sync` or `io_uring`")),
     };
+    let format = match options.value("format") {
+        None | Some("raw") => Format::Raw,
+        Some("qcow2") => Format::Qcow2,
+        Some(other) => return Err(options.refuse("format", other, "`raw` or `qcow2`")),
+    };
     let queues = options.value("queues").unwrap_or("1");
     let queues = queues.parse().ok().filter(|count| QUEUES.contains(count));
     let queues = queues.ok_or_else(|| {
         options.refuse("queues", options.value("queues").unwrap_or_default(), QUEUES_WANTED)
     })?;
-    Ok(BlockConfig {
+    if options.value("socket").is_some() {
+        return Ok(Box::new(user::from_options(&options, (id, cache, queues))?));
+    }
+    Ok(Box::new(BlockConfig {
         id,
         path: options.needed("path")?.into(),
+        format,
         access: access(options.is_on("readonly")?),
         cache,
         engine,
@@ -192,41 +234,71 @@ fn parse_flag(value: &str, index: usize) -> Result<BlockConfig, OptionError> {
         queues,
         limits: RateLimiter::from_options(&options, "bandwidth", "ops")?,
         root: None,
+    }))
+}
+
+fn from_json(mut value: Value) -> Parsed {
+    let on_back_end = backed::take_mark(&mut value);
+    parse_any(value, on_back_end).map_err(Trouble::new)
+}
+
+fn parse_any(value: Value, on_back_end: bool) -> Result<Box<dyn DeviceConfig>, BodyError> {
+    if on_back_end {
+        return Ok(Box::new(BackEndDisk::lost(parse_body(value)?)));
+    }
+    let mut drive = Drive::parse(value)?;
+    Ok(match drive.body.socket.take() {
+        Some(socket) => Box::new(user::from_body(drive.body, socket, (drive.queues, drive.root))?),
+        None => Box::new(drive.of_file()?),
     })
 }
 
-fn from_json(value: Value) -> Parsed {
-    match parse_body(value) {
-        Ok(config) => Ok(Box::new(config)),
-        Err(error) => Err(Trouble::new(error)),
-    }
+/// A disk on a file, as the configuration file has it.
+///
+/// # Errors
+/// It has another form.
+pub(super) fn parse_body(value: Value) -> Result<BlockConfig, BodyError> {
+    Drive::parse(value)?.of_file()
 }
 
-fn parse_body(value: Value) -> Result<BlockConfig, BodyError> {
-    let key = KIND.key;
-    let body: Body = body::parse(key, value)?;
-    body::check_id(key, "drive_id", &body.drive_id)?;
-    if body.socket.is_some() {
-        return Err(BodyError::Unsupported { key, field: "socket" });
+/// A drive's body, as far as it is the same whoever has the disk.
+struct Drive {
+    body: Body,
+    queues: u16,
+    root: Option<Root>,
+}
+
+impl Drive {
+    fn parse(value: Value) -> Result<Self, BodyError> {
+        let key = KIND.key;
+        let mut body: Body = body::parse(key, value)?;
+        body::check_id(key, "drive_id", &body.drive_id)?;
+        let queues = body.num_queues.unwrap_or(1);
+        if !QUEUES.contains(&queues) {
+            let (field, value) = ("num_queues", queues.to_string());
+            return Err(BodyError::Value { key, field, value, wanted: QUEUES_WANTED });
+        }
+        let partuuid = body.partuuid.take();
+        let root = body.is_root_device.then(|| partuuid.map_or(Root::Whole, Root::Partition));
+        Ok(Self { body, queues, root })
     }
-    let queues = body.num_queues.unwrap_or(1);
-    if !QUEUES.contains(&queues) {
-        let (field, value) = ("num_queues", queues.to_string());
-        return Err(BodyError::Value { key, field, value, wanted: QUEUES_WANTED });
+
+    fn of_file(self) -> Result<BlockConfig, BodyError> {
+        let Self { body, queues, root } = self;
+        let missing = BodyError::Missing { key: KIND.key, field: "path_on_host" };
+        Ok(BlockConfig {
+            id: body.drive_id,
+            path: body.path_on_host.ok_or(missing)?,
+            format: body.format,
+            access: access(body.is_read_only.unwrap_or_default()),
+            cache: body.cache_type,
+            engine: body.io_engine.unwrap_or_default(),
+            caching: caching(body.direct),
+            queues,
+            limits: body.rate_limiter.unwrap_or_default(),
+            root,
+        })
     }
-    let missing = BodyError::Missing { key, field: "path_on_host" };
-    let root = body.is_root_device.then(|| body.partuuid.map_or(Root::Whole, Root::Partition));
-    Ok(BlockConfig {
-        id: body.drive_id,
-        path: body.path_on_host.ok_or(missing)?,
-        access: access(body.is_read_only.unwrap_or_default()),
-        cache: body.cache_type,
-        engine: body.io_engine,
-        caching: caching(body.direct),
-        queues,
-        limits: body.rate_limiter.unwrap_or_default(),
-        root,
-    })
 }
 
 const fn access(read_only: bool) -> Access {
@@ -235,6 +307,44 @@ const fn access(read_only: bool) -> Access {
 
 const fn caching(direct: bool) -> Caching {
     if direct { Caching::Direct } else { Caching::Host }
+}
+
+impl BlockConfig {
+    /// A disk called `id` on the raw image or block device `path`, to write to, whose
+    /// flushes are the host's (`Cache::Writeback`), with one queue and no limits.
+    pub fn new(id: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            id: id.into(),
+            path: path.into(),
+            format: Format::Raw,
+            access: Access::ReadWrite,
+            cache: Cache::Writeback,
+            engine: Engine::Sync,
+            caching: Caching::Host,
+            queues: 1,
+            limits: RateLimiter::default(),
+            root: None,
+        }
+    }
+
+    /// The same disk with its data in `back_end`, and not in a file: the path is then only
+    /// what errors and saved machines call that, and how the host is asked is the back end's
+    /// own matter.
+    pub fn on(self, back_end: Arc<dyn BlockBackEnd>) -> BackEndDisk {
+        BackEndDisk::new(self, back_end)
+    }
+
+    /// The device of the disk that was opened.
+    ///
+    /// # Errors
+    /// It was not.
+    pub(super) fn device(
+        &self,
+        opened: Result<Disk, OpenError>,
+    ) -> Result<Box<dyn VirtioDevice>, Trouble> {
+        let disk = opened.map_err(Trouble::new)?;
+        Ok(Box::new(Block::new(disk, self.queues, Limits::new(self.limits))))
+    }
 }
 
 impl DeviceConfig for BlockConfig {
@@ -247,14 +357,10 @@ impl DeviceConfig for BlockConfig {
     }
 
     fn to_json(&self) -> Value {
-        let partuuid = match &self.root {
-            Some(Root::Partition(uuid)) => Some(uuid),
-            Some(Root::Whole) | None => None,
-        };
         let mut body = json!({
             "drive_id": self.id,
             "is_root_device": self.root.is_some(),
-            "partuuid": partuuid,
+            "partuuid": partuuid(self.root.as_ref()),
             "cache_type": self.cache,
             "is_read_only": self.access == Access::ReadOnly,
             "path_on_host": self.path.to_string_lossy(),
@@ -269,15 +375,14 @@ impl DeviceConfig for BlockConfig {
         if self.queues != 1 {
             body["num_queues"] = json!(self.queues);
         }
+        if self.format != Format::Raw {
+            body["format"] = json!(self.format);
+        }
         body
     }
 
     fn cmdline(&self, index: usize) -> Option<String> {
-        let mode = if self.access == Access::ReadOnly { "ro" } else { "rw" };
-        Some(match self.root.as_ref()? {
-            Root::Whole => format!("root=/dev/{} {mode}", linux_name(index)),
-            Root::Partition(uuid) => format!("root=PARTUUID={uuid} {mode}"),
-        })
+        root_cmdline(self.root.as_ref(), self.access, index)
     }
 
     fn leads(&self) -> bool {
@@ -285,9 +390,25 @@ impl DeviceConfig for BlockConfig {
     }
 
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
-        let disk = Disk::open(self).map_err(Trouble::new)?;
-        Ok(Box::new(Block::new(disk, self.queues, Limits::new(self.limits))))
+        self.device(Disk::open(self))
     }
+}
+
+/// The partition that the root file system is on, as the configuration file has it.
+pub(super) fn partuuid(root: Option<&Root>) -> Option<&str> {
+    match root? {
+        Root::Partition(uuid) => Some(uuid),
+        Root::Whole => None,
+    }
+}
+
+/// How Linux is told of its root file system, on the disk that it finds as number `index`.
+pub(super) fn root_cmdline(root: Option<&Root>, access: Access, index: usize) -> Option<String> {
+    let mode = if access == Access::ReadOnly { "ro" } else { "rw" };
+    Some(match root? {
+        Root::Whole => format!("root=/dev/{} {mode}", linux_name(index)),
+        Root::Partition(uuid) => format!("root=PARTUUID={uuid} {mode}"),
+    })
 }
 
 /// What Linux calls the virtio disk it finds as number `index` from 0: `vda`,

@@ -1,25 +1,27 @@
-//! The host's side of a block device, at work: what a request does to a raw file or
-//! block device, and what its guest is told of it.
+//! The host's side of a block device, at work: what a request does to where its data is,
+//! and what its guest is told of it.
 
-use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use kedge_ids::u64_from;
+use kedge_metrics::Moment;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
     VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 
 use super::SECTOR;
+use super::back_end::BlockBackEnd;
 use super::config::{BlockConfig, Cache, Engine};
-use super::free::{self, Span, Zeroes};
-use super::lock::{self, Locked};
+use super::free::{Span, Zeroes};
+use super::lock::Locked;
 use super::metrics::{self, Act, BlockMetrics};
 use super::open::{Access, OpenError, Opened, SERIAL};
 use super::promise::{DISCARD, Promise, WRITE_ZEROES};
 use super::request::{Operation, Trim};
+use super::store::Store;
 use crate::virtio::buffers::Buffers;
 use crate::virtio::mishap::{Mishap, MishapKind, MishapListener};
 
@@ -27,9 +29,7 @@ use crate::virtio::mishap::{Mishap, MishapKind, MishapListener};
 #[derive(Debug)]
 pub(super) struct Disk {
     config: BlockConfig,
-    file: File,
-    /// The same past the host's cache, where it is to be used.
-    direct: Option<File>,
+    store: Store,
     sectors: u64,
     promise: Promise,
     /// Whether the driver has turned its cache off (`writeback` is 0).
@@ -57,22 +57,32 @@ pub(super) struct Outcome {
     pub(super) written: usize,
 }
 
-/// What direct access wants of addresses and lengths, on most hosts. Those that want
-/// more say so, and are then asked by way of the cache.
-const ALIGNMENT: usize = 512;
-
 impl Disk {
     /// Opens the disk that `config` describes.
     ///
     /// # Errors
     /// It is missing, no disk, too small, in use, or this user may not do so.
     pub(super) fn open(config: &BlockConfig) -> Result<Self, OpenError> {
-        let opened = Opened::open(config)?;
+        Ok(Self::of(Opened::open(config)?, config))
+    }
+
+    /// The disk that `config` describes, whose data `back_end` has.
+    ///
+    /// # Errors
+    /// It is too small.
+    pub(super) fn on_back_end(
+        config: &BlockConfig,
+        back_end: Arc<dyn BlockBackEnd>,
+    ) -> Result<Self, OpenError> {
+        Ok(Self::of(Opened::on_back_end(config, back_end)?, config))
+    }
+
+    fn of(opened: Opened, config: &BlockConfig) -> Self {
         let promise = Promise::new(config, &opened);
-        let Opened { file, direct, sectors, .. } = opened;
+        let Opened { store, sectors, .. } = opened;
         let (config, through) = (config.clone(), AtomicBool::new(false));
         let (metrics, listener) = Default::default();
-        Ok(Self { config, file, direct, sectors, promise, through, metrics, listener })
+        Self { config, store, sectors, promise, through, metrics, listener }
     }
 
     /// Another file behind the disk. What the guest goes by stays, but for the size
@@ -104,7 +114,7 @@ impl Disk {
     /// Somebody else has it by now.
     pub(super) fn take(&self) -> Result<(), OpenError> {
         let (id, path) = (self.config.id.clone(), self.config.path.clone());
-        match lock::lock(&self.file, self.access()) {
+        match self.store.lock(self.access()) {
             Ok(Locked::Yes) => Ok(()),
             Ok(Locked::InUse) => Err(OpenError::InUse { id, path }),
             Err(source) => Err(OpenError::Io { id, path, source }),
@@ -114,7 +124,7 @@ impl Disk {
     /// Lets go of the disk: nothing is written to it or read from it until it is taken
     /// again.
     pub(super) fn let_go(&self) {
-        lock::unlock(&self.file);
+        self.store.unlock();
     }
 
     /// Keeps to `promise` from now on, which a guest was given of a disk like it.
@@ -139,8 +149,8 @@ impl Disk {
 
     /// The disk with another file behind it.
     #[cfg(test)]
-    pub(super) fn replace_file(&mut self, file: File) {
-        self.file = file;
+    pub(super) fn replace_file(&mut self, file: std::fs::File) {
+        self.store = Store::Raw { file, direct: None };
     }
 
     /// Its size in sectors of 512 bytes.
@@ -180,24 +190,25 @@ impl Disk {
     /// Does what the driver wants. What the host cannot do is an error for the
     /// guest.
     pub(super) fn execute(&self, operation: Operation<'_>, lasting: Lasting) -> Outcome {
+        let began = Moment::now();
         match operation {
             Operation::In { sector, into } => {
                 let bytes = into.len();
-                let done = self.offset(sector, &into).map(|at| self.read(into, at));
-                self.outcome(Act::Read, done, bytes)
+                let done = self.offset(sector, &into).map(|at| self.store.read(into, at));
+                self.outcome((Act::Read, began), done, bytes)
             }
             Operation::Out { .. } | Operation::Trim { .. } if self.access() == Access::ReadOnly => {
                 self.refuse(VIRTIO_BLK_S_IOERR)
             }
             Operation::Out { sector, from } => {
                 let bytes = from.len();
-                let written = self.offset(sector, &from).map(|at| self.write(from, at));
+                let written = self.offset(sector, &from).map(|at| self.store.write(from, at));
                 let done = written.map(|written| written.and_then(|()| self.settle(lasting)));
-                self.outcome(Act::Write, done, bytes)
+                self.outcome((Act::Write, began), done, bytes)
             }
-            Operation::Trim { trim, from } => self.trim(trim, from, lasting),
+            Operation::Trim { trim, from } => self.trim((trim, began), from, lasting),
             Operation::Flush if self.promise.cache == Cache::Writeback => {
-                self.outcome(Act::Flush, Some(self.file.sync_data()), 0)
+                self.outcome((Act::Flush, began), Some(self.store.sync()), 0)
             }
             Operation::GetId { mut into } if into.len() >= SERIAL => {
                 let written = into.copy_from(&self.promise.serial);
@@ -208,45 +219,14 @@ impl Disk {
         }
     }
 
-    fn read(&self, into: Buffers<'_>, at: u64) -> io::Result<()> {
-        if let Some(direct) = self.direct_for(&into) {
-            match into.clone().read_exact_at(direct, at) {
-                Err(error) if wants_more(&error) => {}
-                done => return done,
-            }
-        }
-        into.read_exact_at(&self.file, at)
-    }
-
-    fn write(&self, from: Buffers<'_>, at: u64) -> io::Result<()> {
-        if let Some(direct) = self.direct_for(&from) {
-            match from.clone().write_all_at(direct, at) {
-                Err(error) if wants_more(&error) => {}
-                done => return done,
-            }
-        }
-        from.write_all_at(&self.file, at)
-    }
-
-    /// The file by way of the host's cache.
-    pub(super) fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// The file past it, if there is to be one.
-    pub(super) fn direct(&self) -> Option<&File> {
-        self.direct.as_ref()
+    /// Where its data is.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// How requests reach the host.
     pub(super) fn engine(&self) -> Engine {
-        self.config.engine
-    }
-
-    /// The file past the host's cache, if it is to be used and `data` fit for it. The
-    /// host keeps its cache in step where some of the data goes by way of that.
-    pub(super) fn direct_for(&self, data: &Buffers<'_>) -> Option<&File> {
-        self.direct.as_ref().filter(|_| data.are_aligned(ALIGNMENT))
+        if self.store.is_file() { self.config.engine } else { Engine::Sync }
     }
 
     fn settle(&self, lasting: Lasting) -> io::Result<()> {
@@ -254,14 +234,19 @@ impl Disk {
             Lasting::Later => Ok(()),
             Lasting::AtOnce => {
                 self.metrics.done(Act::Flush, 0);
-                self.file.sync_data()
+                self.store.sync()
             }
         }
     }
 
     /// Discards what `from` lists, or fills it with zeroes: all of it, or nothing
     /// where any of it is not for the driver to ask for (5.2.6.2).
-    fn trim(&self, trim: Trim, mut from: Buffers<'_>, lasting: Lasting) -> Outcome {
+    fn trim(
+        &self,
+        (trim, began): (Trim, Moment),
+        mut from: Buffers<'_>,
+        lasting: Lasting,
+    ) -> Outcome {
         let most = match trim {
             Trim::Discard => DISCARD,
             Trim::WriteZeroes => WRITE_ZEROES,
@@ -284,11 +269,11 @@ impl Disk {
             }
         }
         let piece = |&(span, zeroes): &(Span, Zeroes)| match trim {
-            Trim::Discard => free::discard(&self.file, span),
-            Trim::WriteZeroes => free::zero(&self.file, span, zeroes),
+            Trim::Discard => self.store.discard(span),
+            Trim::WriteZeroes => self.store.zero(span, zeroes),
         };
         let done = pieces.iter().try_for_each(piece).and_then(|()| self.settle(lasting));
-        self.outcome(Act::Trim, Some(done), 0)
+        self.outcome((Act::Trim, began), Some(done), 0)
     }
 
     /// Where `sectors` from `sector` on are in the file. None where they are not all
@@ -310,11 +295,17 @@ impl Disk {
             .then(|| sector.saturating_mul(SECTOR))
     }
 
-    /// The outcome of an attempt at `act` with `bytes` of data, none where the driver
-    /// asked for what the disk does not have.
-    pub(super) fn outcome(&self, act: Act, done: Option<io::Result<()>>, bytes: usize) -> Outcome {
+    /// The outcome of an attempt at `act`, which `began` then, with `bytes` of data, none
+    /// where the driver asked for what the disk does not have.
+    pub(super) fn outcome(
+        &self,
+        (act, began): (Act, Moment),
+        done: Option<io::Result<()>>,
+        bytes: usize,
+    ) -> Outcome {
         match done {
             Some(Ok(())) => {
+                self.metrics.took(act, began);
                 self.metrics.done(act, bytes);
                 let written = if act == Act::Read { bytes } else { 0 };
                 Outcome { status: low_byte(VIRTIO_BLK_S_OK), written }
@@ -380,11 +371,6 @@ impl Segment {
         let may_unmap = self.flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0;
         if may_unmap { Zeroes::Freed } else { Zeroes::Kept }
     }
-}
-
-/// Whether direct access is refused for want of alignment.
-pub(super) fn wants_more(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EINVAL)
 }
 
 fn failure(status: u32) -> Outcome {

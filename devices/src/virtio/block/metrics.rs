@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kedge_ids::u64_from;
-use kedge_metrics::Counters;
+use kedge_metrics::{Counters, Latency, Moment, Timing};
 
 /// A disk's counters, since it was made; another file behind it changes nothing.
 #[derive(Debug, Default)]
@@ -32,7 +32,15 @@ pub struct BlockMetrics {
     pub changes: AtomicU64,
     /// Changes that could not be made.
     pub failed_changes: AtomicU64,
+    /// How long the host took for each request that it did, by what it was.
+    took: [Latency; ACTS.len()],
 }
+
+/// What is timed, by the names in Firecracker's metrics where it has one.
+#[rustfmt::skip]
+const ACTS: [(Act, &str); 4] = [
+    (Act::Read, "read"), (Act::Write, "write"), (Act::Flush, "flush"), (Act::Trim, "trim"),
+];
 
 /// By the names in Firecracker's metrics.
 impl Counters for BlockMetrics {
@@ -49,6 +57,10 @@ impl Counters for BlockMetrics {
         to("io_engine_throttled_events", read(&self.crowded));
         to("update_count", read(&self.changes));
         to("update_fails", read(&self.failed_changes));
+    }
+
+    fn each_timing(&self, to: &mut dyn FnMut(&str, &Timing)) {
+        ACTS.iter().zip(&self.took).for_each(|((_, name), took)| to(name, &took.timing()));
     }
 }
 
@@ -74,6 +86,15 @@ impl Act {
 }
 
 impl BlockMetrics {
+    /// Counts how long the host took for a request that was done. Only the disk's worker
+    /// does.
+    pub(super) fn took(&self, act: Act, since: Moment) {
+        let place = ACTS.iter().position(|(other, _)| *other == act);
+        if let Some(latency) = place.and_then(|place| self.took.get(place)) {
+            latency.record(since.elapsed());
+        }
+    }
+
     /// Counts a request that was done, with `bytes` of data.
     pub(super) fn done(&self, act: Act, bytes: usize) {
         let (requests, moved) = match act {

@@ -1,8 +1,11 @@
-//! Block device (Virtio 1.2, 5.2) over a raw file or a block device of the host.
+//! Block device (Virtio 1.2, 5.2) over a raw file or a block device of the host, or over
+//! whatever the program around the machine has.
 //!
 //! `request` takes a request apart, `disk` does what it says; between them a
 //! request is a value.
 
+mod back_end;
+mod backed;
 mod config;
 mod disk;
 mod free;
@@ -10,13 +13,20 @@ mod lock;
 mod metrics;
 mod open;
 mod promise;
+mod qcow2;
+#[cfg(test)]
+mod qcow2_tests;
 mod request;
 mod restore;
 pub mod saved;
 mod space;
+mod store;
 mod uring;
+pub mod user;
 mod worker;
 
+#[cfg(test)]
+mod back_end_tests;
 #[cfg(test)]
 mod change_tests;
 #[cfg(test)]
@@ -43,8 +53,10 @@ use super::change::{Change, Changed};
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
 use super::limits::Limits;
 use super::worker::{LoopError, Running, stop};
+pub use back_end::BlockBackEnd;
+pub use backed::BackEndDisk;
 use config::Patch;
-pub use config::{BlockConfig, Cache, Caching, Engine, KIND};
+pub use config::{BlockConfig, Cache, Caching, Engine, KIND, Root};
 use disk::Disk;
 pub use metrics::BlockMetrics;
 pub use open::{Access, OpenError};

@@ -3,16 +3,20 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kedge_diag::Fix;
 use rustix::fs::{SeekFrom, ioctl_blkpbszget, ioctl_blksszget, seek};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_ID_BYTES;
 
 use super::SECTOR;
-use super::config::{BlockConfig, Caching};
+use super::back_end::{BlockBackEnd, guarded};
+use super::config::{BlockConfig, Caching, Format};
 use super::lock::{self, Locked};
+use super::qcow2::{self, Image};
+use super::store::Store;
 
 /// Whether the guest may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ pub enum OpenError {
         /// What it is.
         what: &'static str,
     },
-    /// Not one sector.
+    /// Something, and not one sector.
     #[error("disk `{id}`: {} has {bytes} bytes, and a disk at least 512", path.display())]
     TooSmall {
         /// The disk's name.
@@ -85,6 +89,40 @@ pub enum OpenError {
         id: String,
         /// The path.
         path: PathBuf,
+    },
+    /// The program around the machine has its data, and has not said so.
+    #[error("disk `{id}` is on a back end of a program, {}, and nobody gave one", path.display())]
+    NoBackEnd {
+        /// The disk's name.
+        id: String,
+        /// What the program called it.
+        path: PathBuf,
+    },
+    /// A back end without one sector.
+    #[error("disk `{id}`: its back end has {bytes} bytes, and a disk at least 512")]
+    SmallBackEnd {
+        /// The disk's name.
+        id: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The guest shall write to an image that is only read.
+    #[error("disk `{id}`: {} is to be a qcow2 image, which guests can only read", path.display())]
+    Written {
+        /// The disk's name.
+        id: String,
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is not in its format, or refers to other files.
+    #[error("disk `{id}`: {} is no qcow2 image that can be read", path.display())]
+    Image {
+        /// The disk's name.
+        id: String,
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
     },
     /// Anything else.
     #[error("disk `{id}`: {} cannot be opened", path.display())]
@@ -125,7 +163,21 @@ impl Fix for OpenError {
             Self::NotDirect { .. } => {
                 Some("leave `direct` out: its file system has no direct access".to_owned())
             }
-            Self::Io { .. } => None,
+            Self::Written { path, .. } => Some(format!(
+                "add `readonly` to --disk (`is_read_only` in a configuration file), or make a raw \
+                 image of it: qemu-img convert -O raw {} disk.raw",
+                path.display()
+            )),
+            Self::Image { path, .. } => Some(format!(
+                "make a raw image of it, which continues in no other file: qemu-img convert -O raw \
+                 {} disk.raw; leave `format` out for one that is raw already",
+                path.display()
+            )),
+            Self::NoBackEnd { id, .. } => Some(format!(
+                "restore it in the program that has it (`Restoration::replace`), or give a file with \
+                 the same content: --disk id={id},path=FILE"
+            )),
+            Self::SmallBackEnd { .. } | Self::Io { .. } => None,
         }
     }
 }
@@ -137,10 +189,8 @@ pub(super) const SERIAL: usize = VIRTIO_BLK_ID_BYTES as usize;
 /// What a path turned out to be.
 #[derive(Debug)]
 pub(super) struct Opened {
-    /// The file, locked.
-    pub(super) file: File,
-    /// The same, past the host's cache, if that was asked for.
-    pub(super) direct: Option<File>,
+    /// Where its data is, locked.
+    pub(super) store: Store,
     /// Its size in sectors of 512 bytes.
     pub(super) sectors: u64,
     /// The size of a block in bytes.
@@ -157,8 +207,11 @@ impl Opened {
     /// # Errors
     /// It is missing, no disk, too small, in use, or this user may not do so.
     pub(super) fn open(config: &BlockConfig) -> Result<Self, OpenError> {
-        let &BlockConfig { ref id, ref path, access, caching, .. } = config;
+        let &BlockConfig { ref id, ref path, access, caching, format, .. } = config;
         let (id, path) = (id.clone(), path.clone());
+        if (format, access) == (Format::Qcow2, Access::ReadWrite) {
+            return Err(OpenError::Written { id, path });
+        }
         let failed = |source: io::Error| {
             let (id, path) = (id.clone(), path.clone());
             OpenError::Io { id, path, source }
@@ -177,7 +230,7 @@ impl Opened {
         // The size of a block device is where it ends; its metadata say 0.
         let bytes = seek(&file, SeekFrom::End(0)).map_err(|error| failed(error.into()))?;
         let sectors = bytes / SECTOR;
-        if sectors == 0 {
+        if sectors == 0 && bytes != 0 {
             return Err(OpenError::TooSmall { id, path, bytes });
         }
         let (block_size, physical_size) = sizes(&file, &metadata).map_err(failed)?;
@@ -185,6 +238,10 @@ impl Opened {
             Locked::Yes => {}
             Locked::InUse => return Err(OpenError::InUse { id, path }),
         }
+        if format == Format::Qcow2 {
+            return Self::in_image(config, file, serial(&metadata));
+        }
+        warn_of_image(&id, &file);
         let direct = match caching {
             Caching::Host => None,
             Caching::Direct => match open_file(&path, access, libc::O_DIRECT) {
@@ -192,6 +249,14 @@ impl Opened {
                 Err(_) => return Err(OpenError::NotDirect { id, path }),
             },
         };
+        if bytes == 0 {
+            // Kata Containers has such places for disks that come later.
+            tracing::warn!(
+                "disk `{id}`: {} is empty, and the guest's disk has no sector until another file is put \
+                 there",
+                path.display()
+            );
+        }
         if bytes % SECTOR != 0 {
             tracing::warn!(
                 "disk `{id}`: the guest does not see the last {} bytes of {}, which are no whole \
@@ -201,7 +266,57 @@ impl Opened {
             );
         }
         let serial = serial(&metadata);
-        Ok(Self { file, direct, sectors, block_size, physical_size, serial })
+        let store = Store::Raw { file, direct };
+        Ok(Self { store, sectors, block_size, physical_size, serial })
+    }
+
+    /// The content of the image in `file`.
+    ///
+    /// # Errors
+    /// It is none, or has not one sector.
+    fn in_image(config: &BlockConfig, file: File, serial: [u8; SERIAL]) -> Result<Self, OpenError> {
+        match Image::open(file, &config.path, serial) {
+            Ok(image) => Self::on_back_end(config, Arc::new(image)),
+            Err(source) => {
+                let (id, path) = (config.id.clone(), config.path.clone());
+                Err(OpenError::Image { id, path, source })
+            }
+        }
+    }
+
+    /// What `config` describes, where `back_end` has the data.
+    ///
+    /// # Errors
+    /// It is too small.
+    pub(super) fn on_back_end(
+        config: &BlockConfig,
+        back_end: Arc<dyn BlockBackEnd>,
+    ) -> Result<Self, OpenError> {
+        let (id, path) = (config.id.clone(), config.path.clone());
+        let asked = guarded(|| Ok((back_end.size(), back_end.serial())));
+        let (bytes, serial) = asked.map_err(|source| {
+            let (id, path) = (id.clone(), path.clone());
+            OpenError::Io { id, path, source }
+        })?;
+        match bytes / SECTOR {
+            0 => Err(OpenError::SmallBackEnd { id, bytes }),
+            sectors => {
+                let store = Store::BackEnd(back_end);
+                Ok(Self { store, sectors, block_size: 512, physical_size: 4096, serial })
+            }
+        }
+    }
+}
+
+/// Says in the log what a raw image looks like. It may be so by its guest's doing, who is not
+/// to choose which files are opened: so the format is for the user to say.
+fn warn_of_image(id: &str, file: &File) {
+    let mut magic = [0; qcow2::MAGIC.len()];
+    if file.read_exact_at(&mut magic, 0).is_ok() && magic == qcow2::MAGIC {
+        tracing::warn!(
+            "disk `{id}`: its content looks like a qcow2 image, and is given to the guest as it \
+             is; with `format=qcow2,readonly` the guest finds what is in that"
+        );
     }
 }
 

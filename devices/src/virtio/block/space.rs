@@ -8,26 +8,26 @@ use super::disk::Disk;
 use super::promise::{DISCARD, WRITE_ZEROES};
 
 /// Bytes up to the last field.
-const LENGTH: usize = 60;
+pub(super) const LENGTH: usize = 60;
 
 /// Where fields are.
 #[rustfmt::skip]
-mod field {
+pub(super) mod field {
     use super::Range;
 
-    pub(super) const CAPACITY:                Range<usize> = 0..8;
-    pub(super) const SEG_MAX:                 Range<usize> = 12..16;
-    pub(super) const BLK_SIZE:                Range<usize> = 20..24;
-    pub(super) const PHYSICAL_BLOCK_EXP:      usize        = 24;
-    pub(super) const MIN_IO_SIZE:             Range<usize> = 26..28;
-    pub(super) const WRITEBACK:               usize        = 32;
-    pub(super) const NUM_QUEUES:              Range<usize> = 34..36;
-    pub(super) const MAX_DISCARD_SECTORS:     Range<usize> = 36..40;
-    pub(super) const MAX_DISCARD_SEG:         Range<usize> = 40..44;
-    pub(super) const DISCARD_ALIGNMENT:       Range<usize> = 44..48;
-    pub(super) const MAX_WRITE_ZEROES:        Range<usize> = 48..52;
-    pub(super) const MAX_WRITE_ZEROES_SEG:    Range<usize> = 52..56;
-    pub(super) const WRITE_ZEROES_MAY_UNMAP:  usize        = 56;
+    pub(in crate::virtio::block) const CAPACITY:                Range<usize> = 0..8;
+    pub(in crate::virtio::block) const SEG_MAX:                 Range<usize> = 12..16;
+    pub(in crate::virtio::block) const BLK_SIZE:                Range<usize> = 20..24;
+    pub(in crate::virtio::block) const PHYSICAL_BLOCK_EXP:      usize        = 24;
+    pub(in crate::virtio::block) const MIN_IO_SIZE:             Range<usize> = 26..28;
+    pub(in crate::virtio::block) const WRITEBACK:               usize        = 32;
+    pub(in crate::virtio::block) const NUM_QUEUES:              Range<usize> = 34..36;
+    pub(in crate::virtio::block) const MAX_DISCARD_SECTORS:     Range<usize> = 36..40;
+    pub(in crate::virtio::block) const MAX_DISCARD_SEG:         Range<usize> = 40..44;
+    pub(in crate::virtio::block) const DISCARD_ALIGNMENT:       Range<usize> = 44..48;
+    pub(in crate::virtio::block) const MAX_WRITE_ZEROES:        Range<usize> = 48..52;
+    pub(in crate::virtio::block) const MAX_WRITE_ZEROES_SEG:    Range<usize> = 52..56;
+    pub(in crate::virtio::block) const WRITE_ZEROES_MAY_UNMAP:  usize        = 56;
 }
 
 /// What the driver finds of `disk`.

@@ -13,7 +13,6 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO};
 
 use super::*;
 use crate::virtio::catalog::DeviceConfig;
-use crate::virtio::limits::RateLimiter;
 use crate::virtio::mishap::{Mishap, MishapKind};
 use crate::virtio::testing::{Driver, NEEDS_RESET};
 use crate::virtio::transport::reg;
@@ -39,17 +38,7 @@ pub(super) fn image() -> NamedTempFile {
 }
 
 pub(super) fn config(path: &Path) -> BlockConfig {
-    BlockConfig {
-        id: "root".to_owned(),
-        path: path.to_owned(),
-        access: Access::ReadWrite,
-        cache: Cache::Writeback,
-        engine: Engine::Sync,
-        caching: Caching::Host,
-        queues: 1,
-        limits: RateLimiter::default(),
-        root: None,
-    }
+    BlockConfig::new("root", path)
 }
 
 pub(super) fn drive(config: &BlockConfig) -> Driver {
@@ -320,17 +309,27 @@ fn a_terminal_is_no_disk() {
 }
 
 #[test]
-fn an_empty_file_is_no_disk() {
+fn a_file_without_a_whole_sector_is_no_disk() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("root.ext4");
-    fs::write(&path, []).unwrap();
+    fs::write(&path, [0; 511]).unwrap();
     cannot_open(
         &config(&path),
         dir.path(),
         &expect![[r#"
-            error: disk `root`: DIR/root.ext4 has 0 bytes, and a disk at least 512
+            error: disk `root`: DIR/root.ext4 has 511 bytes, and a disk at least 512
               fix: make it larger: truncate -s 1G DIR/root.ext4"#]],
     );
+}
+
+#[test]
+fn an_empty_file_is_a_disk_without_sectors() {
+    let empty = NamedTempFile::new().unwrap();
+    let mut driver = drive(&config(empty.path()));
+    assert_eq!(fetch(&mut driver, IN, 0, 512).0, IOERR);
+    assert_eq!(send(&mut driver, OUT, 0, &[1; 512]), IOERR);
+    assert_eq!(send(&mut driver, FLUSH, 0, &[]), OK);
+    assert_eq!(empty.as_file().metadata().unwrap().len(), 0);
 }
 
 #[test]
@@ -425,7 +424,7 @@ fn a_body_with_an_unknown_field_is_refused_by_name() {
         body(json!({"drive_id": "d", "is_root_device": false, "colour": "red"})),
         &expect![[r#"
             error: `drives` in the configuration file is not right
-              because: unknown field `colour`, expected one of `drive_id`, `is_root_device`, `partuuid`, `cache_type`, `is_read_only`, `path_on_host`, `rate_limiter`, `io_engine`, `socket`, `direct`, `num_queues`
+              because: unknown field `colour`, expected one of `drive_id`, `is_root_device`, `partuuid`, `cache_type`, `is_read_only`, `path_on_host`, `rate_limiter`, `io_engine`, `socket`, `direct`, `num_queues`, `format`
               fix: correct the field named above: they are those of Firecracker's API"#]],
     );
 }
@@ -437,16 +436,6 @@ fn a_body_needs_a_path() {
         &expect![[r#"
             error: `drives` needs `path_on_host`
               fix: add `path_on_host`"#]],
-    );
-}
-
-#[test]
-fn a_vhost_user_disk_is_refused_by_name() {
-    refused(
-        body(json!({"drive_id": "d", "is_root_device": false, "socket": "/s"})),
-        &expect![[r#"
-            error: `socket` of `drives` is not supported
-              fix: leave `socket` out"#]],
     );
 }
 

@@ -7,7 +7,6 @@
 // UNSAFETY: the kernel is given addresses in guest RAM, for longer than a call.
 #![expect(unsafe_code)]
 
-use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
@@ -15,10 +14,12 @@ use std::os::fd::AsRawFd;
 use io_uring::{IoUring, opcode, squeue, types};
 use kedge_guest_memory::GuestMemory;
 use kedge_ids::u64_from;
+use kedge_metrics::Moment;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::disk::{Disk, Lasting, Outcome, wants_more};
+use super::disk::{Disk, Lasting, Outcome};
 use super::metrics::Act;
+use super::store::wants_more;
 use crate::virtio::buffers::Buffers;
 
 /// The most requests in flight, of all queues together.
@@ -55,6 +56,8 @@ struct Flight {
     is_direct: bool,
     /// Where its data is, for the kernel, which reads it as the request is submitted.
     iovecs: Vec<libc::iovec>,
+    /// When it was taken off.
+    began: Moment,
 }
 
 // SAFETY: its addresses are of guest RAM, which any thread may ask the kernel to read
@@ -160,7 +163,7 @@ impl Uring {
         let data = unsafe { held(data) };
         // SAFETY: as above.
         let status = unsafe { held(status) };
-        let is_direct = step != Step::Sync && disk.direct_for(&data).is_some();
+        let is_direct = step != Step::Sync && disk.store().direct_for(&data).is_some();
         let length = data.len();
         let iovecs = data.iovecs();
         let flight = Flight {
@@ -175,6 +178,7 @@ impl Uring {
             lasting,
             is_direct,
             iovecs,
+            began: Moment::now(),
         };
         self.flights[slot] = Some(flight);
         self.push(slot, disk);
@@ -271,7 +275,7 @@ impl std::fmt::Debug for Uring {
 impl Flight {
     /// What the kernel is to do next.
     fn entry(&self, disk: &Disk) -> squeue::Entry {
-        let file = types::Fd(self.file(disk).as_raw_fd());
+        let file = types::Fd(disk.store().descriptor(self.is_direct));
         let count = u32::try_from(self.iovecs.len()).unwrap_or(u32::MAX);
         match self.step {
             Step::Read => {
@@ -284,11 +288,6 @@ impl Flight {
         }
     }
 
-    fn file<'d>(&self, disk: &'d Disk) -> &'d File {
-        let direct = disk.direct().filter(|_| self.is_direct);
-        direct.unwrap_or_else(|| disk.file())
-    }
-
     /// Takes note of what the kernel did. None where it is to do more.
     fn advance(&mut self, result: i32, disk: &Disk) -> Option<Outcome> {
         let Ok(count) = usize::try_from(result) else {
@@ -297,7 +296,7 @@ impl Flight {
             if self.is_direct && wants_more(&error) {
                 self.is_direct = false;
             } else if !again {
-                return Some(disk.outcome(self.act, Some(Err(error)), 0));
+                return Some(disk.outcome((self.act, self.began), Some(Err(error)), 0));
             }
             return None;
         };
@@ -311,7 +310,7 @@ impl Flight {
                 (true, _) => {}
                 (false, 0) => {
                     let ends = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return Some(disk.outcome(self.act, Some(Err(ends)), 0));
+                    return Some(disk.outcome((self.act, self.began), Some(Err(ends)), 0));
                 }
                 (false, _) => {
                     self.iovecs = self.data.iovecs();
@@ -324,7 +323,7 @@ impl Flight {
             (self.step, self.is_direct) = (Step::Sync, false);
             return None;
         }
-        Some(disk.outcome(self.act, Some(Ok(())), self.length))
+        Some(disk.outcome((self.act, self.began), Some(Ok(())), self.length))
     }
 
     /// Tells the driver.

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kedge_ids::u64_from;
-use kedge_metrics::Counters;
+use kedge_metrics::{Counters, Latency, Timing};
 
 /// A card's counters, since it was made.
 #[derive(Debug, Default)]
@@ -61,6 +61,8 @@ pub struct NetMetrics {
     pub control_count: AtomicU64,
     /// Those that were refused.
     pub control_fails: AtomicU64,
+    /// How long the host took for each frame that was written to the tap.
+    pub(super) tap_write: Latency,
 }
 
 /// By the names in Firecracker's metrics.
@@ -96,6 +98,10 @@ impl Counters for NetMetrics {
         for (name, counter) in counters {
             to(name, counter.load(Ordering::Relaxed));
         }
+    }
+
+    fn each_timing(&self, to: &mut dyn FnMut(&str, &Timing)) {
+        to("tap_write", &self.tap_write.timing());
     }
 }
 

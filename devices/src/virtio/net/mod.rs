@@ -44,7 +44,7 @@ use super::worker::{LoopError, Running, stop};
 use crate::tap::{HEADER_SIZE, Offloads, Tap};
 use branch::Branch;
 use config::Patch;
-pub use config::{KIND, NetConfig};
+pub use config::{KIND, NetConfig, TapSource};
 pub use mac::{MacAddress, NotAMacAddress};
 pub use metrics::NetMetrics;
 use metrics::one;

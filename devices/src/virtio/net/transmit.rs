@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kedge_guest_memory::GuestMemory;
 use kedge_ids::u64_from;
+use kedge_metrics::Moment;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_HOST_USO;
 
 use super::branch::AtWork;
@@ -88,7 +89,7 @@ impl Outgoing {
 
     /// Hands the frame to the tap as it is. Whether the tap took it.
     fn pass(&self, frame: &Buffers<'_>, tap: &Tap) -> bool {
-        self.count_write(frame.write_to(tap).is_ok())
+        self.count_write(|| frame.write_to(tap).is_ok())
     }
 
     /// Hands the frame to the tap in pieces. Whether the tap took any.
@@ -97,7 +98,7 @@ impl Outgoing {
         frame.peek(&mut whole);
         let mut any = false;
         let cut = segment::cut(&whole, |piece| {
-            any |= self.count_write(rustix::io::write(tap, piece).is_ok());
+            any |= self.count_write(|| rustix::io::write(tap, piece).is_ok());
         });
         if cut.is_none() {
             one(&self.metrics.tx_malformed_frames);
@@ -105,7 +106,10 @@ impl Outgoing {
         any
     }
 
-    fn count_write(&self, written: bool) -> bool {
+    fn count_write(&self, write: impl FnOnce() -> bool) -> bool {
+        let began = Moment::now();
+        let written = write();
+        self.metrics.tap_write.record(began.elapsed());
         let counter = if written { &self.metrics.tx_count } else { &self.metrics.tap_write_fails };
         one(counter);
         written

@@ -387,8 +387,15 @@ impl<N: Notifier + 'static> Core<N> {
         }
     }
 
+    /// The features that there are.
+    fn available(&self) -> u64 {
+        // Queues come home for a reset of one of them: that is nobody else's business.
+        let borne = self.device.bears() | 1 << VIRTIO_F_RING_RESET;
+        self.device.features() | TRANSPORT_FEATURES & borne
+    }
+
     fn offered(&self) -> u64 {
-        (self.device.features() | TRANSPORT_FEATURES) & self.promised
+        self.available() & self.promised
     }
 
     /// Whether the device can work with what the driver accepted (2.2, 6.2).

@@ -383,7 +383,7 @@ impl Connection {
         }
         let is_stream = self.messages.is_none();
         while is_stream && self.buffer.is_empty() && self.writable && !payload.is_empty() {
-            match payload.write_to(&self.stream).map_err(|error| errno(&error)) {
+            match payload.send_first(&self.stream).map_err(|error| errno(&error)) {
                 Ok(count) => {
                     payload.split_front(count);
                     self.count_forwarded(count);

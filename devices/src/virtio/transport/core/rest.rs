@@ -9,7 +9,7 @@ use kedge_saved_state::{Part, StateError};
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER_OK;
 use virtio_queue::QueueState;
 
-use super::{Core, TRANSPORT_FEATURES};
+use super::Core;
 use crate::virtio::transport::checked;
 use crate::virtio::transport::saved::{QueueV1, TransportV1};
 use crate::virtio::transport::signals::Notifier;
@@ -103,8 +103,7 @@ impl<N: Notifier + 'static> Core<N> {
         let queues = checked::queues(&saved, self.device.queue_sizes(), &self.memory);
         let queues = queues.map_err(Trouble::new)?;
         self.device.restore(&saved.device)?;
-        let available = self.device.features() | TRANSPORT_FEATURES;
-        checked::offer(&saved, available).map_err(Trouble::new)?;
+        checked::offer(&saved, self.available()).map_err(Trouble::new)?;
 
         self.promised = saved.offered;
         self.status = saved.status;
