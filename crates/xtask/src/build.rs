@@ -77,7 +77,7 @@ const CHECKER: Program = ("kedge-guest-tests", Kind::Binary, "disk_checker", Pro
 const TAP_MAKER: Program = ("kedge-guest-tests", Kind::Binary, "tap_maker", Profile::Trial);
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 13] = [
+const HOST_PROGRAMS: [Program; 15] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests", Profile::Trial),
     ("kedge-guest-tests", Kind::Binary, "vsock_peer", Profile::Trial),
@@ -88,6 +88,8 @@ const HOST_PROGRAMS: [Program; 13] = [
     BENCH,
     ("kedge-vmm", Kind::Example, "serial_output", Profile::Trial),
     ("kedge-vmm", Kind::Example, "firmware_service", Profile::Trial),
+    ("kedge-vmm", Kind::Example, "own_device", Profile::Trial),
+    ("kedge-vmm", Kind::Example, "own_disk", Profile::Trial),
     ("kedge-vmm", Kind::Example, "pause", Profile::Trial),
     ("kedge-vmm", Kind::Example, "snapshot", Profile::Trial),
     ("kedge-vmm", Kind::Example, "page_server", Profile::Trial),
@@ -288,6 +290,24 @@ mod tests {
         bytes[56] = 1;
         bytes[64] = segment;
         bytes
+    }
+
+    #[test]
+    fn every_example_of_the_library_is_run_by_a_test_in_guests_and_has_its_place_in_the_guide() {
+        let tests = paths::workspace().join("tests/guest/src");
+        let tests = fs::read_dir(tests).unwrap().map(|entry| entry.unwrap().path());
+        let tests: String = tests.filter_map(|path| fs::read_to_string(path).ok()).collect();
+        let guide = fs::read_to_string(paths::workspace().join("docs/embedding.md")).unwrap();
+        let is_there = |name: &str| {
+            HOST_PROGRAMS.iter().any(|program| program.0 == "kedge-vmm" && program.2 == name)
+        };
+        for entry in fs::read_dir(paths::workspace().join("vmm/examples")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            assert!(is_there(name), "{name} is not among HOST_PROGRAMS");
+            assert!(tests.contains(&format!("embedded(\"{name}\")")), "no test runs {name}");
+            assert!(guide.contains(&format!("| `{name}` |")), "docs/embedding.md has no {name}");
+        }
     }
 
     #[test]

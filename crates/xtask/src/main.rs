@@ -8,6 +8,7 @@ mod check;
 mod cpio;
 mod debian;
 mod fuzz;
+mod guest;
 mod host;
 mod images;
 mod paths;
@@ -40,6 +41,8 @@ enum Command {
     Check(check::Args),
     /// Feed fuzz targets with bytes that lead where none has led yet
     Fuzz(fuzz::Args),
+    /// Put what a Debian guest boots from into a folder: kernel, initial RAM disk and disk
+    Guest(guest::Args),
     /// Run a command in the emulated arm64 host, with kedge and the test guests on its path
     Host(host::Args),
     /// Record what emulated hosts can give their guests, for tests, in resources/hosts
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
+        Command::Guest(args) => guest::main(&args),
         Command::Host(args) => host::main(&args),
         Command::Record(args) => record::main(&args),
         Command::Setup(args) => setup::main(&args),

@@ -27,7 +27,12 @@ enum Unit {
     MbOfKib,
     /// Megabytes, of bytes.
     Mb,
+    /// Thousands, of instructions.
+    Instructions,
 }
+
+/// The figure of what kedge itself does for one request or packet.
+pub(super) const INSTRUCTIONS: &str = "instructions";
 
 #[rustfmt::skip]
 pub(super) const BUDGETS: &[Budget] = &[
@@ -49,6 +54,16 @@ pub(super) const BUDGETS: &[Budget] = &[
     Budget { subject: "pci-write-4k",  figure: "request_us", name: "on PCI, write 4 KiB",     unit: Unit::Ms,      most: 90 },
     Budget { subject: "pci-read-128k", figure: "request_us", name: "on PCI, read 128 KiB",    unit: Unit::Ms,      most: 2_000 },
     Budget { subject: "pci-ping",   figure: "request_us",    name: "on PCI, ping",            unit: Unit::Ms,      most: 140 },
+    Budget { subject: "read-4k",       figure: INSTRUCTIONS, name: "kedge, reads 4 KiB",unit: Unit::Instructions, most: 6_900 },
+    Budget { subject: "write-4k",      figure: INSTRUCTIONS, name: "kedge, writes 4 KiB", unit: Unit::Instructions, most: 7_000 },
+    Budget { subject: "read-128k",     figure: INSTRUCTIONS, name: "kedge, reads 128 KiB", unit: Unit::Instructions, most: 26_500 },
+    Budget { subject: "receive-64",    figure: INSTRUCTIONS, name: "kedge, packet in, 64", unit: Unit::Instructions, most: 4_100 },
+    Budget { subject: "receive-1500",  figure: INSTRUCTIONS, name: "kedge, packet in, 1500", unit: Unit::Instructions, most: 4_200 },
+    Budget { subject: "send-64",       figure: INSTRUCTIONS, name: "kedge, packet out, 64", unit: Unit::Instructions, most: 4_600 },
+    Budget { subject: "send-1500",     figure: INSTRUCTIONS, name: "kedge, packet out, 1500", unit: Unit::Instructions, most: 4_600 },
+    Budget { subject: "vsock-to-host", figure: INSTRUCTIONS, name: "kedge, vsock to host", unit: Unit::Instructions, most: 7_500 },
+    Budget { subject: "vsock-to-guest", figure: INSTRUCTIONS, name: "kedge, vsock to guest", unit: Unit::Instructions, most: 9_400 },
+    Budget { subject: "rng-64",        figure: INSTRUCTIONS, name: "kedge, 64 random bytes", unit: Unit::Instructions, most: 4_000 },
     Budget { subject: "binary",     figure: "bytes",         name: "kedge, stripped",         unit: Unit::Mb,      most: 4_000 },
     Budget { subject: "api-start",  figure: "cpu_us",        name: "API answers, CPU time",   unit: Unit::Ms,      most: 4_000 },
 ];
@@ -103,6 +118,11 @@ impl Measured {
 }
 
 impl Budget {
+    /// What is measured, if it is this figure of it.
+    pub(super) fn subject_of(&self, figure: &str) -> Option<&'static str> {
+        (self.figure == figure).then_some(self.subject)
+    }
+
     /// The figure beside its budget, and whether it is within.
     pub(super) fn compare(&self, measured: &Measured) -> anyhow::Result<(String, bool)> {
         let Self { subject, figure, name, unit, most } = *self;
@@ -121,7 +141,7 @@ impl Budget {
 /// A figure in thousandths of its unit, rounded up so that rounding never hides an excess.
 fn thousandths(unit: Unit, value: u64) -> u64 {
     match unit {
-        Unit::Ms => value,
+        Unit::Ms | Unit::Instructions => value,
         Unit::KbOfKib => value.saturating_mul(1024),
         Unit::MbOfKib => value.saturating_mul(1024).div_ceil(1000),
         Unit::Mb => value.div_ceil(1000),
@@ -137,6 +157,7 @@ fn in_unit(unit: Unit, thousandths: u64) -> String {
         Unit::Ms => "ms",
         Unit::KbOfKib => "kB",
         Unit::MbOfKib | Unit::Mb => "MB",
+        Unit::Instructions => "k instr.",
     };
     format!("{}.{:03} {word}", thousandths / 1000, thousandths % 1000)
 }

@@ -64,6 +64,7 @@ const LAYERS: &[Row] = &[
     row("kedge-conformance",  TOP,   May::All),
     row("kedge-guest-tests",  TOP,   May::All),
     row("kedge-bench",        TOP,   May::None),
+    row("kedge-instructions", TOP,   May::All),
     row("kedge-xtask",        TOP,   May::None),
 ];
 

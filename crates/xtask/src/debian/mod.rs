@@ -41,6 +41,15 @@ fn extract_alone(packages: &[&str], suite: &str, into: &Path) -> anyhow::Result<
     unpack(debs.path(), into)
 }
 
+/// Extracts the arm64 `packages` and everything they depend on into the folder `into`.
+///
+/// # Errors
+/// As for [`packages`].
+pub(crate) fn extract(packages: &[&str], into: &Path) -> anyhow::Result<()> {
+    let packages: Vec<_> = packages.iter().map(|&package| package.to_owned()).collect();
+    unpack(self::packages(&packages, SUITE)?.path(), into)
+}
+
 /// A static arm64 busybox.
 ///
 /// # Errors

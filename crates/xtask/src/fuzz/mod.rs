@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{bail, ensure};
 
 pub(crate) use build::{Flags, build};
-pub(crate) use target::{TARGETS, Target, run};
+pub(crate) use target::{TARGETS, Target, corpus, run};
 
 use crate::{progress, setup};
 
@@ -48,7 +48,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let mut found = Vec::new();
     for target in &targets {
         let what = format!("feed {} for {} s", target.name, args.seconds);
-        let fed = progress::step(&what, || run(target, &programs, &for_seconds(args.seconds)))?;
+        let fed = progress::step(&what, || {
+            run(target, &programs, &corpus(target), &for_seconds(args.seconds))
+        })?;
         println!("{:<12} {}", target.name, fed.line());
         found.extend(fed.finding.map(|finding| (target.name, finding)));
     }

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use anyhow::Context;
@@ -24,6 +25,7 @@ pub(crate) struct Target {
 /// A bug for a target to find: a change of the tree.
 #[derive(Debug)]
 pub(super) struct Planted {
+    /// Where it is, and what is said of it, as of no other, where it is found.
     pub(super) file: &'static str,
     pub(super) from: &'static str,
     pub(super) to: &'static str,
@@ -36,6 +38,11 @@ pub(crate) const TARGETS: &[Target] = &[
         file: "devices/src/virtio/block/request.rs",
         from: "status.len().checked_sub(1).ok_or_else(|| wrong(no_status))?",
         to: "status.len() - 1",
+    }),
+    target("image", &["devices/src/virtio/block/qcow2.rs", "devices/src/virtio/block/back_end.rs"], Planted {
+        file: "devices/src/virtio/block/qcow2.rs",
+        from: "self.content.read(into, offset)",
+        to: "self.content.read(into, offset).map_err(|error| panic!(\"{error}\"))",
     }),
     target("net", &["devices/src/virtio/net"], Planted {
         file: "devices/src/virtio/net/receive.rs",
@@ -52,6 +59,11 @@ pub(crate) const TARGETS: &[Target] = &[
         from: "bounce.len().min(buffers.len()).min(MOST - filled)",
         to: "bounce.len().max(buffers.len()).min(MOST - filled)",
     }),
+    target("transport", &["devices/src/pci", "devices/src/virtio/transport"], Planted {
+        file: "devices/src/pci/msix.rs",
+        from: "let Some(vector) = table.vectors.get_mut(usize_from(offset / ENTRY)) else { return };",
+        to: "let vector = &mut table.vectors[usize_from(offset / ENTRY)];",
+    }),
     target("config", &["devices/src/virtio/options.rs"], Planted {
         file: "devices/src/virtio/options.rs",
         from: "parts.push(String::new());",
@@ -66,6 +78,11 @@ pub(crate) const TARGETS: &[Target] = &[
         file: "crates/api/src/call/place.rs",
         from: "if complaint.starts_with(\"missing field\") {",
         to: "assert!(!complaint.contains(\"missing\")); if false {",
+    }),
+    target("metadata", &["crates/metadata/src"], Planted {
+        file: "crates/metadata/src/net/connection.rs",
+        from: "let taken = bytes.len().min(room);",
+        to: "let taken = bytes.len();",
     }),
     target("state_file", &["crates/saved_state/src/header.rs", "crates/saved_state/src/file.rs"], Planted {
         file: "crates/saved_state/src/header.rs",
@@ -85,6 +102,8 @@ pub(crate) struct Fed {
     pub(super) inputs: u64,
     /// How many edges of its program they have reached.
     pub(super) edges: u64,
+    /// For how long, in seconds.
+    pub(super) seconds: f64,
     /// What was found, as the target told it, with the file that has the input.
     pub(crate) finding: Option<String>,
 }
@@ -92,12 +111,13 @@ pub(crate) struct Fed {
 impl Fed {
     pub(super) fn line(&self) -> String {
         let found = if self.finding.is_some() { "FOUND SOMETHING" } else { "nothing found" };
-        format!("{:>10} inputs, {:>6} edges reached, {found}", self.inputs, self.edges)
+        let Self { inputs, edges, seconds, .. } = self;
+        format!("{inputs:>10} inputs in {seconds:>6.1} s, {edges:>6} edges reached, {found}")
     }
 }
 
 /// Where the inputs that lead somewhere are kept, and what was found.
-pub(super) fn corpus(target: &Target) -> PathBuf {
+pub(crate) fn corpus(target: &Target) -> PathBuf {
     paths::work().join("fuzz/corpus").join(target.name)
 }
 
@@ -109,25 +129,32 @@ pub(super) fn seeds(target: &Target) -> PathBuf {
 /// The longest input in bytes, the longest any of them may take in seconds, and the most memory in MiB.
 const BOUNDS: [&str; 4] = ["-max_len=2048", "-len_control=0", "-timeout=20", "-rss_limit_mb=2048"];
 
-/// Feeds `target`, one of `programs`, as `limits` say.
+/// Feeds `target`, one of `programs`, as `limits` say, from what every clone begins with and what `corpus` has kept.
 ///
 /// # Errors
 /// It cannot be run.
-pub(crate) fn run(target: &Target, programs: &Path, limits: &[String]) -> anyhow::Result<Fed> {
-    let (corpus, seeds) = (corpus(target), seeds(target));
-    fs::create_dir_all(&corpus)?;
+pub(crate) fn run(
+    target: &Target,
+    programs: &Path,
+    corpus: &Path,
+    limits: &[String],
+) -> anyhow::Result<Fed> {
+    let seeds = seeds(target);
+    fs::create_dir_all(corpus)?;
     let found = paths::work().join("fuzz/found");
     fs::create_dir_all(&found)?;
     let mut fuzzer = Command::new(programs.join(target.name));
     fuzzer.args(BOUNDS).args(limits).arg("-print_final_stats=1");
     fuzzer.arg(format!("-artifact_prefix={}/{}-", found.display(), target.name));
-    fuzzer.arg(&corpus).args(seeds.is_dir().then_some(&seeds));
+    fuzzer.arg(corpus).args(seeds.is_dir().then_some(&seeds));
     fuzzer.current_dir(paths::workspace()).stdin(Stdio::null());
+    let began = Instant::now();
     let ended = fuzzer.output().with_context(|| format!("cannot run {}", target.name))?;
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     Ok(Fed {
         inputs: last_number(&said, "stat::number_of_executed_units:").unwrap_or(0),
         edges: last_number(&said, " cov:").unwrap_or(0),
+        seconds: began.elapsed().as_secs_f64(),
         finding: (!ended.status.success()).then(|| finding(&said)),
     })
 }

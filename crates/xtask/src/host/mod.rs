@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Have a Debian with systemd as the disk /kedge/guests/debian.ext4
     #[arg(long)]
     debian: bool,
+    /// Have Debian's fio, iperf3 and the like as the disk /kedge/guests/programs.ext4
+    #[arg(long)]
+    programs: bool,
     /// The command and its arguments; without one, a shell
     #[arg(last = true)]
     command: Vec<String>,
@@ -109,6 +112,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let mut job = HostJob::new(args.command.clone(), standard_files(&guests)?);
     if args.debian {
         job.disks.push(debian_disk()?);
+    }
+    if args.programs {
+        add_programs(&config, &mut job)?;
     }
     if on_terminal {
         job.stdin = Stdin::Terminal;
@@ -353,6 +359,21 @@ pub(crate) fn debian_disk() -> anyhow::Result<Disk> {
         path: "/kedge/guests/debian.ext4".to_owned(),
         writes: Writes::Dropped,
     })
+}
+
+/// Adds programs of Debian as a disk for guests, `/kedge/guests/programs.ext4`, and what the host needs to mount it itself.
+///
+/// # Errors
+/// They cannot be fetched.
+pub(crate) fn add_programs(config: &HostConfig, job: &mut HostJob) -> anyhow::Result<()> {
+    job.disks.push(Disk {
+        image: images::programs_ext4()?,
+        path: "/kedge/guests/programs.ext4".to_owned(),
+        writes: Writes::Dropped,
+    });
+    let kernel = kernels::kernel(&config.kernel, config.page_size)?;
+    job.files.extend(images::disk::modules(&kernel)?);
+    Ok(())
 }
 
 fn nameless_file(content: &[u8]) -> anyhow::Result<File> {

@@ -4,12 +4,14 @@ pub(crate) mod disk;
 mod guest;
 mod host;
 pub(crate) mod modules;
+mod programs;
 mod recipe;
 mod userland;
 
 pub(crate) use disk::root_ext4;
 pub(crate) use guest::initrd;
 pub(crate) use host::host_root;
+pub(crate) use programs::programs_ext4;
 pub(crate) use userland::debian_ext4;
 
 use anyhow::Context;

@@ -15,9 +15,11 @@ struct Package {
 }
 
 #[rustfmt::skip]
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 13] = [
     Package { name: "qemu-system-arm", reason: "emulates the arm64 host",
               present: || process::find("qemu-system-aarch64").is_some() },
+    Package { name: "qemu-utils", reason: "makes disk images for unit tests",
+              present: || process::find("qemu-img").is_some() },
     Package { name: "qemu-user", reason: "runs arm64 unit tests",
               present: || process::find("qemu-aarch64").is_some() },
     Package { name: "device-tree-compiler", reason: "checks the device trees that kedge makes",
@@ -30,6 +32,16 @@ const PACKAGES: [Package; 7] = [
               }) },
     Package { name: "python3-venv", reason: "runs schemathesis",
               present: || process::quiet(Command::new("python3").args(["-c", "import ensurepip"])).is_ok() },
+    Package { name: "curl", reason: "follows the documentation",
+              present: || process::find("curl").is_some() },
+    Package { name: "iproute2", reason: "follows the documentation",
+              present: || process::find("ip").is_some() },
+    Package { name: "man-db", reason: "follows the documentation",
+              present: || process::find("man").is_some() },
+    Package { name: "socat", reason: "follows the documentation",
+              present: || process::find("socat").is_some() },
+    Package { name: "valgrind", reason: "counts instructions",
+              present: || process::find("valgrind").is_some() },
     Package { name: "gpgv", reason: "checks them with it",
               present: || ["gpgv", "gpgv-sq", "sqv"].iter().any(|name| process::find(name).is_some()) },
 ];

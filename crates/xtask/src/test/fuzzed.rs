@@ -2,10 +2,10 @@
 //! longer.
 
 use super::tally::Tally;
-use crate::fuzz::{Flags, TARGETS, build, run};
+use crate::fuzz::{Flags, TARGETS, build, corpus, run};
 
 /// How many inputs each target is given: some seconds' worth.
-const INPUTS: &str = "-runs=5000";
+const INPUTS: &str = "-runs=1000";
 
 /// Feeds the targets whose name contains `filter`.
 pub(super) fn targets(filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
@@ -16,7 +16,7 @@ pub(super) fn targets(filter: Option<&str>, tally: &mut Tally) -> anyhow::Result
     }
     let programs = build(Flags::Guided)?;
     for target in asked {
-        let fed = run(target, &programs, &[INPUTS.to_owned()])?;
+        let fed = run(target, &programs, &corpus(target), &[INPUTS.to_owned()])?;
         let outcome = if fed.finding.is_some() { "FAILED" } else { "ok" };
         println!("fuzz  | test fuzz::{} ... {outcome}", target.name);
         match fed.finding {

@@ -31,7 +31,7 @@ pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> a
     let tests = suites::tests(&files);
     let worth_booting = |entry: &&Entry| {
         entry.share.filter(filter).is_ok_and(|filter| {
-            let skips = entry.share.skips();
+            let skips = entry.skips();
             filter.is_none_or(|filter| tests.iter().any(|suite| suite.runs(filter, &skips)))
         })
     };
@@ -42,17 +42,24 @@ pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> a
 
 /// Runs the suites on one host.
 fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Result<Try> {
-    let guest = Guest { label: entry.kernel.to_owned(), page_size: entry.page_size };
+    let guest = |label: &str| Guest { label: label.to_owned(), page_size: entry.page_size };
     let mut files = files.to_vec();
-    files.extend(host::guest_files(&guest)?);
+    let others = entry.guests.iter().filter(|label| **label != entry.kernel);
+    for label in [entry.kernel].iter().chain(others) {
+        files.extend(host::guest_files(&guest(label))?);
+    }
     let suites = suites::names(&files).join(" ");
-    let mut job = HostJob::new(command(entry.share, filter), files);
+    let mut job = HostJob::new(command(entry, filter), files);
+    job.env.push(("KEDGE_GUEST_KERNELS".to_owned(), entry.guests.join(" ")));
     job.env.push(("KEDGE_SUITES".to_owned(), suites));
     job.env.push(("KEDGE_ON_KVM".to_owned(), on_kvm(entry)));
     job.env.push(("KEDGE_FILTER".to_owned(), filter.unwrap_or_default().to_owned()));
     (job.timeout, job.silence) = (TIMEOUT, SILENCE);
     if entry.share == Share::Everything && wants_debian(filter) {
         job.disks.push(host::debian_disk()?);
+    }
+    if !entry.guests.is_empty() {
+        host::add_programs(&entry.host(), &mut job)?;
     }
     hosts::suites(entry, &job, &mut |_| ())
 }
@@ -66,13 +73,13 @@ fn wants_debian(filter: Option<&str>) -> bool {
 }
 
 /// The command that runs the suites. Only one test at a time: each wants the whole host.
-fn command(share: Share, filter: Option<&str>) -> Vec<String> {
+fn command(entry: &Entry, filter: Option<&str>) -> Vec<String> {
     // The host's console is a terminal, on which they would print colours between the words that are read.
     let plain = ["--test-threads=1", "--color=never"];
     let mut words = [&["sh", "-c", SCRIPT, "suites"][..], &plain].concat();
-    words.extend(share.skips().into_iter().flat_map(|part| ["--skip", part]));
+    words.extend(entry.skips().into_iter().flat_map(|part| ["--skip", part]));
     // What is not there for these tests was not booted.
-    words.extend(share.filter(filter).unwrap_or(filter));
+    words.extend(entry.share.filter(filter).unwrap_or(filter));
     words.into_iter().map(str::to_owned).collect()
 }
 
@@ -89,13 +96,15 @@ mod tests {
 
     #[test]
     fn what_another_host_shows_is_left_out() {
-        let words = command(Share::OfEveryHost, Some("boot"));
+        let hosts = plan::hosts(Plan::Daily, &[]).unwrap();
+        let one = |share| hosts.iter().find(|host| host.share == share).unwrap();
+        let words = command(one(Share::OfEveryHost), Some("boot"));
         let moves = ["--color=never", "--skip", "moves::"];
-        let skips = ["--skip", "once::", "--skip", "every_kernel::"];
+        let skips = ["--skip", "once::", "--skip", "every_kernel::", "--skip", "every_guest::"];
         assert_eq!(words[5..], [&moves[..], &skips, &["boot"]].concat());
-        assert_eq!(command(Share::Everything, None)[5..], moves);
-        let compared = command(Share::Fingerprints, None);
-        let skips = ["--skip", "once::", "fingerprint::"];
+        assert_eq!(command(one(Share::Everything), None)[5..], moves);
+        let compared = command(one(Share::Fingerprints), None);
+        let skips = ["--skip", "once::", "--skip", "every_guest::", "fingerprint::"];
         assert_eq!(compared[5..], [&moves[..], &skips].concat());
     }
 

@@ -1,14 +1,16 @@
 //! `cargo xtask test`: every test there is, wherever it has to run, counted in one line.
 //!
 //! Unit tests run natively ([`mod@unit`]) and, for the code that is shipped, under user-mode emulation; the API is driven by
-//! its document ([`mod@api`]); guests run inside emulated hosts ([`guest`]), which [`plan`] lists, and move from one to another
+//! its document ([`mod@api`]); commands of the documentation are run ([`mod@docs`]); guests run inside emulated hosts ([`guest`]), which [`plan`] lists, and move from one to another
 //! ([`mod@moves`]).
 
 mod api;
+mod docs;
 mod fuzzed;
 mod guest;
 mod hosts;
 mod libtest;
+mod model;
 mod moves;
 mod plan;
 mod second_try;
@@ -57,6 +59,8 @@ enum Kind {
     Fuzz,
     /// The API's document against machines of the model, by schemathesis
     Api,
+    /// Every command in the documentation
+    Docs,
     /// In emulated hosts, with real guests
     Guest,
     /// Those of them in which guests move between kernels, and no other
@@ -69,6 +73,7 @@ struct Selection {
     arm64: bool,
     fuzz: bool,
     api: bool,
+    docs: bool,
     hosts: Vec<Entry>,
     fleets: Vec<Fleet>,
 }
@@ -90,6 +95,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     }
     if selection.api {
         stage("api", &mut tally, |tally| api::run(filter, tally));
+    }
+    if selection.docs {
+        stage("docs", &mut tally, |tally| docs::run(filter, tally));
     }
     if !selection.hosts.is_empty() {
         stage("guest", &mut tally, |tally| guest::run(&selection.hosts, filter, tally));
@@ -136,6 +144,7 @@ fn select(args: &Args) -> anyhow::Result<Selection> {
         arm64: asked(Kind::Arm64) && !guests_only,
         fuzz: asked(Kind::Fuzz) && !guests_only,
         api: asked(Kind::Api) && !guests_only,
+        docs: asked(Kind::Docs) && !guests_only,
         hosts,
         fleets,
     })

@@ -16,6 +16,8 @@ pub(super) struct Entry {
     pub gic: u8,
     pub cpu: Cpu,
     pub share: Share,
+    /// Kernels that tests of every guest boot there; none where they do not run.
+    pub guests: Vec<&'static str>,
 }
 
 /// A CPU of the emulated host.
@@ -45,6 +47,8 @@ pub(super) enum Share {
 const ON_ONE_HOST: &str = "once::";
 /// Parts of the names of tests that depend on the host's kernel alone, not on its CPU, its pages or its GIC.
 const ON_ONE_HOST_A_KERNEL: &str = "every_kernel::";
+/// Parts of the names of tests that one host and guest show every day, and with `--full` several of both.
+const ON_EVERY_GUEST: &str = "every_guest::";
 /// Parts of the names of tests that have a stage of their own.
 const BETWEEN_HOSTS: &str = "moves::";
 /// A part of the names of tests that compare hosts.
@@ -52,7 +56,7 @@ const FINGERPRINTS: &str = "fingerprint::";
 
 impl Share {
     /// Parts of the names of the tests that are left out.
-    pub(super) fn skips(self) -> Vec<&'static str> {
+    fn skips(self) -> Vec<&'static str> {
         match self {
             Self::OfEveryHost => vec![BETWEEN_HOSTS, ON_ONE_HOST, ON_ONE_HOST_A_KERNEL],
             Self::OfEveryKernel | Self::Fingerprints => vec![BETWEEN_HOSTS, ON_ONE_HOST],
@@ -97,6 +101,12 @@ impl Entry {
         parts.into_iter().filter(|(_, has)| !has).map(|(part, _)| part).collect()
     }
 
+    /// Parts of the names of the tests that are left out.
+    pub(super) fn skips(&self) -> Vec<&'static str> {
+        let of_guests = self.guests.is_empty().then_some(ON_EVERY_GUEST);
+        self.share.skips().into_iter().chain(of_guests).collect()
+    }
+
     /// The machine to emulate.
     pub(super) fn host(&self) -> HostConfig {
         HostConfig {
@@ -121,6 +131,10 @@ const CPUS: [Cpu; 4] = [A57, N1, MAX, SVE];
 const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
 /// The kernels there are with 16 KiB pages.
 const KERNELS_16K: [&str; 2] = ["6.12", "7.2"];
+
+/// Kernels of hosts whose guests, with `--full`, are of several kernels; and the guests'.
+const HOSTS_OF_GUESTS: [&str; 3] = ["6.1", "6.12", "7.2"];
+const GUESTS: [&str; 2] = ["6.1", "7.2"];
 
 use PageSize::{K4, K16};
 
@@ -231,6 +245,13 @@ pub(super) fn hosts(plan: Plan, kernels: &[String]) -> anyhow::Result<Vec<Entry>
     }
     if let Some(first) = hosts.first_mut() {
         first.share = Share::Everything;
+        first.guests = vec![first.kernel];
+    }
+    if plan == Plan::Full {
+        for label in HOSTS_OF_GUESTS {
+            let first = hosts.iter_mut().find(|host| host.kernel == label);
+            first.into_iter().for_each(|host| host.guests = GUESTS.to_vec());
+        }
     }
     Ok(hosts)
 }
@@ -250,7 +271,7 @@ fn entry((kernel, page_size, gic, cpu): (&'static str, PageSize, u8, Cpu)) -> En
         K16 => "-16k",
     };
     let name = format!("{kernel}{pages} gicv{gic} {}", cpu.name);
-    Entry { name, kernel, page_size, gic, cpu, share: Share::OfEveryHost }
+    Entry { name, kernel, page_size, gic, cpu, share: Share::OfEveryHost, guests: Vec::new() }
 }
 
 #[cfg(test)]
@@ -335,6 +356,19 @@ mod tests {
         labels.sort_unstable();
         assert_eq!(labels, ["5.10", "6.1", "6.12", "7.2"]);
         assert!(full().iter().all(|host| shows(&host)));
+    }
+
+    #[test]
+    fn one_host_shows_what_every_guest_does_every_day_and_several_with_full() {
+        let shows = |hosts: Vec<Entry>| {
+            let shows = hosts.into_iter().filter(|host| !host.skips().contains(&ON_EVERY_GUEST));
+            shows.map(|host| (host.name, host.guests)).collect::<Vec<_>>()
+        };
+        assert_eq!(shows(daily()), [("6.12 gicv3 max".to_owned(), vec!["6.12"])]);
+        let full = shows(full());
+        let expected = ["6.12 gicv3 max", "6.1 gicv3 neoverse-n1", "7.2 gicv3 max"];
+        assert!(full.iter().map(|(name, _)| name).eq(&expected));
+        assert!(full.iter().all(|(_, guests)| *guests == GUESTS));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod layout;
 mod mmap;
 mod output;
 mod places;
+mod process_state;
 mod promises;
 mod signatures;
 mod source;
@@ -61,6 +62,7 @@ const LINTS: &[Lint] = &[
     Lint { name: "error-text", find: errors::text },
     Lint { name: "boolean-parameter", find: signatures::boolean_parameter },
     Lint { name: "silent-library", find: output::silent_library },
+    Lint { name: "process-state", find: process_state::untouched },
     Lint { name: "panic", find: output::panic },
     Lint { name: "mmap-owner", find: mmap::owner },
     Lint { name: "open-promise", find: promises::without_issue },

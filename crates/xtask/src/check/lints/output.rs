@@ -6,13 +6,17 @@ use super::{Finding, Source};
 const PROGRAMS: [&str; 3] = ["crates/kedge/", "crates/xtask/", "tests/"];
 const MACROS: [&str; 4] = ["print", "println", "eprint", "eprintln"];
 
-/// A library prints nothing and ends no process.
-pub(super) fn silent_library(source: &Source) -> Vec<Finding> {
-    let program = PROGRAMS.iter().any(|folder| source.path.starts_with(folder))
+/// Whether the file is a program's.
+pub(super) fn is_program(source: &Source) -> bool {
+    PROGRAMS.iter().any(|folder| source.path.starts_with(folder))
         || source.path.contains("/examples/")
         || source.path.contains("/benches/")
-        || source.path.ends_with("build.rs");
-    if program {
+        || source.path.ends_with("build.rs")
+}
+
+/// A library prints nothing and ends no process.
+pub(super) fn silent_library(source: &Source) -> Vec<Finding> {
+    if is_program(source) {
         return Vec::new();
     }
     let printed = MACROS.into_iter().flat_map(|name| lines(source, &[name, "!"]));

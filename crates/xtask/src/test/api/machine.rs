@@ -2,8 +2,9 @@
 //! name.
 
 use std::{
+    env,
     fs::{self, File},
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -15,10 +16,8 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::{build, paths, process};
+use crate::{process, test::model};
 
-/// The kernel that the model runs on.
-const RELEASE: &str = "6.12";
 /// How long a process may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A machine with one of everything.
@@ -34,27 +33,15 @@ const FILES: [(&str, u64); 4] = [
 /// Makes the interfaces that they name, `tap0` and on, where nobody else is.
 const TAPS: &str = include_str!("taps.py");
 
-/// Builds kedge with the model, as unit tests have it; its path.
-///
-/// # Errors
-/// It does not build.
-pub(super) fn program() -> anyhow::Result<PathBuf> {
-    let mut build = build::cargo();
-    // What unit tests were built from is there already.
-    build.args(["test", "--no-run", "--locked", "--workspace", "--test", "api"]);
-    process::quiet(build.args(build::WITH_MODEL))?;
-    Ok(paths::work().with_file_name("debug").join("kedge"))
-}
-
 /// Whether a process can have network interfaces of its own here; otherwise why not.
 pub(super) fn can_have_taps() -> Option<String> {
-    process::quiet(with_taps().arg("true")).err().map(|error| format!("{error:#}"))
+    process::quiet(with_taps(&env::temp_dir()).arg("true")).err().map(|error| format!("{error:#}"))
 }
 
 /// Runs the program behind it where there are the interfaces that the examples name.
-fn with_taps() -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "python3", "-c", TAPS]);
+fn with_taps(folder: &Path) -> Command {
+    let mut command = model::apart(folder);
+    command.args(["python3", "-c", TAPS]);
     command
 }
 
@@ -77,7 +64,7 @@ impl Machine {
         for (name, size) in FILES {
             File::create(machine.join(name))?.set_len(size)?;
         }
-        fs::write(machine.join("Image"), image())?;
+        fs::write(machine.join("Image"), model::image())?;
         fs::write(machine.join("vm.json"), CONFIGURATION)?;
         let process = start(kedge, &folder, &[])?;
         Self { kedge: kedge.to_owned(), process, folder }.answering()
@@ -138,20 +125,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Makes a request, and hears no more of the answer than its status.
-    ///
-    /// # Errors
-    /// There is none.
-    pub(super) fn begin_to_answer(&self, request: &str) -> anyhow::Result<u64> {
-        let mut stream = UnixStream::connect(self.socket())?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "{request} HTTP/1.1\r\n\r\n")?;
-        let mut head = String::new();
-        BufReader::new(stream).read_line(&mut head)?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        status.with_context(|| format!("{request}: {head}"))
-    }
-
     fn complaint(&self) -> String {
         fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }
@@ -172,20 +145,10 @@ impl Drop for Machine {
 
 fn start(kedge: &Path, folder: &TempDir, words: &[&str]) -> anyhow::Result<Child> {
     let folder = folder.path();
-    let mut command = with_taps();
+    let mut command = with_taps(folder);
     command.arg(kedge).arg("--api-sock").arg(folder.join("api")).args(words);
-    command.env("KEDGE_MODEL", RELEASE).env("XDG_RUNTIME_DIR", folder);
     command.current_dir(folder.join("machine")).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(File::create(folder.join("stderr"))?);
     command.spawn().with_context(|| format!("cannot start {}", kedge.display()))
-}
-
-/// The smallest arm64 Image (Linux, Documentation/arch/arm64/booting.rst): a header, and one page behind it.
-fn image() -> Vec<u8> {
-    const SIZE: u64 = 4096;
-    let mut image = vec![0; 4096];
-    image[16..24].copy_from_slice(&SIZE.to_le_bytes());
-    image[56..60].copy_from_slice(b"ARM\x64");
-    image
 }

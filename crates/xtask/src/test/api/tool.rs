@@ -87,7 +87,6 @@ impl Tool {
         run.args(["--url", &format!("http://{address}"), "--checks", CHECKS, "--no-color"]);
         run.args(["--request-timeout", HANGS, "--generation-deterministic", "--no-shrink"]);
         run.args(["--warnings", "off"]);
-        run.args(["--exclude-path", super::ENDLESS]);
         run.args(["--suppress-health-check", "all", "--report", "ndjson"]);
         run.arg("--report-ndjson-path").arg(&report).args(*words);
         run.env("SCHEMATHESIS_HOOKS", "hooks").env("PYTHONPATH", folder).current_dir(folder);
