@@ -1,16 +1,20 @@
-//! The loop on which a fuzzed device works: a thread that whoever feeds it waits for, so
-//! that the same bytes do the same.
+//! The loop on which fuzzed devices work: a thread that whoever feeds it waits for, so that
+//! the same bytes do the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Sender, SyncSender};
+use std::thread::{self, JoinHandle};
 
 use event_manager::EventManager;
+use kedge_devices::virtio::mishap::MishapListener;
 use kedge_devices::virtio::worker::{Endpoint, EventLoop, Subscriber};
 
-/// A loop on a thread of its own.
+/// A loop on a thread of its own: a device that panics there ends the program, as one that
+/// panics here does.
 pub(crate) struct Loop {
     endpoint: Endpoint,
+    asks: Sender<SyncSender<()>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -19,28 +23,31 @@ impl Loop {
     pub(crate) fn start() -> Self {
         let mut manager = EventManager::<Subscriber>::new().expect("an epoll");
         let endpoint = manager.remote_endpoint();
+        let (asks, asked) = mpsc::channel::<SyncSender<()>>();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
+        let thread = thread::spawn(move || {
             while !stopped.load(Ordering::SeqCst) {
                 manager.run().expect("an epoll that waits");
+                let Ok(answer) = asked.try_recv() else { continue };
+                while manager.run_with_timeout(0).expect("an epoll") > 0 {}
+                let _ = answer.send(());
             }
         });
-        Self { endpoint, stop, thread: Some(thread) }
+        Self { endpoint, asks, stop, thread: Some(thread) }
     }
 
     pub(crate) fn handle(&self) -> EventLoop {
-        EventLoop::new(self.endpoint.clone())
+        let listener = MishapListener::new(|mishap| drop(format!("{mishap:?}")));
+        EventLoop::new(self.endpoint.clone()).heard_by(listener)
     }
 
-    /// Returns once the loop has done what it had to do. One call may be answered before
-    /// events of the same turn are; what they lead to comes one turn later.
+    /// Returns once the loop has nothing more to do.
     pub(crate) fn settle(&self) {
-        for _ in 0..3 {
-            self.endpoint
-                .call_blocking(|_| Ok::<_, event_manager::Error>(()))
-                .expect("a loop whose thread has not panicked");
-        }
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.asks.send(answer).expect("a loop whose thread has not panicked");
+        self.endpoint.kick().expect("a loop that can be woken");
+        answered.recv().expect("a loop whose thread has not panicked");
     }
 }
 

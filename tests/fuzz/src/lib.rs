@@ -8,11 +8,19 @@
 mod config;
 mod driver;
 mod event_loop;
+mod front;
 mod hosts;
 mod http;
+mod log;
+mod metadata;
+mod requests;
 mod state_file;
+mod tamper;
+mod words;
 
 pub use config::config;
-pub use hosts::{block, net, rng, vsock};
-pub use http::{http, requests};
+pub use hosts::{block, image, net, rng, transport, vsock};
+pub use http::http;
+pub use metadata::metadata;
+pub use requests::requests;
 pub use state_file::state_file;
