@@ -12,6 +12,7 @@ done
 echo "write through" >/sys/block/vdb/cache_type
 echo "=== vdb turned to $(cat /sys/block/vdb/cache_type)"
 /tmp/checker /dev/vdb 8
+echo "=== vdg $(md5sum </dev/vdg)"
 echo "=== files"
 mkdir -p /mnt/root
 mount -t ext4 -o rw /dev/vdf /mnt/root

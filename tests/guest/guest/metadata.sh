@@ -2,11 +2,13 @@
 #   ASK CARD METHOD PATH [HEADER...]    a request with these headers, underscores for spaces
 #   TOKEN CARD SECONDS                  asks for a token, which stands for @ in headers
 #   FETCH CARD PATH                     by a client that has nothing to do with these tests
+#   RUN COMMAND...                      by a command of a shell, which may be curl where the machine has Debian's
 # Each answer stands between two marks.
 for card in eth0 eth1; do
     ip link set $card up
     ip addr add 10.90.${card#eth}.2/24 dev $card
 done
+[ ! -e /dev/vda ] || . /tests/debian
 token=none
 over() {
     ip route replace 169.254.169.254 dev "$1"
@@ -30,6 +32,7 @@ while read -r word card rest; do
             token=$(ask "$card" PUT /latest/api/token "X-metadata-token-ttl-seconds:_$rest" | tail -n 1)
             echo "${#token}"
             ;;
+        RUN) eval "$card $rest" ;;
         FETCH) over "$card"; wget -q -O - "http://169.254.169.254$rest" || echo "wget: $?" ;;
     esac
     echo

@@ -11,7 +11,13 @@ await() {
 
 section slots
 ls /sys/bus/pci/slots
+# A disk from before the start, read until it goes: then, to Linux, it has come to its end.
+await '[ -b /dev/vda ]'
+dd if=/dev/vda of=/dev/null bs=64k iflag=direct 2>/tmp/fault &
 section waiting
+wait
+echo "READS END $(grep 'records out' /tmp/fault)"
+await '[ ! -e /sys/class/block/vda ]'
 await '[ -b /dev/vda ]'
 await '[ -e /sys/class/net/eth0 ]'
 mkdir /mnt/plugged
@@ -24,9 +30,16 @@ round() {
     cp /tmp/piece /mnt/plugged/var/piece && sync && echo 3 >/proc/sys/vm/drop_caches
     cmp /tmp/piece /mnt/plugged/var/piece && ping -c 1 -W 5 10.92.0.1 >/dev/null
 }
+# Writes past the guest's cache until it cannot.
+writes() {
+    while dd if=/dev/zero of=/mnt/plugged/var/direct bs=64k count=8 oflag=direct 2>/tmp/fault; do :; done
+    echo "WRITES END $(grep dd: /tmp/fault)"
+}
+writes &
 while round 2>/dev/null; do
     echo "ROUND"
 done
+wait
 await '[ ! -e /sys/class/block/vda ]'
 await '[ ! -e /sys/class/net/eth0 ]'
 echo "GONE"

@@ -26,7 +26,7 @@ const PAIRS: usize = 4;
 const MOST: u64 = 20;
 const LIMITS: &str = "rx_ops=20/100000s,tx_ops=20/100000s";
 /// The longest frame of a network without segmentation.
-const LONGEST: u64 = 1514;
+pub(crate) const LONGEST: u64 = 1514;
 
 /// What came of the boot.
 struct Boot {
@@ -63,7 +63,7 @@ pub(crate) fn tests(suite: &mut Suite) {
 }
 
 /// A count that the host keeps of a tap's frames.
-fn statistic(tap: &Tap, name: &str) -> anyhow::Result<u64> {
+pub(crate) fn statistic(tap: &Tap, name: &str) -> anyhow::Result<u64> {
     let path = Path::new("/sys/class/net").join(tap.name()).join("statistics").join(name);
     Ok(fs::read_to_string(path)?.trim_end().parse()?)
 }
@@ -74,7 +74,7 @@ fn traffic(tap: &Tap) -> anyhow::Result<(u64, u64)> {
 }
 
 /// The mean length of what was sent between.
-fn mean_length(before: (u64, u64), after: (u64, u64)) -> anyhow::Result<u64> {
+pub(crate) fn mean_length(before: (u64, u64), after: (u64, u64)) -> anyhow::Result<u64> {
     let frames = after.0 - before.0;
     (after.1 - before.1).checked_div(frames).context("the guest has sent nothing")
 }

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::host::Host;
 use crate::kedge::{Kedge, Running, SOON};
 use crate::linux::BOOT;
+use crate::loop_device::Loop;
 use crate::suite::{Outcome, Suite, ensure_contains};
 use crate::tap::run;
 
@@ -24,32 +25,23 @@ const WORK: Duration = Duration::from_secs(10 * 60);
 /// Bytes of each disk that is checked all over.
 const SIZE: u64 = 8 << 20;
 
+/// A disk that `qemu-img convert -O qcow2 -c -o cluster_size=512` has made of [`letters`].
+const LETTERS: &[u8] = include_bytes!("../guest/letters.qcow2");
+
+/// Sectors of one letter each, and 16 KiB of nothing between them.
+fn letters() -> Vec<u8> {
+    let letters = (b'a'..=b'z').cycle().take(128).enumerate();
+    letters.flat_map(|(n, letter)| [if (32..64).contains(&n) { 0 } else { letter }; 512]).collect()
+}
+
 pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel("disks::what_is_written_is_there_in_every_mode", &[], modes);
     suite.once("disks::another_file_and_size_are_seen_by_the_running_guest", &[], swapped);
     suite.once("disks::a_second_writer_is_refused", &[], second_writer);
 }
 
-/// A device of the host over a file; gone when dropped.
-struct Loop(String);
-
-impl Loop {
-    fn over(file: &Path) -> anyhow::Result<Self> {
-        let device = Command::new("losetup").arg("-f").output()?.stdout;
-        let device = String::from_utf8(device)?.trim().to_owned();
-        run("losetup", &[&device, &file.display().to_string()])?;
-        Ok(Self(device))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        // It may be gone.
-        let _ = run("losetup", &["-d", &self.0]);
-    }
-}
-
-fn image(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
+/// An empty disk.
+pub(crate) fn image(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let path = folder.join(name);
     File::create(&path)?.set_len(SIZE)?;
     Ok(path)
@@ -75,7 +67,8 @@ fn rings(id: u32) -> anyhow::Result<usize> {
     Ok(rings)
 }
 
-fn stored(path: &Path) -> anyhow::Result<u64> {
+/// Bytes that the host stores of a file.
+pub(crate) fn stored(path: &Path) -> anyhow::Result<u64> {
     Ok(fs::metadata(path)?.blocks() * 512)
 }
 
@@ -87,18 +80,24 @@ fn modes(host: &Host) -> Outcome {
     let both = Loop::over(&image(folder, "both")?)?;
     let files = folder.join("files");
     fs::copy(host.disk(), &files)?;
+    let (qcow2, raw) = (folder.join("letters.qcow2"), folder.join("letters"));
+    fs::write(&qcow2, LETTERS)?;
+    fs::write(&raw, letters())?;
+    let sum = Command::new("md5sum").arg(&raw).output()?.stdout;
+    let sum = String::from_utf8(sum)?.split(' ').next().map(str::to_owned).context("a sum")?;
     let mut guest = Kedge::run(host.linux()?)
         .flags("--cpus 2 --memory 192M")
         .with(["--initrd".into(), host.initrd()?])
         .with(["--disk", &checker(folder)?])
         .with(["--disk", &format!("path={}", plain.display())])
-        .with(["--disk", &format!("path={},cache=unsafe,direct", direct.0)])
+        .with(["--disk", &format!("path={},cache=unsafe,direct", direct.path())])
         .with([
             "--disk",
             &format!("path={},cache=writethrough,engine=io_uring,queues=8", many.display()),
         ])
-        .with(["--disk", &format!("path={},direct,engine=io_uring,queues=2", both.0)])
+        .with(["--disk", &format!("path={},direct,engine=io_uring,queues=2", both.path())])
         .with(["--disk", &format!("path={},engine=io_uring", files.display())])
+        .with(["--disk", &format!("path={},format=qcow2,readonly", qcow2.display())])
         .cmdline("console=ttyS0 loglevel=1 kedge.run=disks")
         .start()?;
     guest.wait_for("=== full", 1, WORK)?;
@@ -120,6 +119,7 @@ fn modes(host: &Host) -> Outcome {
             "=== vdb turned to write through",
             "=== files are whole",
             "=== the file that is left is whole",
+            &format!("=== vdg {sum}"),
             "=== done",
         ],
     )?;

@@ -39,6 +39,8 @@ pub(crate) enum Need {
     SmallPages,
     /// There is a disk with Debian and systemd.
     Debian,
+    /// There is a disk with programs of Debian.
+    Programs,
     /// The kernel is this one or newer.
     Kernel(u32, u32),
     /// The kernel is older than this one.
@@ -111,6 +113,7 @@ impl Host {
             Need::Cpu(name) => (self.cpu == name, format!("an emulated {name}")),
             Need::SmallPages => (rustix::param::page_size() == 4096, "pages of 4 KiB".to_owned()),
             Need::Debian => (self.debian().exists(), self.debian().display().to_string()),
+            Need::Programs => (self.programs().exists(), self.programs().display().to_string()),
             Need::Kernel(major, minor) => {
                 (self.kernel >= (major, minor), format!("Linux {major}.{minor} or newer"))
             }
@@ -171,13 +174,31 @@ impl Host {
         self.guests.join("debian.ext4")
     }
 
-    fn guest(&self) -> anyhow::Result<PathBuf> {
-        let label = env::var("KEDGE_HOST_KERNEL").unwrap_or_default();
-        let own = match env::var("KEDGE_HOST_PAGE_SIZE").as_deref() {
+    /// A disk with programs of Debian, a device of the host. Not to be written to.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.guests.join("programs.ext4")
+    }
+
+    /// The folders of the kernels that are to be guests here, each with an `Image` and an
+    /// `initrd.gz`: the host's own kind unless others were asked for.
+    pub(crate) fn kernels(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let labels = env::var("KEDGE_GUEST_KERNELS").unwrap_or_default();
+        match labels.trim() {
+            "" => Ok(vec![self.guest()?]),
+            labels => Ok(labels.split(' ').map(|label| self.of_kernel(label)).collect()),
+        }
+    }
+
+    /// The folder of the kernel with this label and the host's pages.
+    fn of_kernel(&self, label: &str) -> PathBuf {
+        self.guests.join(match env::var("KEDGE_HOST_PAGE_SIZE").as_deref() {
             Ok("16k") => format!("{label}-16k"),
-            _ => label,
-        };
-        let own = self.guests.join(own);
+            _ => label.to_owned(),
+        })
+    }
+
+    fn guest(&self) -> anyhow::Result<PathBuf> {
+        let own = self.of_kernel(&env::var("KEDGE_HOST_KERNEL").unwrap_or_default());
         if own.join("Image").exists() {
             return Ok(own);
         }

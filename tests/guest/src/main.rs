@@ -5,6 +5,7 @@
 //! Tests called `every_host::...` show what depends on the host's kernel,
 //! processor or interrupt controller; those called `every_kernel::...` what depends on
 //! its kernel only, and those called `once::...` on nothing of it. Tests called
+//! `every_guest::...` run with all kernels that are to be guests there, and those called
 //! `moves::...` take several hosts, one after the other.
 
 mod abi;
@@ -26,18 +27,23 @@ mod firecracker;
 mod firmware;
 mod formats;
 mod host;
+mod io_threads;
 mod kedge;
+mod killed;
 mod library;
 mod limits;
 mod linux;
+mod loop_device;
 mod metadata;
 mod moves;
+mod pattern;
 mod pause;
 mod pci;
 mod peer;
 mod plug;
 mod power;
 mod profile;
+mod programs;
 mod remote;
 mod restore;
 mod rom;
@@ -93,6 +99,9 @@ fn main() -> ExitCode {
     restore::tests(&mut suite);
     devices::tests(&mut suite);
     disks::tests(&mut suite);
+    programs::tests(&mut suite);
+    killed::tests(&mut suite);
+    io_threads::tests(&mut suite);
     rom::tests(&mut suite);
     sdks::tests(&mut suite);
     services::tests(&mut suite);

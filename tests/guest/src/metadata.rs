@@ -15,11 +15,14 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::host::Host;
+use crate::host::{Host, Need};
 use crate::kedge::{Kedge, Running, SOON};
 use crate::linux::BOOT;
 use crate::suite::{Outcome, Suite};
 use crate::tap::Tap;
+
+/// What the documentation has a guest's user type.
+const PAGE: &str = include_str!("../../../docs/metadata.md");
 
 /// Where it is, as on the wire.
 const ADDRESS: [u8; 4] = [169, 254, 169, 254];
@@ -27,6 +30,7 @@ const ADDRESS: [u8; 4] = [169, 254, 169, 254];
 pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel("metadata::a_guest_reads_it_over_every_card_it_is_behind", &[], first);
     suite.every_kernel("metadata::a_token_is_needed_and_is_lost_with_its_machine", &[], second);
+    suite.every_guest("metadata::curl_gets_it_as_the_documentation_says", &[Need::Programs], curl);
 }
 
 /// A guest that asks when it is told to.
@@ -110,6 +114,7 @@ impl Sniffer {
 struct Place {
     folder: TempDir,
     taps: [Tap; 2],
+    drives: Vec<Value>,
 }
 
 impl Place {
@@ -117,7 +122,7 @@ impl Place {
         let tap = |number: u8| {
             Tap::new(format!("kedge-d{number}"))?.with_address(&format!("10.90.{number}.1/24"))
         };
-        Ok(Self { folder: TempDir::new()?, taps: [tap(0)?, tap(1)?] })
+        Ok(Self { folder: TempDir::new()?, taps: [tap(0)?, tap(1)?], drives: Vec::new() })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -143,7 +148,7 @@ impl Place {
             },
             "machine-config": {"vcpu_count": 1, "mem_size_mib": 192},
             "guest-abi": "arm64-v0",
-            "drives": [],
+            "drives": self.drives,
             "network-interfaces": [card(0), card(1)],
             "mmds-config": config,
         });
@@ -264,5 +269,52 @@ fn second(host: &Host) -> Outcome {
     guest.guest.type_in(b"FETCH eth0 /latest\n")?;
     sniffer.wait()?;
     guest.guest.terminate()?;
+    Ok(())
+}
+
+/// Both versions, by Debian's curl.
+fn curl(host: &Host) -> Outcome {
+    let mut place = Place::new()?;
+    let programs = host.programs();
+    place.drives.push(json!({
+        "drive_id": "programs", "is_root_device": false, "is_read_only": true,
+        "path_on_host": programs,
+    }));
+    let url = "http://169.254.169.254";
+    let status = |guest: &mut Asking, words: &str, expected: &str| {
+        let found = guest.ask(&format!("RUN curl -s -o /dev/null -w '%{{http_code}}' {words}"))?;
+        ensure!(found == expected, "`{words}` is told {found}, and not {expected}");
+        Ok(())
+    };
+    for version in ["V1", "V2"] {
+        let config = json!({"network_interfaces": ["eth0"], "version": version});
+        let mut guest = place.start(host, &config, &data())?;
+        let (_, typed) = PAGE.split_once("```sh guest\n").context("commands for a guest")?;
+        let (typed, _) = typed.split_once("```").context("their end")?;
+        let mut found = String::new();
+        for line in typed.lines() {
+            found = guest.ask(&format!("RUN {line}"))?;
+        }
+        ensure!(found == "id\nn\ntags/", "{version}: what is typed finds {found:?}");
+        guest.finds(
+            &format!("RUN curl -s -H \"X-metadata-token: $token\" -H 'Accept: application/json' {url}/latest/meta-data"),
+            "{\"id\":\"i-1\",\"n\":3,\"tags\":{\"a\":\"b\"}}",
+        )?;
+        let with = format!("-H \"X-metadata-token: $token\" {url}");
+        status(&mut guest, &format!("{with}/latest/user-data"), "200")?;
+        status(&mut guest, &format!("{with}/latest/none"), "404")?;
+        status(&mut guest, &format!("{with}/latest/meta-data/n"), "501")?;
+        status(&mut guest, &format!("-X DELETE {with}/latest"), "405")?;
+        let without = if version == "V1" { "200" } else { "401" };
+        status(&mut guest, &format!("{url}/latest/user-data"), without)?;
+        status(&mut guest, &format!("-H 'X-metadata-token: x' {url}/latest/user-data"), without)?;
+        let seconds = "-H 'X-metadata-token-ttl-seconds: 0'";
+        status(&mut guest, &format!("-X PUT {seconds} {url}/latest/api/token"), "400")?;
+        guest.guest.terminate()?;
+        fs::remove_file(place.path("api")).or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+    }
     Ok(())
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::host::{Host, Need};
 use crate::kedge::{Kedge, Running, SOON};
 use crate::linux::{BOOT, Report};
-use crate::suite::{Outcome, Suite, ensure_contains};
+use crate::suite::{Outcome, Suite, after, ensure_contains};
 use crate::tap::Tap;
 
 pub(crate) fn tests(suite: &mut Suite) {
@@ -53,20 +53,23 @@ impl Files {
         self.0.path().join(name)
     }
 
-    /// A guest without devices, as Firecracker's users have it.
+    /// A guest with one device, which can leave, as Firecracker's users have it.
     fn start(&self, host: &Host) -> anyhow::Result<(Running, Door)> {
+        let first = self.path("first.img");
+        // Nothing is stored, and no guest comes to its end.
+        File::create(&first)?.set_len(1 << 40)?;
         let config = json!({
             "boot-source": {
                 "kernel_image_path": host.linux()?,
                 "initrd_path": host.initrd()?,
                 "boot_args": "console=ttyS0 loglevel=1 kedge.run=plug",
             },
-            "drives": [],
+            "drives": [{"drive_id": "first", "is_root_device": false, "path_on_host": first}],
             "machine-config": {"vcpu_count": 2, "mem_size_mib": 256},
         });
         let (file, socket) = (self.path("vm.json"), self.path("api"));
         fs::write(&file, config.to_string())?;
-        let words = ["--enable-pci", "--level", "Error", "--config-file"];
+        let words = ["--enable-pci", "--removable", "first", "--level", "Error", "--config-file"];
         let kedge =
             Kedge::new(words).with([&file]).with(["--api-sock".as_ref(), socket.as_os_str()]);
         let guest = kedge.start()?;
@@ -88,6 +91,7 @@ fn plugged(host: &Host) -> Outcome {
     let card = json!({"iface_id": "eth0", "host_dev_name": tap.name()});
 
     let (guest, door) = files.start(host)?;
+    door.ask(Method::Delete, "/drives/first", None)?;
     let nobody = door.fault(Method::Delete, "/drives/data", None)?;
     ensure_contains(&nobody, &["Device not found."])?;
     door.ask(Method::Put, "/drives/data", Some(&disk(&files.path("data.ext4"))))?;
@@ -98,6 +102,7 @@ fn plugged(host: &Host) -> Outcome {
     let shown = call(&door.0, Method::Get, "/vm/config", None)?;
     ensure!(shown["drives"][0]["drive_id"] == "data", "{shown}");
 
+    let before = guest.said();
     let (guest, door) = moved(&files, guest, &door)?;
     guest.wait_for("ROUND", 2, BOOT)?;
     // Both are used, and go at once; others are answered meanwhile.
@@ -112,6 +117,11 @@ fn plugged(host: &Host) -> Outcome {
     let ended = guest.finish_within(BOOT)?.with_status(0)?;
     let said = Report::new(&ended.stdout);
     ensure!(said.section("again")? == "2048\nsame", "{}", said.whole());
+    ensure_contains(after(&before, "READS END ")?, &["records out"])?;
+    let fault = after(said.whole(), "WRITES END ")?;
+    // The file system may have given up before.
+    let refused = ["Input/output error", "Read-only file system"];
+    ensure!(refused.iter().any(|why| fault.ends_with(why)), "the last write: {fault}");
     ensure!(!said.whole().contains("NEVER"), "{}", said.whole());
     ensure!(!said.whole().contains("GUEST-UP"), "the guest began anew:\n{}", said.whole());
     Ok(())

@@ -54,6 +54,17 @@ impl Suite {
         self.add(format!("once::{name}"), needs, test);
     }
 
+    /// A test that goes the same way on all hosts and with all guests: one of each shows it
+    /// every day, and [`Host::kernels`] has the guests where it is to be shown with more.
+    pub(crate) fn every_guest(
+        &mut self,
+        name: &str,
+        needs: &'static [Need],
+        test: impl FnOnce(&Host) -> Outcome + Send + 'static,
+    ) {
+        self.add(format!("every_guest::{name}"), needs, test);
+    }
+
     /// A test that has its part on one of several hosts; see [`crate::moves`].
     pub(crate) fn moves(
         &mut self,

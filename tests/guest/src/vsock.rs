@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::host::{Host, Need};
 use crate::kedge::{Kedge, Running, SOON};
 use crate::linux::BOOT;
+use crate::pattern::{Pattern, send_back};
 use crate::suite::{Outcome, Suite, ensure_contains};
 
 /// Ports of the program in the guest.
@@ -31,7 +32,7 @@ const NOBODY: u32 = 9;
 const HOST: u32 = 1024;
 
 const MANY: usize = 100;
-const BYTES: usize = 3 << 20;
+const BYTES: u64 = 3 << 20;
 
 pub(crate) fn tests(suite: &mut Suite) {
     suite.every_kernel(
@@ -43,9 +44,27 @@ pub(crate) fn tests(suite: &mut Suite) {
 }
 
 /// Where a machine's socket is.
-struct Place(PathBuf);
+pub(crate) struct Place(PathBuf);
 
 impl Place {
+    /// A socket at `path`.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// What kedge is told of it.
+    pub(crate) fn flag(&self) -> String {
+        format!("cid=3,path={},seqpacket", self.0.display())
+    }
+
+    /// A connection to the guest's echo.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub(crate) fn call_echo(&self) -> anyhow::Result<UnixStream> {
+        self.call(ECHO)
+    }
+
     /// A connection to `port` of the guest.
     fn call(&self, port: u32) -> anyhow::Result<UnixStream> {
         let mut stream = self.ask(port)?;
@@ -90,32 +109,58 @@ impl Place {
 
     /// Echoes what the guest sends to [`HOST`] on one connection.
     fn echo(&self) -> anyhow::Result<JoinHandle<std::io::Result<()>>> {
+        let waiting = self.listen()?;
+        Ok(thread::spawn(move || send_back(&waiting.accept()?)))
+    }
+
+    /// Listens where the guest calls [`HOST`].
+    ///
+    /// # Errors
+    /// Somebody listens already.
+    pub(crate) fn listen(&self) -> anyhow::Result<Waiting> {
         let path = PathBuf::from(format!("{}_{HOST}", self.0.display()));
-        let listener = UnixListener::bind(&path)?;
-        Ok(thread::spawn(move || {
-            let (mut stream, _) = listener.accept()?;
-            fs::remove_file(path)?;
-            let mut bytes = vec![0; 32 << 10];
-            loop {
-                let length = stream.read(&mut bytes)?;
-                if length == 0 {
-                    return Ok(());
-                }
-                stream.write_all(&bytes[..length])?;
-            }
-        }))
+        Ok(Waiting { listener: UnixListener::bind(&path)?, path })
     }
 
     /// What the guest's program says of an echo of `bytes` bytes.
-    fn guest_calls(&self, bytes: usize) -> anyhow::Result<String> {
+    fn guest_calls(&self, bytes: u64) -> anyhow::Result<String> {
+        line(&mut self.have_guest_call(bytes)?)
+    }
+
+    /// Has the guest ask for an echo of `bytes` bytes; it says on the stream what came of it.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub(crate) fn have_guest_call(&self, bytes: u64) -> anyhow::Result<UnixStream> {
         let mut orders = self.call(ORDERS)?;
         orders.write_all(format!("CALL {HOST} {bytes}\n").as_bytes())?;
-        line(&mut orders)
+        Ok(orders)
+    }
+}
+
+/// Who waits for the guest's call.
+pub(crate) struct Waiting {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Waiting {
+    /// The one call.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub(crate) fn accept(self) -> std::io::Result<UnixStream> {
+        let (stream, _) = self.listener.accept()?;
+        fs::remove_file(self.path)?;
+        Ok(stream)
     }
 }
 
 /// The next line from a stream.
-fn line(stream: &mut UnixStream) -> anyhow::Result<String> {
+///
+/// # Errors
+/// There is none.
+pub(crate) fn line(stream: &mut UnixStream) -> anyhow::Result<String> {
     let mut line = Vec::new();
     let mut byte = [0];
     while line.last() != Some(&b'\n') {
@@ -126,38 +171,50 @@ fn line(stream: &mut UnixStream) -> anyhow::Result<String> {
 }
 
 /// Has the guest echo `bytes` bytes and close.
-fn echo(mut stream: UnixStream, bytes: usize) -> Outcome {
-    let sent: Vec<u8> = (0..bytes).map(|at| u8::try_from(at % 251)).collect::<Result<_, _>>()?;
-    let (mut out, all) = (stream.try_clone()?, sent.clone());
+///
+/// # Errors
+/// Others come back.
+pub(crate) fn echo(mut stream: UnixStream, bytes: u64) -> Outcome {
+    let mut out = stream.try_clone()?;
     let sender = thread::spawn(move || -> std::io::Result<()> {
-        out.write_all(&all)?;
+        Pattern::new().send(&mut out, bytes)?;
         out.shutdown(Shutdown::Write)
     });
-    let mut received = Vec::new();
-    stream.read_to_end(&mut received)?;
+    let came = Pattern::new().receive(&mut stream)?;
     sender.join().map_err(|_| anyhow!("the sender panicked"))??;
-    ensure!(received == sent, "{} of {bytes} bytes came back", received.len());
+    ensure!(came == bytes, "{came} of {bytes} bytes came back");
     Ok(())
 }
 
 /// One line there and back.
-fn greet(stream: &mut UnixStream, word: &str) -> Outcome {
+///
+/// # Errors
+/// Another comes back, or none.
+pub(crate) fn greet(stream: &mut UnixStream, word: &str) -> Outcome {
     stream.write_all(format!("{word}\n").as_bytes())?;
     let answer = line(stream)?;
     ensure!(answer == word, "{answer:?} is not {word:?}");
     Ok(())
 }
 
-fn start(host: &Host, folder: &Path, place: &Place) -> anyhow::Result<Running> {
-    let program = fs::read("/kedge/bin/vsock_peer").context("the guest's program")?;
-    let mut disk = program;
+/// What kedge is told of a disk that is the guest's program.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn program(folder: &Path) -> anyhow::Result<String> {
+    let mut disk = fs::read("/kedge/bin/vsock_peer").context("the guest's program")?;
     disk.resize(disk.len().next_multiple_of(512), 0);
-    fs::write(folder.join("disk"), disk)?;
+    let path = folder.join("vsock_peer");
+    fs::write(&path, disk)?;
+    Ok(format!("path={},readonly", path.display()))
+}
+
+fn start(host: &Host, folder: &Path, place: &Place) -> anyhow::Result<Running> {
     let guest = Kedge::run(host.linux()?)
         .flags("--cpus 2 --memory 192M --id talks")
         .with(["--initrd".into(), host.initrd()?])
-        .with(["--disk", &format!("path={},readonly", folder.join("disk").display())])
-        .with(["--vsock", &format!("cid=3,path={},seqpacket", place.0.display())])
+        .with(["--disk", &program(folder)?])
+        .with(["--vsock", &place.flag()])
         .cmdline("console=ttyS0 loglevel=1 kedge.run=vsock")
         .start()?;
     guest.wait_for("=== serving", 1, BOOT)?;

@@ -7,8 +7,10 @@
 // UNSAFETY: rustix takes addresses of families that it does not know by a pointer.
 #![expect(unsafe_code)]
 
+mod pattern;
+
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::mem::size_of;
 use std::os::fd::OwnedFd;
 use std::thread;
@@ -18,6 +20,9 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketType, accept, bind, connect, listen, recv,
     send, shutdown, socket,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use pattern::{Pattern, send_back};
 
 /// Where it echoes.
 const ECHO: u32 = 7;
@@ -54,6 +59,9 @@ unsafe impl SocketAddrArg for Address {
 }
 
 fn main() -> io::Result<()> {
+    // As many connections as there may be.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
     let stream = SocketType::STREAM;
     let (echoes, orders) = (listener(ECHO, stream)?, listener(ORDERS, stream)?);
     match listener(MESSAGES, SocketType::SEQPACKET) {
@@ -63,7 +71,7 @@ fn main() -> io::Result<()> {
     }
     println!("=== serving");
     thread::spawn(move || serve(&orders, obey));
-    serve(&echoes, echo)
+    serve(&echoes, |stream| send_back(&stream))
 }
 
 fn listener(port: u32, kind: SocketType) -> io::Result<OwnedFd> {
@@ -82,17 +90,6 @@ fn serve(listener: &OwnedFd, how: fn(File) -> io::Result<()>) -> io::Result<()> 
                 println!("LOST {:?}", error.kind());
             }
         });
-    }
-}
-
-fn echo(mut stream: File) -> io::Result<()> {
-    let mut bytes = vec![0; 32 << 10];
-    loop {
-        let length = stream.read(&mut bytes)?;
-        if length == 0 {
-            return Ok(());
-        }
-        stream.write_all(&bytes[..length])?;
     }
 }
 
@@ -115,7 +112,7 @@ fn obey(stream: File) -> io::Result<()> {
     while orders.read_line(&mut line)? > 0 {
         let words: Vec<_> = line.split_whitespace().collect();
         let answer = match words.as_slice() {
-            ["CALL", port, bytes] => match call(number(port)?, number(bytes)?) {
+            ["CALL", port, bytes] => match call(number(port)?, number(bytes)?.into()) {
                 Ok(true) => "SAME".to_owned(),
                 Ok(false) => "DIFFERENT".to_owned(),
                 Err(error) => format!("FAILED {:?}", error.kind()),
@@ -133,19 +130,20 @@ fn number(word: &str) -> io::Result<u32> {
 }
 
 /// Has the host echo so many bytes. Whether they are the same.
-fn call(port: u32, bytes: u32) -> io::Result<bool> {
+fn call(port: u32, bytes: u64) -> io::Result<bool> {
     let stream = socket(AddressFamily::VSOCK, SocketType::STREAM, None)?;
     connect(&stream, &Address { cid: HOST, port })?;
     let mut stream = File::from(stream);
-    // None is like its neighbours.
-    let sent: Vec<u8> = (0..bytes).map(|at| (at % 251).to_le_bytes()[0]).collect();
-    let (mut out, all) = (stream.try_clone()?, sent.clone());
+    let mut out = stream.try_clone()?;
     let sender = thread::spawn(move || -> io::Result<()> {
-        out.write_all(&all)?;
+        Pattern::new().send(&mut out, bytes)?;
         Ok(shutdown(&out, Shutdown::Write)?)
     });
-    let mut received = Vec::new();
-    stream.read_to_end(&mut received)?;
+    let same = match Pattern::new().receive(&mut stream) {
+        Ok(came) => came == bytes,
+        Err(error) if error.kind() == ErrorKind::InvalidData => false,
+        Err(error) => return Err(error),
+    };
     sender.join().map_err(|_| io::Error::from(ErrorKind::Other))??;
-    Ok(received == sent)
+    Ok(same)
 }

@@ -1,0 +1,169 @@
+//! Programs of Debian in guests whose devices are on MMIO and on PCI: fio writes to disks of
+//! every mode and reads back, fstrim gives back what is free, iperf3 sends both ways,
+//! rngtest judges the entropy, and vsock carries much and many.
+
+mod disks;
+mod network;
+mod on_host;
+mod vsock;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use tempfile::TempDir;
+
+use crate::host::{Host, Need};
+use crate::kedge::{Kedge, Running};
+use crate::linux::{BOOT, Report};
+use crate::suite::{Outcome, Shared, Suite, after, times};
+use crate::vsock::{Place, program};
+use disks::Disks;
+use network::Cards;
+use on_host::Programs;
+
+/// The longest that a guest may work before it says the next thing.
+const WORK: Duration = Duration::from_secs(10 * 60);
+
+/// What came of a boot.
+struct Boot {
+    /// A disk has no more queues.
+    cpus: u32,
+    said: Report,
+    stderr: String,
+    disks: disks::Found,
+    network: network::Found,
+    vsock: Result<(), String>,
+}
+
+/// The boots on each transport.
+type Boots = Shared<Vec<Boot>>;
+
+pub(crate) fn tests(suite: &mut Suite) {
+    on(suite, "mmio", &[Need::Programs]);
+    on(suite, "pci", &[Need::Programs, Need::GicV3]);
+}
+
+/// Tests of guests with their devices on `transport`.
+fn on(suite: &mut Suite, transport: &'static str, needs: &'static [Need]) {
+    let boots = Boots::new();
+    let mut add = |name: &str, check: fn(&Boot) -> Outcome| {
+        let boots = boots.clone();
+        suite.every_guest(&format!("programs::{transport}_{name}"), needs, move |host: &Host| {
+            let boots = boots.get(|| {
+                let boot = |kernel: PathBuf| {
+                    let boot = start(host, &kernel, transport);
+                    boot.with_context(|| format!("a guest of {}", kernel.display()))
+                };
+                host.kernels()?.into_iter().map(boot).collect()
+            })?;
+            boots.iter().try_for_each(check)
+        });
+    };
+    add("fio_reads_what_it_wrote_in_every_mode", disks::fio);
+    add("fstrim_frees_space_in_files_that_are_clean", disks::trimmed);
+    add("iperf3_sends_both_ways_with_offloads_and_without", network::iperf3);
+    add("rngtest_finds_the_entropy_random", entropy);
+    add("vsock_carries_much_and_many", |boot| {
+        boot.vsock.as_ref().copied().map_err(|error| anyhow::anyhow!("{error}"))
+    });
+    add("nothing_is_complained_of", silence);
+}
+
+fn start(host: &Host, kernel: &Path, transport: &str) -> anyhow::Result<Boot> {
+    let folder = TempDir::new()?;
+    let programs = Programs::mount(host)?;
+    let disks = Disks::new(folder.path(), transport)?;
+    let cards = Cards::new()?;
+    let place = Place::new(folder.path().join("v.sock"));
+    let cpus = cpus(transport);
+    let mut guest = Kedge::run(kernel.join("Image"))
+        .flags(&format!("--cpus {cpus} --memory 512M --rng --transport"))
+        .with([transport])
+        .with(["--initrd".into(), kernel.join("initrd.gz")])
+        .with(["--disk", &format!("path={},readonly", host.programs().display())])
+        .with(["--disk", &program(folder.path())?])
+        .with(disks.flags())
+        .with(cards.flags())
+        .with(["--vsock", &place.flag()])
+        .cmdline(&format!(
+            "console=ttyS0 loglevel=1 kedge.run=programs kedge.each={} kedge.blocks={} {}",
+            disks::each() >> 10,
+            blocks(),
+            network::words(),
+        ))
+        .start()?;
+    guest.wait_for("=== disks", 1, BOOT)?;
+    may_open_many(guest.id())?;
+    let begin = Instant::now();
+    // Whoever waits for the host hears that it does something.
+    let done = |what: &str| eprintln!("programs: {what} after {} s", begin.elapsed().as_secs());
+    let found_on_disks = disks.watch(&mut guest)?;
+    done("disks");
+    let network = cards.watch(&mut guest, &programs)?;
+    done("network");
+    guest.wait_for("=== serving", 1, WORK)?;
+    done("entropy");
+    let vsock = vsock::talk(&place, transport).map_err(|error| format!("{error:#}"));
+    done("vsock");
+    go_on(&mut guest)?;
+    let ended = guest.finish_within(WORK)?.with_status(0)?;
+    Ok(Boot {
+        cpus,
+        said: Report::new(&ended.stdout),
+        stderr: ended.stderr,
+        disks: Disks::check(disks, found_on_disks),
+        network,
+        vsock,
+    })
+}
+
+/// A CPU for each of eight queues; where there is no time for that on both transports, on
+/// PCI.
+fn cpus(transport: &str) -> u32 {
+    if transport == "pci" { 8 } else { times(8, 2) }
+}
+
+/// Process `id` may open as many files as its host allows, for connections over vsock.
+fn may_open_many(id: u32) -> Outcome {
+    let limits = fs::read_to_string(format!("/proc/{id}/limits"))?;
+    let files: Vec<_> = after(&limits, "Max open files")?.split_whitespace().collect();
+    ensure!(files[0] == files[1], "it may open {files:?}");
+    Ok(())
+}
+
+/// Says to the guest that the host has done its part.
+fn go_on(guest: &mut Running) -> Outcome {
+    guest.type_in(b"go on\n")
+}
+
+/// An empty file of so many bytes.
+fn image(path: PathBuf, bytes: u64) -> anyhow::Result<PathBuf> {
+    File::create(&path)?.set_len(bytes)?;
+    Ok(path)
+}
+
+/// Blocks of 20,000 bits that rngtest looks at.
+fn blocks() -> u32 {
+    times(400, 20)
+}
+
+/// One block in about 1,200 of the best of sources does not pass (FIPS 140-2, 4.9.1).
+fn entropy(boot: &Boot) -> Outcome {
+    let said = boot.said.section("rngtest")?;
+    let count = |name: &str| -> anyhow::Result<u32> {
+        Ok(after(said, &format!("rngtest: FIPS 140-2 {name}: "))?.parse()?)
+    };
+    let (passed, failed) = (count("successes")?, count("failures")?);
+    ensure!(passed + failed == blocks(), "it has not looked at {} blocks:\n{said}", blocks());
+    ensure!(failed <= 3 + blocks() / 200, "too many fail:\n{said}");
+    Ok(())
+}
+
+fn silence(boot: &Boot) -> Outcome {
+    let messages = boot.said.section("messages")?;
+    ensure!(messages.is_empty(), "the guest's kernel says\n{messages}");
+    ensure!(boot.stderr.is_empty(), "stderr: {}", boot.stderr);
+    Ok(())
+}

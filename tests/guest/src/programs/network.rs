@@ -1,0 +1,148 @@
+//! Two network cards, one of them with eight pairs of queues, over which iperf3 sends both
+//! ways: first with segments and checksums left to the other side, then without.
+
+use anyhow::{Context, ensure};
+
+use super::{Boot, WORK, go_on, on_host::Programs};
+use crate::cards::{LONGEST, mean_length, statistic};
+use crate::kedge::Running;
+use crate::suite::{Outcome, after, times};
+use crate::tap::Tap;
+
+/// Bytes of each transfer.
+fn bytes() -> u64 {
+    u64::from(times(32, 4)) << 20
+}
+
+/// The cards, by what the guest calls them, with the streams over each at once.
+const CARDS: [(&str, u64); 2] = [("one", 1), ("eight", 8)];
+
+/// The cards over which it is sent with offloads, and without: where there is time for all of
+/// it, both each time.
+fn used() -> [&'static [usize]; 2] {
+    if times(1, 0) > 0 { [&[0, 1], &[0, 1]] } else { [&[0], &[1]] }
+}
+
+/// What the guest is told of that.
+pub(super) fn words() -> String {
+    let names = |cards: &[usize]| cards.iter().map(|&card| CARDS[card].0).collect::<Vec<_>>();
+    let [with, without] = used().map(|cards| names(cards).join(","));
+    format!("kedge.bytes={} kedge.with={with} kedge.without={without}", bytes())
+}
+
+/// Bytes of a stream that may be under way when its sender has sent enough, which its receiver
+/// then does not count: more than the buffers of both, which iperf3 is told to make small.
+const UNDER_WAY: u64 = 256 << 10;
+
+/// The cards' taps.
+pub(super) struct Cards([Tap; 2]);
+
+/// Frames and bytes that passed a tap, from the guest and to it.
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    sent: (u64, u64),
+    received: (u64, u64),
+}
+
+/// What passed each tap: before all, with offloads, and in the end.
+pub(super) struct Found([[Passed; 2]; 3]);
+
+impl Cards {
+    /// Makes the taps.
+    ///
+    /// # Errors
+    /// The host has none.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let one = Tap::new("kedge-i0")?.with_address("10.90.0.1/24")?;
+        Ok(Self([one, Tap::with_queues("kedge-i1")?.with_address("10.91.0.1/24")?]))
+    }
+
+    /// What kedge is told of them.
+    pub(super) fn flags(&self) -> [String; 4] {
+        let [one, eight] = self.0.each_ref().map(|tap| format!("tap={}", tap.name()));
+        ["--net".to_owned(), one, "--net".to_owned(), format!("{eight},queues=8")]
+    }
+
+    /// Serves what the guest sends and asks for.
+    ///
+    /// # Errors
+    /// The guest does not come to an end.
+    pub(super) fn watch(&self, guest: &mut Running, host: &Programs) -> anyhow::Result<Found> {
+        let server = host.start("usr/bin/iperf3", &["--server"])?;
+        guest.wait_for("=== iperf3", 1, WORK)?;
+        let first = self.passed()?;
+        go_on(guest)?;
+        guest.wait_for("=== plain", 1, WORK)?;
+        let with_offloads = self.passed()?;
+        for tap in &self.0 {
+            let words = ["-K", tap.name(), "tso", "off", "gso", "off", "tx", "off"];
+            host.run("usr/sbin/ethtool", &words)?;
+        }
+        go_on(guest)?;
+        guest.wait_for("=== sent", 1, WORK)?;
+        let last = self.passed()?;
+        go_on(guest)?;
+        drop(server);
+        Ok(Found([first, with_offloads, last]))
+    }
+
+    fn passed(&self) -> anyhow::Result<[Passed; 2]> {
+        let passed = |tap: &Tap| -> anyhow::Result<Passed> {
+            let count = |name| statistic(tap, name);
+            // The tap receives what the guest sends.
+            Ok(Passed {
+                sent: (count("rx_packets")?, count("rx_bytes")?),
+                received: (count("tx_packets")?, count("tx_bytes")?),
+            })
+        };
+        Ok([passed(&self.0[0])?, passed(&self.0[1])?])
+    }
+}
+
+pub(super) fn iperf3(boot: &Boot) -> Outcome {
+    let Found([first, with_offloads, last]) = &boot.network;
+    let [with, without] = used();
+    for &card in with {
+        let passed = (&first[card], &with_offloads[card]);
+        transferred(boot.said.section("iperf3")?, ("with", card), passed)?;
+        let (sent, received) = lengths(passed)?;
+        ensure!(sent > LONGEST, "card {card} has sent frames of {sent} bytes");
+        ensure!(received > LONGEST, "card {card} has received frames of {received} bytes");
+    }
+    for &card in without {
+        let passed = (&with_offloads[card], &last[card]);
+        transferred(boot.said.section("plain")?, ("without", card), passed)?;
+        let (sent, received) = lengths(passed)?;
+        let longest = sent.max(received);
+        ensure!(longest <= LONGEST, "card {card} has frames of {longest} bytes without offloads");
+    }
+    Ok(())
+}
+
+/// The mean lengths of the frames that were sent and received between.
+fn lengths((before, now): (&Passed, &Passed)) -> anyhow::Result<(u64, u64)> {
+    Ok((mean_length(before.sent, now.sent)?, mean_length(before.received, now.received)?))
+}
+
+/// Both transfers over a card have come to their end, and all of them has passed its tap.
+fn transferred(
+    said: &str,
+    (name, card): (&str, usize),
+    (before, now): (&Passed, &Passed),
+) -> Outcome {
+    let (queues, streams) = CARDS[card];
+    let directions =
+        [("to-host", now.sent.1 - before.sent.1), ("to-guest", now.received.1 - before.received.1)];
+    for (direction, passed) in directions {
+        let sum = |sum: &str| -> anyhow::Result<u64> {
+            let line = format!("{name} {queues} {direction} {sum} ");
+            after(said, &line)?.parse().with_context(|| format!("after {line}"))
+        };
+        let (sent, received) = (sum("sum_sent")?, sum("sum_received")?);
+        let about = format!("{name} {queues} {direction}: {sent} sent, {received} received");
+        ensure!(sent >= bytes() && received <= sent, "{about}");
+        ensure!(received <= passed, "{about}, {passed} over the tap");
+        ensure!(received + streams * UNDER_WAY >= sent, "{about}");
+    }
+    Ok(())
+}

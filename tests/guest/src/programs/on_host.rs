@@ -1,0 +1,79 @@
+//! The disk with programs of Debian, mounted on the host, which has no libraries of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::host::Host;
+use crate::tap::run;
+
+/// The host's init does not load what mounts disks: few tests do.
+const LOAD: &str =
+    "grep -q ext4 /proc/filesystems || for module in /kedge/modules/*.ko; do insmod $module; done";
+
+/// The disk; gone from the host's folders when dropped.
+pub(super) struct Programs(TempDir);
+
+impl Programs {
+    /// Mounts it.
+    ///
+    /// # Errors
+    /// The host cannot.
+    pub(super) fn mount(host: &Host) -> anyhow::Result<Self> {
+        let folder = TempDir::new()?;
+        run("sh", &["-c", LOAD])?;
+        let (disk, at) = (host.programs(), folder.path().display().to_string());
+        run("mount", &["-t", "ext4", "-o", "ro", &disk.display().to_string(), &at])?;
+        Ok(Self(folder))
+    }
+
+    /// Runs the program at `path` to its end.
+    ///
+    /// # Errors
+    /// It fails.
+    pub(super) fn run(&self, path: &str, words: &[&str]) -> anyhow::Result<String> {
+        let (linker, words_of_linker) = self.linker(path);
+        let all: Vec<_> =
+            words_of_linker.iter().map(String::as_str).chain(words.iter().copied()).collect();
+        run(&linker.display().to_string(), &all)
+    }
+
+    /// Starts the program at `path`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(super) fn start(&self, path: &str, words: &[&str]) -> anyhow::Result<Started> {
+        let (linker, words_of_linker) = self.linker(path);
+        let mut command = Command::new(linker);
+        command.args(words_of_linker).args(words).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Started(command.spawn().with_context(|| format!("cannot start {path}"))?))
+    }
+
+    /// Its own dynamic linker, and what that is told.
+    fn linker(&self, path: &str) -> (PathBuf, [String; 3]) {
+        let whole = |path: &str| self.0.path().join(Path::new(path)).display().to_string();
+        let libraries = whole("usr/lib/aarch64-linux-gnu");
+        let linker = self.0.path().join("usr/lib/ld-linux-aarch64.so.1");
+        (linker, ["--library-path".to_owned(), libraries, whole(path)])
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        // What is left is found by the check that follows every test.
+        let _ = run("umount", &[&self.0.path().display().to_string()]);
+    }
+}
+
+/// A program that runs; killed when dropped.
+pub(super) struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
