@@ -129,7 +129,9 @@ pub mod disk {
 
 /// Network cards, on taps of the host's.
 pub mod net {
-    pub use kedge_devices::virtio::net::{KIND, MacAddress, NetConfig, NotAMacAddress, TapSource};
+    pub use kedge_devices::virtio::net::{
+        Cable, KIND, MacAddress, NetConfig, NotAMacAddress, TapSource,
+    };
 }
 
 /// The socket device, between programs of host and guest.

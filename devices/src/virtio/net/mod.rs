@@ -9,6 +9,7 @@
 //! with what guests send is done here.
 
 mod branch;
+mod cable;
 mod config;
 mod control;
 mod mac;
@@ -43,8 +44,9 @@ use super::limits::{Limits, RateLimiter};
 use super::worker::{LoopError, Running, stop};
 use crate::tap::{HEADER_SIZE, Offloads, Tap};
 use branch::Branch;
+pub use cable::{Cable, TapSource};
 use config::Patch;
-pub use config::{KIND, NetConfig, TapSource};
+pub use config::{KIND, NetConfig};
 pub use mac::{MacAddress, NotAMacAddress};
 pub use metrics::NetMetrics;
 use metrics::one;
