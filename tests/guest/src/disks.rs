@@ -48,7 +48,7 @@ pub(crate) fn image(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// A disk with the program that checks the others.
-fn checker(folder: &Path) -> anyhow::Result<String> {
+pub(crate) fn checker(folder: &Path) -> anyhow::Result<String> {
     let mut disk = fs::read("/kedge/bin/disk_checker").context("the guest's program")?;
     disk.resize(disk.len().next_multiple_of(512), 0);
     let path = folder.join("checker");

@@ -20,13 +20,16 @@ const LAYOUT: u32 = 1;
 /// Of the image. Holes take no room.
 const SIZE: &str = "256M";
 
-const PACKAGES: [&str; 6] = ["curl", "e2fsprogs", "ethtool", "fio", "iperf3", "rng-tools5"];
+const PACKAGES: [&str; 8] =
+    ["curl", "e2fsprogs", "ethtool", "fio", "iperf3", "passt", "qemu-utils", "rng-tools5"];
 /// What is kept of them and of what they depend on.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 11] = [
     "etc/mke2fs.conf",
     "usr/bin/curl",
     "usr/bin/fio",
     "usr/bin/iperf3",
+    "usr/bin/passt",
+    "usr/bin/qemu-storage-daemon",
     "usr/bin/rngtest",
     "usr/sbin/ethtool",
     "usr/sbin/mke2fs",

@@ -5,6 +5,7 @@
 mod disks;
 mod network;
 mod on_host;
+mod user_disk;
 mod vsock;
 
 use std::fs::{self, File};
@@ -43,6 +44,7 @@ type Boots = Shared<Vec<Boot>>;
 pub(crate) fn tests(suite: &mut Suite) {
     on(suite, "mmio", &[Need::Programs]);
     on(suite, "pci", &[Need::Programs, Need::GicV3]);
+    user_disk::tests(suite);
 }
 
 /// Tests of guests with their devices on `transport`.

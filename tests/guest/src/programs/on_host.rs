@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
 use crate::host::Host;
+use crate::kedge::SOON;
 use crate::tap::run;
 
 /// The host's init does not load what mounts disks: few tests do.
@@ -69,6 +72,27 @@ impl Drop for Programs {
 
 /// A program that runs; killed when dropped.
 pub(super) struct Started(Child);
+
+/// The flags of a socket that somebody listens at, `__SO_ACCEPTCON`, in `/proc/net/unix`.
+const LISTENS: &str = " 00010000 ";
+
+impl Started {
+    /// Waits until it listens at the Unix socket `path`. A program that serves one
+    /// connection only is not to be called for that.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn listens(&self, path: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SOON;
+        let is_there = |line: &str| line.contains(LISTENS) && line.ends_with(path);
+        while !fs::read_to_string("/proc/net/unix")?.lines().any(is_there) {
+            let id = self.0.id();
+            ensure!(Instant::now() < deadline, "process {id} does not listen at {path}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
 
 impl Drop for Started {
     fn drop(&mut self) {
