@@ -271,14 +271,15 @@ impl Registers<'_> {
         let length = width.bytes();
         let value = self.vcpu_state().raw(RegId::x(u64::from(reg)));
         let value = value & u64::MAX >> (64 - 8 * u32::try_from(length).unwrap_or(8));
-        if let Some(slot) = slot_at(self.vm, address, length) {
-            if slot.access == Access::ReadWrite {
-                return match slot.write(address, &value.to_le_bytes()[..length]) {
-                    Some(()) => self.next(),
-                    None => Outcome::Exit(Exit::Failed(lost(address))),
-                };
-            }
-        } else if in_gic(self.vm, address) || ring(self.vm, address, (length, value)) {
+        if let Some(slot) = slot_at(self.vm, address, length)
+            && slot.access == Access::ReadWrite
+        {
+            return match slot.write(address, &value.to_le_bytes()[..length]) {
+                Some(()) => self.next(),
+                None => Outcome::Exit(Exit::Failed(lost(address))),
+            };
+        }
+        if in_gic(self.vm, address) || ring(self.vm, address, (length, value)) {
             return self.next();
         }
         let vcpu = self.vcpu_state();

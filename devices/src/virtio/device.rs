@@ -44,8 +44,6 @@ impl DeviceId {
 pub trait Interrupt: Send + Sync {
     /// Buffers of queue `index` were used.
     fn used(&self, index: u16);
-    /// The configuration space changed.
-    fn config_changed(&self);
     /// The device is in a state only a reset leads out of (2.1.1): what a guest
     /// gets that corrupts its own rings. `why` goes to the log, at a limited rate.
     fn needs_reset(&self, why: &dyn fmt::Display);

@@ -18,8 +18,10 @@ use kedge_devices::virtio::transport::{MmioTransport, Transport};
 use kedge_devices::virtio::worker::EventLoop;
 use kedge_devices::vmclock::VmClock;
 use kedge_diag::Trouble;
-use kedge_guest_memory::{GuestAddress, GuestMemory, about_to_fill};
-use kedge_hv::Vm;
+use kedge_guest_memory::{
+    GuestAddress, GuestMemory, GuestMemoryRegion, GuestRange, RegisterPages, about_to_fill,
+};
+use kedge_hv::{Access, Vm};
 use kedge_ids::Spi;
 use tracing::debug;
 
@@ -37,6 +39,8 @@ pub(super) struct Site<'a> {
     pub(super) vm: &'a Arc<dyn Vm>,
     pub(super) layout: &'a Layout,
     pub(super) memory: &'a GuestMemory,
+    /// The first memory slot that is free.
+    pub(super) next_slot: u32,
 }
 
 /// The devices in their places.
@@ -153,17 +157,39 @@ fn on_mmio(
 ) -> Result<Virtio, BuildError> {
     let mut transports = Vec::<Arc<dyn Transport>>::with_capacity(virtio.len());
     let mut targets = Vec::<Arc<dyn Target>>::with_capacity(virtio.len());
+    let pages = register_pages(site, virtio.len())?;
     for ((index, device), event_loop) in virtio.into_iter().enumerate().zip(loops.iter().cycle()) {
         let place = site.layout.virtio(index)?;
         let irq = board.wire(place.spi);
         let transport = MmioTransport::new(device, site.memory.clone(), irq, event_loop.clone())
             .map_err(BuildError::host(QUEUE_EVENT))?;
+        if let Some(pages) = &pages {
+            let start = place.range.start.0 - pages.region().start_addr().0;
+            transport.show_in(pages.part(start, place.range.size));
+        }
         let transport = Arc::new(transport);
         board.add(&virtio_name(index), place, &transport)?;
         targets.push(Arc::<MmioTransport>::clone(&transport));
         transports.push(transport);
     }
     Ok((transports, targets, None))
+}
+
+/// Memory in which the guest finds the registers of `count` virtio devices without an exit.
+/// None where the hypervisor cannot have that: it is in pages of 4 KiB, which other hosts
+/// have larger ones than.
+fn register_pages(site: &Site<'_>, count: usize) -> Result<Option<RegisterPages>, BuildError> {
+    let Some(last) = count.checked_sub(1) else { return Ok(None) };
+    let (first, last) = (site.layout.virtio(0)?.range, site.layout.virtio(last)?.range);
+    let range = GuestRange::new(first.start.0, last.end() - first.start.0);
+    let Ok(pages) = RegisterPages::new(range) else { return Ok(None) };
+    match site.vm.map_ram(site.next_slot, Arc::clone(pages.region()), Access::ReadOnly) {
+        Ok(()) => Ok(Some(pages)),
+        Err(error) => {
+            debug!(%error, "the guest's loads of registers of virtio devices are exits");
+            Ok(None)
+        }
+    }
 }
 
 fn serial_port(

@@ -130,13 +130,13 @@ pub(crate) fn assemble(parts: &Parts<'_>, infant: Infant) -> Result<Built, Build
     let mut opened = devices::open(spec, &parts.surroundings.open)?;
     metadata::attach(spec, parts.surroundings, &mut opened)?;
     devices::hand_counters_out(spec, parts.surroundings, &opened);
-    map_into(vm.as_ref(), &memory, &roms)?;
+    let next_slot = map_into(vm.as_ref(), &memory, &roms)?;
     if born.pv_time {
         services::place_pv_time(cpus.all(), &layout, &born.birth.abi)?;
     }
 
     let loop_threads = LoopThreads::new(spec.io_threads);
-    let site = devices::Site { vm: &vm, layout: &layout, memory: &memory };
+    let site = devices::Site { vm: &vm, layout: &layout, memory: &memory, next_slot };
     let placed = devices::place(&site, parts, opened, &loop_threads)?;
     placed.pages.begin()?;
     let tree = tree::Tree { spec, layout: &layout, initrd, cpus: &cpus, born };
@@ -252,12 +252,15 @@ fn load(
     Ok((kernel, initrd))
 }
 
-/// Gives the guest its RAM and what it may only read, a memory slot for each region.
-fn map_into(vm: &dyn Vm, memory: &GuestMemory, roms: &[GuestMemory]) -> Result<(), BuildError> {
+/// Gives the guest its RAM and what it may only read, a memory slot for each region. The next
+/// slot.
+fn map_into(vm: &dyn Vm, memory: &GuestMemory, roms: &[GuestMemory]) -> Result<u32, BuildError> {
     let ram = regions(memory).into_iter().map(|region| (region, Access::ReadWrite));
     let roms = roms.iter().flat_map(regions).map(|region| (region, Access::ReadOnly));
-    for (slot, (region, access)) in (0..).zip(ram.chain(roms)) {
-        vm.map_ram(slot, region, access)?;
+    let mut next = 0;
+    for (region, access) in ram.chain(roms) {
+        vm.map_ram(next, region, access)?;
+        next += 1;
     }
-    Ok(())
+    Ok(next)
 }

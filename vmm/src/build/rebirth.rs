@@ -272,7 +272,7 @@ fn revive(
     let Around { memory, roms, opened, backing, translated } = around;
     let (state, id, saved) = (saved.state, saved.id(), &saved.parts);
     let Infant { vm, layout, cpus, gic, .. } = &infant;
-    map_into(vm.as_ref(), &memory, &roms)?;
+    let next_slot = map_into(vm.as_ref(), &memory, &roms)?;
     if parts.born.pv_time {
         services::place_pv_time(cpus.all(), layout, &parts.born.exact())
             .map_err(BuildError::from)?;
@@ -292,7 +292,7 @@ fn revive(
         let watched = lost_memory::watch(lost, &loop_threads.shared(), parts.events);
         watched.map_err(|error| BuildError::from(Trouble::new(error)))?;
     }
-    let site = devices::Site { vm, layout, memory: &memory };
+    let site = devices::Site { vm, layout, memory: &memory, next_slot };
     let placed = devices::place(&site, parts, opened, &loop_threads)?;
     placed.devices.restore(state)?;
     let frame = Frame { infant, memory, roms, loop_threads, placed };

@@ -8,6 +8,7 @@ use kedge_guest_memory::GuestMemory;
 use kedge_saved_state::{Part, Versioned};
 use serde::{Deserialize, Serialize};
 
+use crate::virtio::change::{Change, Changed};
 use crate::virtio::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
 use crate::virtio::ring::{Done, Ring};
 use crate::virtio::worker::{LoopError, Running, Worker, stop};
@@ -61,6 +62,11 @@ impl VirtioDevice for Echo {
 
     fn deactivate(&mut self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError> {
         stop(&mut self.running, deadline)
+    }
+
+    fn change(&mut self, _change: &Change) -> Result<Changed, Trouble> {
+        self.config[0] += 1;
+        Ok(Changed::Config)
     }
 
     fn save(&self) -> Part {

@@ -4,13 +4,21 @@
 //! A driver acknowledges with a store of its own after each interrupt. Where the
 //! hypervisor turns that store into the ring of an event, no exit to this program is
 //! needed for it: it is made good when the driver next looks.
+//!
+//! Where the driver looks without an exit as well, nobody knows what it has seen, and used
+//! buffers stay told of until a reset. A driver only looks when there was an edge, or has
+//! its rings to go by.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kedge_bus::IrqLine;
+use kedge_guest_memory::RegisterPages;
+use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::mmio::reg::{INTERRUPT_STATUS, STATUS};
 use super::signals::Notifier;
 
 /// `InterruptStatus`: buffers were used.
@@ -36,6 +44,8 @@ pub(super) struct Line {
     heard: AtomicU32,
     /// [`CONFIG_CHANGE`] or 0.
     config: AtomicU32,
+    /// Where the driver looks without an exit.
+    shown: OnceLock<RegisterPages>,
 }
 
 impl Line {
@@ -51,7 +61,16 @@ impl Line {
             seen: AtomicU32::new(0),
             heard: AtomicU32::new(0),
             config: AtomicU32::new(0),
+            shown: OnceLock::new(),
         })
+    }
+
+    /// Has the driver look in `pages` from now on, which are told what it is to see. The
+    /// guest does not run yet.
+    pub(super) fn show_in(&self, pages: &RegisterPages) {
+        pages.set(INTERRUPT_STATUS, self.unacknowledged());
+        // There is one place for it.
+        let _ = self.shown.set(pages.clone());
     }
 
     /// What the hypervisor is to ring when the driver stores [`USED_BUFFER`] alone to
@@ -63,6 +82,9 @@ impl Line {
 
     /// The driver loads `InterruptStatus`.
     pub(super) fn look(&self) -> u32 {
+        if let Some(shown) = self.shown.get() {
+            return shown.get(INTERRUPT_STATUS);
+        }
         let raised = self.raised.load(Ordering::SeqCst);
         if raised == self.seen.swap(raised, Ordering::SeqCst) {
             self.settle();
@@ -78,6 +100,18 @@ impl Line {
             self.heard.store(self.raised.load(Ordering::SeqCst), Ordering::SeqCst);
         }
         self.config.fetch_and(!causes, Ordering::SeqCst);
+        if let Some(shown) = self.shown.get()
+            && causes & CONFIG_CHANGE != 0
+        {
+            shown.clear_bits(INTERRUPT_STATUS, CONFIG_CHANGE);
+        }
+    }
+
+    /// Adds `cause` to what the driver sees without an exit.
+    fn show(&self, cause: u32) {
+        if let Some(shown) = self.shown.get() {
+            shown.set_bits(INTERRUPT_STATUS, cause);
+        }
     }
 
     /// Makes good what the driver acknowledged without an exit.
@@ -99,21 +133,35 @@ impl Notifier for Line {
     /// last edge.
     fn used(&self, _index: u16) {
         self.raised.fetch_add(1, Ordering::SeqCst);
+        self.show(USED_BUFFER);
         self.irq.pulse();
     }
 
     fn config(&self) {
         self.config.store(CONFIG_CHANGE, Ordering::SeqCst);
+        self.show(CONFIG_CHANGE);
         self.irq.pulse();
+    }
+
+    fn broken(&self) {
+        if let Some(shown) = self.shown.get() {
+            shown.set_bits(STATUS, VIRTIO_CONFIG_S_NEEDS_RESET);
+        }
     }
 
     fn reset(&self) {
         self.settle();
         self.heard.store(self.raised.load(Ordering::SeqCst), Ordering::SeqCst);
         self.config.store(0, Ordering::SeqCst);
+        if let Some(shown) = self.shown.get() {
+            shown.set(INTERRUPT_STATUS, 0);
+        }
     }
 
     fn unacknowledged(&self) -> u32 {
+        if let Some(shown) = self.shown.get() {
+            return shown.get(INTERRUPT_STATUS);
+        }
         self.settle();
         self.status(self.raised.load(Ordering::SeqCst))
     }
@@ -124,6 +172,9 @@ impl Notifier for Line {
         self.heard.store(raised.wrapping_sub(behind), Ordering::SeqCst);
         self.seen.store(raised, Ordering::SeqCst);
         self.config.store(unacknowledged & CONFIG_CHANGE, Ordering::SeqCst);
+        if let Some(shown) = self.shown.get() {
+            shown.set(INTERRUPT_STATUS, unacknowledged);
+        }
     }
 
     /// One edge too many does no harm: the driver finds no reason for it.
@@ -136,6 +187,8 @@ impl Notifier for Line {
 
 #[cfg(test)]
 mod tests {
+    use kedge_guest_memory::GuestRange;
+
     use super::*;
 
     fn line() -> (Line, EventFd) {
@@ -160,6 +213,26 @@ mod tests {
         assert_eq!(line.look(), USED_BUFFER);
         acknowledgement.write(1).unwrap();
         assert_eq!(line.unacknowledged(), 0);
+    }
+
+    #[test]
+    fn a_driver_that_looks_without_an_exit_sees_used_buffers_until_a_reset() {
+        let (line, acknowledgement) = line();
+        let pages = RegisterPages::new(GuestRange::new(0x4000_3000, 0x1000)).unwrap();
+        line.show_in(&pages);
+        let look = || pages.get(INTERRUPT_STATUS);
+        assert_eq!(look(), 0);
+        line.used(0);
+        line.config();
+        assert_eq!((look(), line.look()), (3, 3));
+        line.acknowledge(3);
+        assert_eq!((look(), line.unacknowledged()), (USED_BUFFER, USED_BUFFER));
+        acknowledgement.write(1).unwrap();
+        assert_eq!(look(), USED_BUFFER, "nobody knows of what it was");
+        line.reset();
+        assert_eq!(look(), 0);
+        line.restore(CONFIG_CHANGE);
+        assert_eq!(look(), CONFIG_CHANGE);
     }
 
     #[test]

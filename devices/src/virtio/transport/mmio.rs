@@ -1,16 +1,21 @@
 //! virtio-mmio, version 2 (Virtio 1.2, 4.2): the register file of one device.
+//!
+//! Where the hypervisor gives the guest memory that it cannot store to, the registers lie
+//! there: loads cost no exit, not even the one that each interrupt needs. Stores come here,
+//! and what they change is written there before the guest goes on.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use kedge_bus::{
     Doorbell, IrqLine, MmioDevice, Node, NotAtRest, PauseError, RestoreError, ResumeError,
     Stateful, Unsuitable, Value,
 };
-use kedge_guest_memory::GuestMemory;
+use kedge_guest_memory::{GuestMemory, RegisterPages};
 use kedge_ids::Ring;
 use kedge_saved_state::Part;
+use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Transport;
@@ -48,12 +53,34 @@ pub(crate) mod reg {
     pub(crate) const QUEUE_DEVICE_LOW:    u64 = 0x0a0; //  wo
     pub(crate) const QUEUE_DEVICE_HIGH:   u64 = 0x0a4; //  wo
     pub(crate) const SHM_LEN_LOW:         u64 = 0x0b0; //  ro  all ones: no such region
+    pub(crate) const SHM_LEN_HIGH:        u64 = 0x0b4; //  ro
+    pub(crate) const SHM_BASE_LOW:        u64 = 0x0b8; //  ro
     pub(crate) const SHM_BASE_HIGH:       u64 = 0x0bc; //  ro
     pub(crate) const QUEUE_RESET:         u64 = 0x0c0; //  rw
     pub(crate) const CONFIG_GENERATION:   u64 = 0x0fc; //  ro
     pub(crate) const CONFIG:              u64 = 0x100; //      the device's own
     pub(crate) const END:                 u64 = 0x1000;
 }
+
+/// What a driver may load, in front of the configuration space, and is not 0;
+/// `InterruptStatus` is the line's.
+const READABLE: [u64; 13] = [
+    reg::MAGIC_VALUE,
+    reg::VERSION,
+    reg::DEVICE_ID,
+    reg::VENDOR_ID,
+    reg::DEVICE_FEATURES,
+    reg::QUEUE_NUM_MAX,
+    reg::QUEUE_READY,
+    reg::STATUS,
+    reg::SHM_LEN_LOW,
+    reg::SHM_LEN_HIGH,
+    reg::SHM_BASE_LOW,
+    reg::SHM_BASE_HIGH,
+    reg::CONFIG_GENERATION,
+];
+/// Bytes of the configuration space that a driver finds without an exit: no device has more.
+const CONFIG_BYTES: usize = 256;
 
 /// `MagicValue`.
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
@@ -67,6 +94,8 @@ pub struct MmioTransport {
     signals: Arc<Signals<Line>>,
     doorbells: Arc<[EventFd]>,
     core: Mutex<Core<Line>>,
+    /// Where the driver finds the registers without an exit.
+    shown: OnceLock<RegisterPages>,
 }
 
 impl MmioTransport {
@@ -84,7 +113,35 @@ impl MmioTransport {
         let device_id = device.device_id();
         let signals = Arc::new(Signals::new(device.as_ref(), &event_loop, Line::new(irq)?));
         let core = Core::new(device, memory, event_loop, Arc::clone(&signals))?;
-        Ok(Self { device_id, signals, doorbells: core.doorbells(), core: Mutex::new(core) })
+        let (doorbells, core, shown) = (core.doorbells(), Mutex::new(core), OnceLock::new());
+        Ok(Self { device_id, signals, doorbells, core, shown })
+    }
+
+    /// Has the driver find the registers in `pages` from now on, which lie where the device
+    /// is in the guest's addresses and begin with it. The guest does not run yet.
+    pub fn show_in(&self, pages: RegisterPages) {
+        self.signals.notifier().show_in(&pages);
+        // There is one place for them.
+        let _ = self.shown.set(pages);
+        self.refresh(&self.core());
+    }
+
+    /// Writes down what the driver finds without an exit. Whatever `core` changes after that
+    /// is written when it is let go of the next time.
+    fn refresh(&self, core: &Core<Line>) {
+        let Some(shown) = self.shown.get() else { return };
+        for offset in READABLE {
+            shown.set(offset, self.register(core, offset));
+        }
+        if self.signals.is_broken() {
+            // It may have broken while the status was written.
+            shown.set_bits(reg::STATUS, VIRTIO_CONFIG_S_NEEDS_RESET);
+        }
+        let mut config = [0; CONFIG_BYTES];
+        core.read_config(0, &mut config);
+        for (offset, word) in (reg::CONFIG..).step_by(4).zip(config.as_chunks().0) {
+            shown.set(offset, u32::from_le_bytes(*word));
+        }
     }
 
     /// [`Transport::shutdown`].
@@ -97,17 +154,16 @@ impl MmioTransport {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_register(&self, offset: u64) -> u32 {
+    fn register(&self, core: &Core<Line>, offset: u64) -> u32 {
         match offset {
             reg::MAGIC_VALUE => MAGIC,
             reg::VERSION => 2,
             reg::DEVICE_ID => self.device_id.number(),
             reg::VENDOR_ID => VENDOR,
-            reg::DEVICE_FEATURES => self.core().device_features(),
-            reg::QUEUE_NUM_MAX => self.core().queue_max_size(),
-            reg::QUEUE_READY => u32::from(self.core().queue_ready()),
-            reg::INTERRUPT_STATUS => self.signals.notifier().look(),
-            reg::STATUS => self.core().status(),
+            reg::DEVICE_FEATURES => core.device_features(),
+            reg::QUEUE_NUM_MAX => core.queue_max_size(),
+            reg::QUEUE_READY => u32::from(core.queue_ready()),
+            reg::STATUS => core.status(),
             reg::SHM_LEN_LOW..=reg::SHM_BASE_HIGH => u32::MAX,
             reg::CONFIG_GENERATION => self.signals.generation(),
             // Registers to write only, QueueReset when it is done, and gaps.
@@ -117,30 +173,15 @@ impl MmioTransport {
 
     fn write_register(&self, offset: u64, value: u32) {
         match offset {
+            // The driver does so all the time, and changes no register.
             reg::QUEUE_NOTIFY => self.notify(value),
             reg::INTERRUPT_ACK => self.signals.notifier().acknowledge(value),
-            reg::DEVICE_FEATURES_SEL => self.core().device_features_select = value,
-            reg::DRIVER_FEATURES => self.core().accept_features(value),
-            reg::DRIVER_FEATURES_SEL => self.core().driver_features_select = value,
-            reg::STATUS => self.core().set_status(value),
-            reg::QUEUE_SEL => self.core().queue_select = value,
-            reg::QUEUE_NUM => self.core().set_queue_size(value),
-            reg::QUEUE_READY if value == 1 => self.core().enable_queue(),
-            reg::QUEUE_READY if value == 0 => self.core().reset_queue(),
-            reg::QUEUE_RESET if value == 1 => self.core().reset_queue(),
-            reg::QUEUE_DESC_LOW => self.place(Area::Descriptor, Half::Low, value),
-            reg::QUEUE_DESC_HIGH => self.place(Area::Descriptor, Half::High, value),
-            reg::QUEUE_DRIVER_LOW => self.place(Area::Driver, Half::Low, value),
-            reg::QUEUE_DRIVER_HIGH => self.place(Area::Driver, Half::High, value),
-            reg::QUEUE_DEVICE_LOW => self.place(Area::Device, Half::Low, value),
-            reg::QUEUE_DEVICE_HIGH => self.place(Area::Device, Half::High, value),
-            // Registers to read only, and gaps.
-            _ => {}
+            _ => {
+                let mut core = self.core();
+                write_to(&mut core, offset, value);
+                self.refresh(&core);
+            }
         }
-    }
-
-    fn place(&self, area: Area, half: Half, value: u32) {
-        self.core().set_queue_address(area, half, value);
     }
 
     /// Rings a doorbell: what a notification does that the hypervisor did not
@@ -151,6 +192,29 @@ impl MmioTransport {
             // It only fails when it was rung 2^64 - 2 times and not answered.
             let _ = doorbell.write(1);
         }
+    }
+}
+
+/// The driver stores to a register of the negotiation.
+fn write_to(core: &mut Core<Line>, offset: u64, value: u32) {
+    match offset {
+        reg::DEVICE_FEATURES_SEL => core.device_features_select = value,
+        reg::DRIVER_FEATURES => core.accept_features(value),
+        reg::DRIVER_FEATURES_SEL => core.driver_features_select = value,
+        reg::STATUS => core.set_status(value),
+        reg::QUEUE_SEL => core.queue_select = value,
+        reg::QUEUE_NUM => core.set_queue_size(value),
+        reg::QUEUE_READY if value == 1 => core.enable_queue(),
+        reg::QUEUE_READY if value == 0 => core.reset_queue(),
+        reg::QUEUE_RESET if value == 1 => core.reset_queue(),
+        reg::QUEUE_DESC_LOW => core.set_queue_address(Area::Descriptor, Half::Low, value),
+        reg::QUEUE_DESC_HIGH => core.set_queue_address(Area::Descriptor, Half::High, value),
+        reg::QUEUE_DRIVER_LOW => core.set_queue_address(Area::Driver, Half::Low, value),
+        reg::QUEUE_DRIVER_HIGH => core.set_queue_address(Area::Driver, Half::High, value),
+        reg::QUEUE_DEVICE_LOW => core.set_queue_address(Area::Device, Half::Low, value),
+        reg::QUEUE_DEVICE_HIGH => core.set_queue_address(Area::Device, Half::High, value),
+        // Registers to read only, and gaps.
+        _ => {}
     }
 }
 
@@ -175,13 +239,20 @@ impl MmioDevice for MmioTransport {
         if !offset.is_multiple_of(4) {
             return Err(Unsuitable { offset, length });
         }
-        *register = self.read_register(offset).to_le_bytes();
+        *register = match offset {
+            // Each interrupt asks for it, and nothing else of the device.
+            reg::INTERRUPT_STATUS => self.signals.notifier().look(),
+            _ => self.register(&self.core(), offset),
+        }
+        .to_le_bytes();
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), Unsuitable> {
         if let Some(offset) = offset.checked_sub(reg::CONFIG) {
-            self.core().write_config(offset, data);
+            let mut core = self.core();
+            core.write_config(offset, data);
+            self.refresh(&core);
             return Ok(());
         }
         let unsuitable = Unsuitable { offset, length: data.len() };
@@ -223,7 +294,10 @@ impl Stateful for MmioTransport {
     }
 
     fn resume(&self) -> Result<(), ResumeError> {
-        self.core().resume()
+        let mut core = self.core();
+        let resumed = core.resume();
+        self.refresh(&core);
+        resumed
     }
 
     fn save(&self) -> Result<Part, NotAtRest> {
@@ -232,12 +306,18 @@ impl Stateful for MmioTransport {
 
     fn restore(&self, saved: &Part) -> Result<(), RestoreError> {
         let mut core = self.core();
-        core.restore(saved).map_err(|source| RestoreError { device: core.name(), source })
+        let restored = core.restore(saved);
+        self.refresh(&core);
+        restored.map_err(|source| RestoreError { device: core.name(), source })
     }
 }
 
 impl Target for MmioTransport {
     fn change(&self, change: &Change, deadline: Instant) -> Result<(), ChangeError> {
-        self.core().change(change, deadline)
+        let mut core = self.core();
+        let changed = core.change(change, deadline);
+        self.refresh(&core);
+        core.tell(changed?);
+        Ok(())
     }
 }

@@ -25,4 +25,6 @@ pub trait Transport: Send + Sync {
 #[cfg(test)]
 mod rest_tests;
 #[cfg(test)]
+mod shown_tests;
+#[cfg(test)]
 mod tests;

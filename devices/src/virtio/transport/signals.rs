@@ -14,6 +14,8 @@ pub(super) trait Notifier: Send + Sync {
     fn used(&self, index: u16);
     /// The configuration changed, or the device needs a reset.
     fn config(&self);
+    /// The status has the bit that says that the device needs a reset.
+    fn broken(&self) {}
     /// The device was reset: nothing is left to be told.
     fn reset(&self);
     /// What the driver has been told and has not acknowledged, as bits.
@@ -73,6 +75,7 @@ impl<N: Notifier> Signals<N> {
     /// fourth, the eighth and so on, since a guest can do it at will.
     pub(super) fn mark_broken(&self, why: &dyn fmt::Display) {
         self.needs_reset.store(true, Ordering::SeqCst);
+        self.notifier.broken();
         let times = self.corruptions.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if !times.is_power_of_two() {
             return;
@@ -99,11 +102,6 @@ impl<N: Notifier> Signals<N> {
 impl<N: Notifier> Interrupt for Signals<N> {
     fn used(&self, index: u16) {
         self.notifier.used(index);
-    }
-
-    fn config_changed(&self) {
-        self.next_generation();
-        self.notifier.config();
     }
 
     fn needs_reset(&self, why: &dyn fmt::Display) {

@@ -311,7 +311,7 @@ fn a_device_whose_loop_is_gone_needs_a_reset() {
 }
 
 /// Offsets and values that matter, more often than any others.
-fn store() -> impl Strategy<Value = (u64, u32)> {
+pub(super) fn store() -> impl Strategy<Value = (u64, u32)> {
     let register = prop_oneof![4 => (0_u64..64).prop_map(|word| 4 * word), 1 => 0_u64..0x1000];
     let value = prop_oneof![
         4 => prop::sample::select(vec![0, 1, 2, 3, 7, 11, 15, 16, 64, 128, 0x8000_0000, 0x8000_1000]),

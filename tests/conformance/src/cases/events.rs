@@ -8,7 +8,7 @@ use libc::{EBUSY, EEXIST, EINVAL, ENOENT, ENXIO};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::case::cases;
-use crate::ctx::{Ctx, DEVICE, Machine, Seen, equal, expect, gic_v3, refused};
+use crate::ctx::{Ctx, DEVICE, Machine, ROM, Seen, equal, expect, gic_v3, refused};
 
 cases![
     GicV3 an_event_raises_one_interrupt,
@@ -22,6 +22,7 @@ cases![
     Kvm a_doorbell_rings_for_its_value_and_width_only,
     Kvm a_doorbell_for_16_bits_rings_for_those_only,
     Kvm a_doorbell_that_was_taken_off_is_silent,
+    Kvm a_doorbell_rings_in_memory_that_cannot_be_stored_to,
 ];
 
 const BELL: GuestAddress = GuestAddress(DEVICE + 0x50);
@@ -149,4 +150,19 @@ fn a_doorbell_that_was_taken_off_is_silent(ctx: &Ctx<'_>) -> anyhow::Result<()> 
         Ok(vm.disconnect_doorbell(BELL, Ring::Word(3), &bell)?)
     })?;
     expect(&mut guest[0], &Seen::Store(BELL.0, vec![3, 0, 0, 0]))
+}
+
+fn a_doorbell_rings_in_memory_that_cannot_be_stored_to(ctx: &Ctx<'_>) -> anyhow::Result<()> {
+    let bell = event()?;
+    let others = Step::store(ROM, Width::Word, 4);
+    let ring = Step::store(ROM, Width::Word, 3);
+    let load = Step::Load { reg: 9, address: ROM, width: Width::Word };
+    let print = Step::Store { reg: 9, address: DEVICE, width: Width::Word };
+    let vm = ctx.vm()?;
+    vm.connect_doorbell(GuestAddress(ROM), Ring::Word(3), &bell)?;
+    let steps = others.into_iter().chain(ring).chain([load, print]);
+    let mut guest = ctx.guest_on(vm, &[Program::new(steps)])?;
+    expect(&mut guest[0], &Seen::Store(ROM, vec![4, 0, 0, 0]))?;
+    expect(&mut guest[0], &Seen::Store(DEVICE, vec![0; 4]))?;
+    equal(&bell.read()?, &1)
 }

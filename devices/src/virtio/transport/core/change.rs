@@ -7,17 +7,17 @@ use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER_OK;
 
 use super::Core;
 use crate::virtio::change::{Change, ChangeError, Changed};
-use crate::virtio::device::Interrupt;
 use crate::virtio::transport::signals::Notifier;
 use crate::virtio::worker::LoopError;
 
 impl<N: Notifier + 'static> Core<N> {
-    /// Changes the device, whose requests in flight finish first.
+    /// Changes the device, whose requests in flight finish first. The driver is not told yet
+    /// ([`Core::tell`]).
     pub(in crate::virtio::transport) fn change(
         &mut self,
         change: &Change,
         deadline: Instant,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<Changed, ChangeError> {
         self.bring_home(Some(deadline)).map_err(|error| match error {
             LoopError::Late => change.late(),
             other => {
@@ -27,14 +27,18 @@ impl<N: Notifier + 'static> Core<N> {
         })?;
         let changed = self.device.change(change);
         self.go_on();
-        match changed.map_err(|source| change.refused(source))? {
-            Changed::Unseen => {}
-            Changed::Config if self.has(VIRTIO_CONFIG_S_DRIVER_OK) => {
-                self.signals.config_changed();
-            }
-            // A driver that is not ready is told nothing (3.1.1), and may read it now.
-            Changed::Config => self.signals.next_generation(),
+        let changed = changed.map_err(|source| change.refused(source))?;
+        if changed == Changed::Config {
+            self.signals.next_generation();
         }
-        Ok(())
+        Ok(changed)
+    }
+
+    /// Tells the driver of what has `changed`, once it can see it.
+    pub(in crate::virtio::transport) fn tell(&self, changed: Changed) {
+        // A driver that is not ready is told nothing (3.1.1), and may read it now.
+        if changed == Changed::Config && self.has(VIRTIO_CONFIG_S_DRIVER_OK) {
+            self.signals.notifier().config();
+        }
     }
 }

@@ -256,7 +256,10 @@ impl Stateful for PciTransport {
 
 impl Target for PciTransport {
     fn change(&self, change: &Change, deadline: Instant) -> Result<(), ChangeError> {
-        self.core().change(change, deadline)
+        let mut core = self.core();
+        let changed = core.change(change, deadline)?;
+        core.tell(changed);
+        Ok(())
     }
 }
 
