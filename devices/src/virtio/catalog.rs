@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::change::Changeable;
 use super::device::VirtioDevice;
+use super::syscalls::Syscall;
 use super::{block, net, rng, vsock};
 
 /// What a user configured: parsed and checked, nothing opened yet.
@@ -93,6 +94,9 @@ pub struct Kind {
     pub host_fields: &'static [HostField],
     /// The flag's value where it names such things: `[id=NAME,]path=FILE`.
     pub override_value: &'static str,
+    /// The system calls that such devices make while they work, besides
+    /// [`EVENT_LOOP`](super::syscalls::EVENT_LOOP).
+    pub syscalls: &'static [Syscall],
     /// How such devices change while their machine runs; none where they cannot.
     pub change: Option<Changeable>,
     /// How Firecracker's API speaks of it.

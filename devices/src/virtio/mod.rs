@@ -18,6 +18,7 @@ pub mod options;
 pub mod overrides;
 pub mod ring;
 pub mod rng;
+pub mod syscalls;
 pub mod transport;
 pub mod vhost;
 pub mod vsock;

@@ -14,14 +14,18 @@ use kedge_guest_memory::{
     Bytes, GuestAddress, GuestMemory, GuestRange, is_shared, map_anonymous, map_shared,
 };
 use kedge_saved_state::Part;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use virtio_queue::desc::split::Descriptor;
 use vmm_sys_util::eventfd::EventFd;
 
 pub(crate) use self::echo::Echo;
-use super::device::VirtioDevice;
+use super::catalog::Kind;
+use super::device::{DeviceId, VirtioDevice};
 use super::mishap::{Mishap, MishapListener};
+use super::syscalls::{EVENT_LOOP, Syscall};
 use super::transport::{MmioTransport, reg};
 use super::worker::{EventLoop, Subscriber};
+use super::{block, net, rng, vsock};
 
 /// Where a test's RAM starts.
 pub(crate) const RAM: u64 = 0x8000_0000;
@@ -57,15 +61,28 @@ pub(crate) struct TestLoop {
 
 impl TestLoop {
     pub(crate) fn start() -> Arc<Self> {
+        Self::start_with(|| ())
+    }
+
+    /// The same, whose thread is killed with its process where it makes a system call that
+    /// is not in the list of `device`.
+    pub(crate) fn start_for(device: &dyn VirtioDevice) -> Arc<Self> {
+        let kind = kind_of(device.device_id());
+        Self::start_with(|| allow_only(&[EVENT_LOOP, kind.syscalls].concat()))
+    }
+
+    fn start_with(prepare: impl FnOnce() + Send + 'static) -> Arc<Self> {
         let mut manager = EventManager::<Subscriber>::new().unwrap();
         let endpoint = manager.remote_endpoint();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
+        let run = move || {
+            prepare();
             while !stopped.load(Ordering::SeqCst) {
                 manager.run().unwrap();
             }
-        });
+        };
+        let thread = std::thread::Builder::new().name("event loop".to_owned()).spawn(run).unwrap();
         Arc::new(Self { endpoint, mishaps: Arc::default(), stop, thread: Some(thread) })
     }
 
@@ -74,6 +91,26 @@ impl TestLoop {
         let hear = move |mishap| mishaps.lock().unwrap().push(mishap);
         EventLoop::new(self.endpoint.clone()).heard_by(MishapListener::new(hear))
     }
+}
+
+fn kind_of(device: DeviceId) -> &'static Kind {
+    match device {
+        DeviceId::Net => &net::KIND,
+        DeviceId::Block => &block::KIND,
+        DeviceId::Rng => &rng::KIND,
+        DeviceId::Vsock => &vsock::KIND,
+    }
+}
+
+/// Ends the process when this thread makes a system call other than `allowed`.
+fn allow_only(allowed: &[Syscall]) {
+    let rules = allowed.iter().map(|&number| (number, Vec::new())).collect();
+    let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let (other, allowed) = (SeccompAction::KillProcess, SeccompAction::Allow);
+    let filter = SeccompFilter::new(rules, other, allowed, arch).unwrap();
+    let applied = seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap());
+    // Where another architecture is emulated there is no seccomp.
+    assert!(applied.is_ok() || arch != TargetArch::x86_64, "{applied:?}");
 }
 
 impl Drop for TestLoop {
@@ -136,12 +173,12 @@ impl Driver {
 
     /// A driver that has not touched `device` yet, which has a loop to itself.
     pub(crate) fn new(device: Box<dyn VirtioDevice>) -> Self {
-        Self::on(&TestLoop::start(), device)
+        Self::on(&TestLoop::start_for(device.as_ref()), device)
     }
 
     /// The same, in memory that other processes share.
     pub(crate) fn sharing(device: Box<dyn VirtioDevice>) -> Self {
-        Self::within(shared(), &TestLoop::start(), device)
+        Self::within(shared(), &TestLoop::start_for(device.as_ref()), device)
     }
 
     /// A driver that has not touched `device` yet, which works on `event_loop`.

@@ -13,7 +13,7 @@ use super::tests::{DISCARD, FLUSH, IN, IOERR, OK, OUT, fetch, header, image, sen
 use super::*;
 use crate::virtio::catalog::DeviceConfig;
 use crate::virtio::overrides::{Override, apply};
-use crate::virtio::testing::Driver;
+use crate::virtio::testing::{Driver, TestLoop};
 
 const GET_ID: u32 = 8;
 const WRITE_ZEROES: u32 = 13;
@@ -89,7 +89,10 @@ fn on(disk: &Arc<Memory>) -> BackEndDisk {
 }
 
 fn driver(disk: &Arc<Memory>) -> Driver {
-    Driver::running(on(disk).open().unwrap(), 1 << VIRTIO_BLK_F_FLUSH)
+    // A program may make other system calls than disks do, and its panics are told.
+    let mut driver = Driver::on(&TestLoop::start(), on(disk).open().unwrap());
+    driver.run(1 << VIRTIO_BLK_F_FLUSH);
+    driver
 }
 
 /// The one segment of a discard or of zeroes: its first sector, how many, its flags.

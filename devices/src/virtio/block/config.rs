@@ -11,6 +11,7 @@ use super::back_end::BlockBackEnd;
 use super::backed::{self, BackEndDisk};
 use super::disk::Disk;
 use super::open::OpenError;
+use super::syscalls::SYSCALLS;
 use super::{Access, Block, user};
 use crate::virtio::body::{self, BodyError, object_or_null};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
@@ -35,6 +36,7 @@ pub static KIND: Kind = Kind {
         HostField { option: "socket", field: "socket" },
     ],
     override_value: "[id=NAME,]path=FILE|socket=PATH",
+    syscalls: SYSCALLS,
     change: Some(Changeable {
         check: is_a::<Patch>,
         fault: "Drive config error: Unable to patch the block device: ",

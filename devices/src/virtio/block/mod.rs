@@ -21,6 +21,7 @@ mod restore;
 pub mod saved;
 mod space;
 mod store;
+mod syscalls;
 mod uring;
 pub mod user;
 mod worker;

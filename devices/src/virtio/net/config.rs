@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::Net;
 use super::cable::{Cable, TapSource};
 use super::mac::{MacAddress, NotAMacAddress};
+use super::syscalls::SYSCALLS;
 use crate::virtio::body::{self, BodyError, object_or_null};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::change::{Changeable, is_a};
@@ -36,6 +37,7 @@ pub static KIND: Kind = Kind {
         HostField { option: "mac", field: "guest_mac" },
     ],
     override_value: "[id=NAME,]tap=NAME[,mac=ADDRESS]",
+    syscalls: SYSCALLS,
     change: Some(Changeable { check: is_a::<Patch>, fault: "Network config error: " }),
     api: ApiWords {
         noun: "Network",

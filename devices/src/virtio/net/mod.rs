@@ -19,6 +19,7 @@ mod restore;
 pub mod saved;
 mod segment;
 mod steering;
+mod syscalls;
 mod transmit;
 mod worker;
 

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Rng;
+use super::syscalls::SYSCALLS;
 use crate::virtio::body::{self, object_or_null};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
@@ -24,6 +25,7 @@ pub static KIND: Kind = Kind {
     id_field: "",
     host_fields: &[],
     override_value: "",
+    syscalls: SYSCALLS,
     change: None,
     api: ApiWords {
         noun: "Entropy",

@@ -4,6 +4,7 @@
 mod config;
 mod metrics;
 pub mod saved;
+mod syscalls;
 mod worker;
 
 #[cfg(test)]

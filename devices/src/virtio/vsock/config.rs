@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Vsock;
 use super::listen::Listener;
 use super::packet::Kind as Carried;
+use super::syscalls::SYSCALLS;
 use crate::virtio::body::{self, BodyError};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
@@ -28,6 +29,7 @@ pub static KIND: Kind = Kind {
     id_field: "",
     host_fields: &[HostField { option: "path", field: "uds_path" }],
     override_value: "path=SOCKET",
+    syscalls: SYSCALLS,
     change: None,
     api: ApiWords {
         noun: "Vsock",

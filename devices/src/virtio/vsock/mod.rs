@@ -23,6 +23,7 @@ mod messages;
 mod metrics;
 mod packet;
 pub mod saved;
+mod syscalls;
 mod worker;
 
 use std::fmt;
