@@ -22,8 +22,9 @@ use super::worker::{CallWorker, Ears};
 use crate::virtio::device::{Activation, ActiveQueue};
 use crate::virtio::worker::{LoopError, Running, stop};
 
-/// How long a back end may take to finish what it took where nobody says how long.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a back end may take to finish what it took where nobody says how long. Under a
+/// fuzzer there is less of it.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(fuzzing) { 50 } else { 10_000 });
 /// How long to wait between two looks at that.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 

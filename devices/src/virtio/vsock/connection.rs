@@ -23,8 +23,8 @@ pub(super) const BUFFER: u32 = 64 * 1024;
 /// The most payload in a packet to the guest, so that connections take turns.
 const LONGEST: usize = 64 * 1024;
 
-/// How long the guest may take to answer, and a connection that ends to be done.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the guest may take to answer, and a connection that ends to be done (fuzzed: less).
+pub(super) const PATIENCE: Duration = Duration::from_millis(if cfg!(fuzzing) { 5 } else { 2000 });
 
 /// What tells a connection from others: its two ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -61,7 +61,11 @@ const MESSAGES: u64 = 1 << 1;
 
 /// The most connections at once, with those that are asked for. Each may have a buffer of
 /// 64 KiB each way, while a program of either side does not read.
-const MOST_CONNECTIONS: usize = if cfg!(test) { 64 } else { 4096 };
+const MOST_CONNECTIONS: usize = match () {
+    () if cfg!(test) => 64,
+    () if cfg!(fuzzing) => 16,
+    () => 4096,
+};
 
 /// The host's first port for connections to the guest; those below are for programs that
 /// wait for the guest's.
