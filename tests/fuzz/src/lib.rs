@@ -19,7 +19,7 @@ mod tamper;
 mod words;
 
 pub use config::config;
-pub use hosts::{block, image, net, rng, transport, vsock};
+pub use hosts::{block, image, net, rng, transport, vhost_user, vsock};
 pub use http::http;
 pub use metadata::metadata;
 pub use requests::requests;

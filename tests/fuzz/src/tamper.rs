@@ -21,7 +21,7 @@ pub(crate) fn tamper(part: &mut Part, from: &mut Unstructured<'_>) -> Result<()>
 }
 
 /// The one item that `bytes` are, with a field changed.
-fn changed(bytes: &[u8], from: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+pub(crate) fn changed(bytes: &[u8], from: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let Ok(mut item) = ciborium::from_reader::<Value, _>(bytes) else { return Ok(bytes.to_vec()) };
     change(&mut item, from)?;
     let mut changed = Vec::new();

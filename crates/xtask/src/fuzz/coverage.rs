@@ -37,6 +37,9 @@ pub(super) fn report(targets: &[&Target]) -> anyhow::Result<()> {
         for file in lines.iter().filter(|file| percent_of(file) < WANTED) {
             println!("    {:>5.1} % of {}", percent_of(file), file.path);
         }
+        for (path, why) in target.left_out {
+            println!("    not counted: {path}: {why}");
+        }
     }
     Ok(())
 }
@@ -68,8 +71,7 @@ fn reached(target: &Target, programs: &Path, tools: &Path) -> anyhow::Result<Vec
     std::fs::create_dir_all(&folder)?;
     let raw = folder.join(format!("{}.profraw", target.name));
     let mut run = Command::new(&program);
-    run.env("LLVM_PROFILE_FILE", &raw).arg("-runs=0").arg(corpus(target));
-    run.args(Some(seeds(target)).filter(|seeds| seeds.is_dir()));
+    run.env("LLVM_PROFILE_FILE", &raw).arg("-runs=0").args([corpus(target), seeds()?]);
     let ran = run.stdin(Stdio::null()).stderr(Stdio::null()).status();
     ensure!(ran.context("cannot run it")?.success(), "{} found something", target.name);
     let merged = raw.with_extension("profdata");
@@ -87,6 +89,7 @@ fn counted(file: &Value, target: &Target) -> Option<File> {
     let path = PathBuf::from(file.get("filename")?.as_str()?);
     let path = path.strip_prefix(paths::workspace()).ok()?;
     let is_part = target.parts.iter().any(|part| path.starts_with(part));
+    let is_part = is_part && !target.left_out.iter().any(|(part, _)| path.starts_with(part));
     let lines = |key: &str| file.pointer(&format!("/summary/lines/{key}"))?.as_u64();
     is_part.then_some(())?;
     let (hit, all) = (lines("covered")?, lines("count")?);

@@ -18,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) name: &'static str,
     /// What it is meant to reach: files and folders of the tree.
     pub(super) parts: &'static [&'static str],
+    /// What of that it cannot reach, and why.
+    pub(super) left_out: &'static [(&'static str, &'static str)],
     /// A bug that it is to find.
     pub(super) planted: Planted,
 }
@@ -29,6 +31,8 @@ pub(super) struct Planted {
     pub(super) file: &'static str,
     pub(super) from: &'static str,
     pub(super) to: &'static str,
+    /// With which others it is planted: those that none of their targets can come upon but its own.
+    pub(super) round: u8,
 }
 
 /// All of them.
@@ -38,61 +42,86 @@ pub(crate) const TARGETS: &[Target] = &[
         file: "devices/src/virtio/block/request.rs",
         from: "status.len().checked_sub(1).ok_or_else(|| wrong(no_status))?",
         to: "status.len() - 1",
-    }),
-    target("image", &["devices/src/virtio/block/qcow2.rs", "devices/src/virtio/block/back_end.rs"], Planted {
+        round: 0,
+    })
+    .but(&[("devices/src/virtio/block/user", "the requests of a disk that another process has are its own: `vhost_user`")]),
+    target("image", &["devices/src/virtio/block/qcow2.rs", "devices/src/virtio/block/back_end.rs", "devices/src/virtio/block/backed.rs"], Planted {
         file: "devices/src/virtio/block/qcow2.rs",
         from: "self.content.read(into, offset)",
         to: "self.content.read(into, offset).map_err(|error| panic!(\"{error}\"))",
+        round: 1,
     }),
     target("net", &["devices/src/virtio/net"], Planted {
         file: "devices/src/virtio/net/receive.rs",
         from: "Ok(length) if length < HEADER_SIZE =>",
         to: "Ok(length) if length < 1 =>",
+        round: 0,
     }),
     target("vsock", &["devices/src/virtio/vsock"], Planted {
         file: "devices/src/virtio/vsock/connection.rs",
         from: "if !sends || waiting + length > u64::from(BUFFER) {",
         to: "assert!(sends); if waiting + length > u64::from(BUFFER) {",
+        round: 0,
     }),
     target("rng", &["devices/src/virtio/rng"], Planted {
         file: "devices/src/virtio/rng/worker.rs",
         from: "bounce.len().min(buffers.len()).min(MOST - filled)",
         to: "bounce.len().max(buffers.len()).min(MOST - filled)",
+        round: 0,
+    }),
+    target("vhost_user", &["devices/src/virtio/vhost", "devices/src/virtio/block/user"], Planted {
+        file: "devices/src/virtio/vhost/answers.rs",
+        from: "(Wrapping(at) - Wrapping(used)).0",
+        to: "at - used",
+        round: 0,
     }),
     target("transport", &["devices/src/pci", "devices/src/virtio/transport"], Planted {
         file: "devices/src/pci/msix.rs",
         from: "let Some(vector) = table.vectors.get_mut(usize_from(offset / ENTRY)) else { return };",
         to: "let vector = &mut table.vectors[usize_from(offset / ENTRY)];",
+        round: 2,
     }),
     target("config", &["devices/src/virtio/options.rs"], Planted {
         file: "devices/src/virtio/options.rs",
         from: "parts.push(String::new());",
         to: "parts.push(text[12..].to_owned());",
+        round: 1,
     }),
     target("http", &["crates/api/src/http"], Planted {
         file: "crates/api/src/http/request.rs",
         from: "let Some(body) = body.get(..meaning.length) else {",
         to: "let Some(body) = Some(&body[..meaning.length]) else {",
+        round: 1,
     }),
     target("requests", &["crates/api/src/call"], Planted {
         file: "crates/api/src/call/place.rs",
         from: "if complaint.starts_with(\"missing field\") {",
         to: "assert!(!complaint.contains(\"missing\")); if false {",
+        round: 0,
     }),
     target("metadata", &["crates/metadata/src"], Planted {
         file: "crates/metadata/src/net/connection.rs",
-        from: "let taken = bytes.len().min(room);",
-        to: "let taken = bytes.len();",
+        from: "self.sent = 0;",
+        to: "",
+        round: 0,
     }),
     target("state_file", &["crates/saved_state/src/header.rs", "crates/saved_state/src/file.rs"], Planted {
         file: "crates/saved_state/src/header.rs",
         from: ".filter(|&end| end <= behind)",
         to: "",
+        round: 0,
     }),
 ];
 
 const fn target(name: &'static str, parts: &'static [&'static str], planted: Planted) -> Target {
-    Target { name, parts, planted }
+    Target { name, parts, left_out: &[], planted }
+}
+
+impl Target {
+    /// The same, which cannot reach these.
+    const fn but(self, left_out: &'static [(&'static str, &'static str)]) -> Self {
+        Self { left_out, ..self }
+    }
 }
 
 /// What came of feeding a target.
@@ -121,9 +150,29 @@ pub(crate) fn corpus(target: &Target) -> PathBuf {
     paths::work().join("fuzz/corpus").join(target.name)
 }
 
-/// What every clone begins with.
-pub(super) fn seeds(target: &Target) -> PathBuf {
-    paths::workspace().join("tests/fuzz/seeds").join(target.name)
+/// What every clone begins with, where nothing was kept: bytes by chance, the same ones each time. Most targets take
+/// their input for what a driver does, one thing after the other, and what takes many of them is not come upon from
+/// inputs of a few bytes.
+///
+/// # Errors
+/// The folder cannot be written to.
+pub(super) fn seeds() -> anyhow::Result<PathBuf> {
+    const COUNT: usize = 32;
+    let folder = paths::work().join("fuzz/seeds");
+    fs::create_dir_all(&folder)?;
+    // Marsaglia's generator of 64 bits (Xorshift RNGs, 2003).
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for index in 1..=COUNT {
+        let bytes: Vec<_> = (0..index * 64 / 8).flat_map(|_| next().to_le_bytes()).collect();
+        fs::write(folder.join(format!("{index:02}")), bytes)?;
+    }
+    Ok(folder)
 }
 
 /// The longest input in bytes, the longest any of them may take in seconds, and the most memory in MiB.
@@ -139,14 +188,14 @@ pub(crate) fn run(
     corpus: &Path,
     limits: &[String],
 ) -> anyhow::Result<Fed> {
-    let seeds = seeds(target);
+    let seeds = seeds()?;
     fs::create_dir_all(corpus)?;
     let found = paths::work().join("fuzz/found");
     fs::create_dir_all(&found)?;
     let mut fuzzer = Command::new(programs.join(target.name));
     fuzzer.args(BOUNDS).args(limits).arg("-print_final_stats=1");
     fuzzer.arg(format!("-artifact_prefix={}/{}-", found.display(), target.name));
-    fuzzer.arg(corpus).args(seeds.is_dir().then_some(&seeds));
+    fuzzer.args([corpus, &seeds]);
     fuzzer.current_dir(paths::workspace()).stdin(Stdio::null());
     let began = Instant::now();
     let ended = fuzzer.output().with_context(|| format!("cannot run {}", target.name))?;
@@ -193,5 +242,20 @@ stat::number_of_executed_units: 2048\n";
         let shown = finding(SAID);
         assert!(shown.starts_with("thread 'main' panicked at a.rs"), "{shown}");
         assert!(shown.ends_with("Test unit written to x/crash-1"), "{shown}");
+    }
+
+    #[test]
+    fn every_clone_begins_with_the_same_inputs_of_many_lengths() {
+        let read = || {
+            let files = fs::read_dir(seeds().unwrap()).unwrap();
+            let mut all: Vec<_> =
+                files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+            all.sort();
+            all
+        };
+        let all = read();
+        assert_eq!(all, read());
+        assert_eq!(all.len(), 32);
+        assert_eq!(all.iter().map(Vec::len).max(), Some(2048));
     }
 }

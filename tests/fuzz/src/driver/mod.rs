@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use arbitrary::{Result, Unstructured};
 use kedge_devices::virtio::change::Change;
 use kedge_devices::virtio::device::VirtioDevice;
-use kedge_guest_memory::{GuestRange, map_anonymous};
+use kedge_guest_memory::{GuestMemory, GuestRange, map_anonymous};
 
 use crate::event_loop::Loop;
 use crate::front::{Front, Place, Register};
 use crate::log;
 use crate::tamper::tamper;
+pub(crate) use rings::RAM;
 use rings::{QUEUE_SIZE, Rings};
 
 /// How much the driver does with one input.
@@ -25,6 +26,15 @@ const MOST_QUEUES: u32 = 16;
 pub(crate) trait Subject {
     /// Whether the host lets it work whenever its driver is ready.
     const WORKS: bool = true;
+    /// How long it may take to rest.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    /// Whether it does by then, whatever the host does.
+    const RESTS: bool = true;
+
+    /// The guest's memory.
+    fn memory(&self, ranges: &[GuestRange]) -> GuestMemory {
+        map_anonymous(ranges).expect("memory")
+    }
 
     /// Another device like the first.
     fn device(&mut self) -> Box<dyn VirtioDevice>;
@@ -34,6 +44,14 @@ pub(crate) trait Subject {
     /// # Errors
     /// The input has no more bytes.
     fn happen(&mut self, from: &mut Unstructured<'_>) -> Result<()>;
+
+    /// The queue, of so many that are set up, on which the driver sends something.
+    ///
+    /// # Errors
+    /// The input has no more bytes.
+    fn queue(&mut self, queues: usize, from: &mut Unstructured<'_>) -> Result<usize> {
+        Ok(usize::from(from.arbitrary::<u8>()?) % queues)
+    }
 
     /// Something that the driver may well send, on `queue` of so many that are set up.
     ///
@@ -77,8 +95,7 @@ impl<S: Subject, F: Front> Driver<S, F> {
     /// Does with a device of `subject` what the rest of the input says.
     pub(crate) fn drive(mut subject: S, from: &mut Unstructured<'_>) {
         log::begin();
-        let memory = map_anonymous(&[GuestRange::new(rings::RAM, rings::RAM_SIZE)]);
-        let memory = memory.expect("memory");
+        let memory = subject.memory(&[GuestRange::new(RAM, rings::RAM_SIZE)]);
         let device = subject.device();
         let counters = device.counters();
         let event_loop = Loop::start();
@@ -131,7 +148,7 @@ impl<S: Subject, F: Front> Driver<S, F> {
         if queues == 0 {
             return Ok(());
         }
-        let queue = usize::from(from.arbitrary::<u8>()?) % queues;
+        let queue = self.subject.queue(queues, from)?;
         let request = self.subject.request(queue, queues, from)?;
         let rings = self.rings.offer(queue, &request, from)?;
         if rings {
@@ -215,7 +232,7 @@ impl<S: Subject, F: Front> Driver<S, F> {
     /// Rests, and goes on: in time, or hardly so.
     fn rest(&mut self, from: &mut Unstructured<'_>) -> Result<()> {
         let in_time = from.ratio(3, 4)?;
-        let patience = if in_time { Duration::from_secs(10) } else { Duration::ZERO };
+        let patience = if in_time { S::PATIENCE } else { Duration::ZERO };
         for part in self.front.parts() {
             if let Err(error) = part.pause(Instant::now() + patience) {
                 drop(kedge_diag::report(&error));
@@ -239,11 +256,16 @@ impl<S: Subject, F: Front> Driver<S, F> {
     /// Saves the device, perhaps changes what was saved, and goes on with another that was
     /// restored from it.
     fn move_on(&mut self, from: &mut Unstructured<'_>) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + S::PATIENCE;
         let mut saved = Vec::new();
         for part in self.front.parts() {
             drop(part.save());
-            part.pause(deadline).expect("it pauses in time");
+            if let Err(error) = part.pause(deadline) {
+                drop(kedge_diag::report(&error));
+                assert!(!S::RESTS, "it does not pause in time");
+                self.resume();
+                return Ok(());
+            }
             saved.push(part.save().expect("it is paused"));
             drop(part.name());
         }
@@ -269,7 +291,7 @@ impl<S: Subject, F: Front> Driver<S, F> {
     /// A user changes the device.
     fn change(&mut self, from: &mut Unstructured<'_>) -> Result<()> {
         let Some(change) = self.subject.change(from)? else { return Ok(()) };
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + S::PATIENCE;
         if let Err(error) = self.front.target().change(&change, deadline) {
             drop(kedge_diag::report(&error));
         }

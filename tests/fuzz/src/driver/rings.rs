@@ -7,7 +7,7 @@ use super::Request;
 use crate::front::{Front, Register};
 
 /// Where RAM starts, and its bytes: rings in the first half, buffers in the second.
-pub(super) const RAM: u64 = 0x8000_0000;
+pub(crate) const RAM: u64 = 0x8000_0000;
 pub(super) const RAM_SIZE: u64 = 0x8_0000;
 const BUFFERS: u64 = RAM + RAM_SIZE / 2;
 /// The longest buffer: two of them do not reach the end of RAM.

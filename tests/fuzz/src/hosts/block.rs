@@ -3,9 +3,10 @@
 use std::fs::{self, File, Permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
-use kedge_devices::virtio::block::KIND;
+use kedge_devices::virtio::block::{Access, BlockConfig, KIND};
 use kedge_devices::virtio::catalog::DeviceConfig;
 use kedge_devices::virtio::change::Change;
 use kedge_devices::virtio::device::VirtioDevice;
@@ -14,6 +15,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::image;
+use super::program::Program;
 use crate::driver::{Request, Subject};
 use crate::words::{Words, body};
 
@@ -81,6 +83,8 @@ pub(super) struct Disk {
     file: File,
     path: String,
     config: Option<Box<dyn DeviceConfig>>,
+    /// Who has its data, where that is not the file.
+    program: Option<Arc<Program>>,
     /// Others that the disk is changed to.
     others: Vec<OwnedFd>,
 }
@@ -90,13 +94,14 @@ impl Disk {
         let (folder, file, path) = match from.int_in_range(0..=7)? {
             0..=1 => in_folder(),
             2 => return Self::of_image(from),
+            3 => return Self::of_program(from),
             _ => {
                 let (file, path) = in_memory(DISK);
                 (None, file, path)
             }
         };
         let config = WORDS.say(&path, from)?;
-        Ok(Self { folder, file, path, config, others: Vec::new() })
+        Ok(Self { folder, file, path, config, program: None, others: Vec::new() })
     }
 
     /// One that is an image.
@@ -105,14 +110,41 @@ impl Disk {
         image::write(&file, DISK, from)?;
         let body = json!({"drive_id": "d", "is_root_device": false, "path_on_host": path,
             "format": "qcow2", "is_read_only": true});
-        let config = (KIND.from_json)(body).expect("it is well-formed");
-        Ok(Self { folder: None, file, path, config: Some(config), others: Vec::new() })
+        let config = Some((KIND.from_json)(body).expect("it is well-formed"));
+        Ok(Self { folder: None, file, path, config, program: None, others: Vec::new() })
+    }
+
+    /// One that is no file: a program has its data. Or none has, any more.
+    pub(super) fn of_program(from: &mut Unstructured<'_>) -> Result<Self> {
+        let (file, path) = in_memory(DISK);
+        let sizes = [DISK, DISK, DISK, DISK - 1, 512, 511, 0];
+        let program = Arc::new(Program::new(sizes[from.int_in_range(0..=6_usize)?]));
+        let access = [Access::ReadWrite, Access::ReadWrite, Access::ReadOnly];
+        let access = access[from.int_in_range(0..=2_usize)?];
+        let config = BlockConfig { access, ..BlockConfig::new("d", &path) };
+        let on: Box<dyn DeviceConfig> = Box::new(config.on(Arc::clone(&program) as Arc<_>));
+        let (said, id) = (on.to_json(), on.id().to_owned());
+        drop(format!("{on:?} {id} {:?} {}", on.cmdline(0), on.leads()));
+        let elsewhere = match from.int_in_range(0..=15)? {
+            0 => Some((KIND.from_json)(said)),
+            1 => Some(on.with_json(said)),
+            2 => {
+                let mut other = said;
+                other["path_on_host"] = json!("/nowhere");
+                Some(on.with_json(other))
+            }
+            _ => None,
+        };
+        let config = elsewhere.map_or(on, |config| config.expect("it is well-formed"));
+        let (config, program) = (Some(config), Some(program));
+        Ok(Self { folder: None, file, path, config, program, others: Vec::new() })
     }
 
     /// The file is another from now on, for whoever opens it.
     fn begin_anew(&mut self) {
         let (file, path) = in_memory(DISK);
         (self.folder, self.file, self.path, self.config) = (None, file, path, None);
+        self.program = None;
     }
 }
 
@@ -158,6 +190,10 @@ impl Subject for Disk {
     }
 
     fn happen(&mut self, from: &mut Unstructured<'_>) -> Result<()> {
+        if let Some(program) = &self.program {
+            program.turn();
+            return Ok(());
+        }
         match from.int_in_range(0..=7)? {
             0..=1 => {
                 let length = from.int_in_range(0..=DISK)?;

@@ -3,7 +3,9 @@
 mod block;
 mod image;
 mod net;
+mod program;
 mod rng;
+mod user;
 mod vsock;
 
 use arbitrary::{Result, Unstructured};
@@ -16,9 +18,13 @@ pub fn block(data: &[u8]) {
     drive::<Mmio, _>(block::Disk::new, data);
 }
 
-/// A driver of a disk that is an image.
+/// A driver of a disk that is an image, or that a program has in its own way.
 pub fn image(data: &[u8]) {
-    drive::<Mmio, _>(block::Disk::of_image, data);
+    let of = |from: &mut Unstructured<'_>| match from.ratio(1, 6)? {
+        true => block::Disk::of_program(from),
+        false => block::Disk::of_image(from),
+    };
+    drive::<Mmio, _>(of, data);
 }
 
 /// A driver of a network card.
@@ -29,6 +35,11 @@ pub fn net(data: &[u8]) {
 /// A driver of an entropy device.
 pub fn rng(data: &[u8]) {
     drive::<Mmio, _>(rng::Entropy::new, data);
+}
+
+/// A driver of a disk that another process has, and that process.
+pub fn vhost_user(data: &[u8]) {
+    drive::<Mmio, _>(user::UserDisk::new, data);
 }
 
 /// A driver of a vsock device, and programs of the host.

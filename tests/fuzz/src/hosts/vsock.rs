@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use kedge_devices::virtio::catalog::DeviceConfig;
@@ -53,8 +54,9 @@ pub(super) struct Sockets {
     /// How many programs have connected, and how many of them have said where to.
     opened: u32,
     asked: u32,
-    /// Connections that there may be, for packets to be of.
+    /// Connections that there may be, for packets to be of, and the one that the last was of.
     known: Vec<Known>,
+    last: usize,
 }
 
 /// A connection that there may be.
@@ -79,7 +81,7 @@ impl Sockets {
         rustix::net::listen(&messages, 4).expect("a socket that listens");
         let listeners = [listener, messages.into()];
         let (streams, known) = (Vec::new(), Vec::new());
-        Ok(Self { folder, config, listeners, streams, opened: 0, asked: 0, known })
+        Ok(Self { folder, config, listeners, streams, opened: 0, asked: 0, known, last: 0 })
     }
 
     /// A program connects, with a word or without.
@@ -143,15 +145,21 @@ impl Sockets {
             let kind = if host == 2 { 2 } else { 1 };
             let kind = if from.ratio(1, 16)? { from.int_in_range(0..=3)? } else { kind };
             let known = Known { guest: from.int_in_range(PORTS)?, host, kind };
+            self.last = count;
             self.known.push(known);
             return packet(known, 1, 0, from);
         }
-        let mut of = self.known[which % count];
+        // Most packets go on with what the last one began.
+        if from.ratio(1, 4)? {
+            self.last = which % count;
+        }
+        let mut of = self.known[self.last];
         if from.ratio(1, 32)? {
             of.kind = from.int_in_range(0..=3)?;
         }
         // `op`: payload most often, a response, credit, and what ends it.
-        let op = [5, 5, 5, 5, 5, 5, 2, 2, 2, 6, 7, 4, 3, 8][from.int_in_range(0..=13_usize)?];
+        let op = [5, 5, 5, 5, 5, 5, 2, 2, 2, 6, 7, 4, 4, 4, 3, 8];
+        let op = op[from.int_in_range(0..=15_usize)?];
         let length = match (op, from.int_in_range(0..=7)?) {
             (5, 0..=1) => from.arbitrary::<u16>()?.into(),
             (5, _) => from.int_in_range(0..=64_u32)?,
@@ -181,6 +189,11 @@ impl Subject for Sockets {
     fn happen(&mut self, from: &mut Unstructured<'_>) -> Result<()> {
         let which = usize::from(from.arbitrary::<u8>()?);
         let what = from.int_in_range(0..=11)?;
+        if what == 11 && from.ratio(1, 4)? {
+            // Longer than a connection may take.
+            std::thread::sleep(Duration::from_millis(8));
+            return Ok(());
+        }
         if what <= 2 {
             return self.connect(from);
         }
@@ -209,6 +222,11 @@ impl Subject for Sockets {
             _ => Self::say(stream, from)?,
         }
         Ok(())
+    }
+
+    /// It sends more often than it makes room, and that for events hardly ever.
+    fn queue(&mut self, queues: usize, from: &mut Unstructured<'_>) -> Result<usize> {
+        Ok([1, 1, 1, 1, 0, 0, 0, 2][from.int_in_range(0..=7_usize)?] % queues)
     }
 
     fn request(
