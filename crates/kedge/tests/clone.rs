@@ -108,10 +108,14 @@ fn the_help_says_what_the_number_is() {
                                         or as they were in the snapshot [default: snapshot]
 
             What it uses here, where that is something else:
-                  --serial <PORT>                           Serial port: stdio, socket, file=PATH or none
-                  --disk <[id=NAME,]path=FILE|socket=PATH>  What a disk uses
-                  --net <[id=NAME,]tap=NAME[,mac=ADDRESS]>  What a network interface uses
-                  --vsock <path=SOCKET>                     What a vsock device uses
+                  --serial <PORT>
+                      Serial port: stdio, socket, file=PATH or none
+                  --disk <[id=NAME,]path=FILE|socket=PATH>
+                      What a disk uses
+                  --net <[id=NAME,]tap=NAME[,mac=ADDRESS][,vhost=on|off]>
+                      What a network interface uses
+                  --vsock <path=SOCKET>
+                      What a vsock device uses
 
             In every value, {n} stands for the clone's number, from --first on. Each clone is a process
             of its own, which kedge's other commands find by its name, with random numbers and a

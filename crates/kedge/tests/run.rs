@@ -392,10 +392,10 @@ fn a_device_is_described_by_its_own_options() {
     wrong(
         &["--net", "mac=06:00:00:00:00:01"],
         &expect![[r#"
-        2
-        error: --net needs `tap=`
-          fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,id=NAME][,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]
-    "#]],
+            2
+            error: --net needs `tap=`
+              fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,id=NAME][,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]
+        "#]],
     );
     wrong(
         &["--net", "tab=tap0"],

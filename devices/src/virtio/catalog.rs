@@ -55,6 +55,12 @@ pub trait DeviceConfig: Debug + Send + Sync {
         false
     }
 
+    /// Whether the host's kernel serves it: what it touches of the guest's memory must be there,
+    /// or come without anybody's help.
+    fn is_in_kernel(&self) -> bool {
+        false
+    }
+
     /// Opens the host's resource and makes the device.
     ///
     /// # Errors
@@ -121,6 +127,17 @@ pub struct HostField {
     pub option: &'static str,
     /// The field of the object in the configuration file: `path_on_host`.
     pub field: &'static str,
+    /// What its value is.
+    pub form: HostForm,
+}
+
+/// The value of what names something of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostForm {
+    /// A text.
+    Name,
+    /// Whether it is used: `on` or `off` in a flag.
+    Switch,
 }
 
 /// Every kind, in the order in which a guest finds them.

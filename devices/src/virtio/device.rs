@@ -121,7 +121,12 @@ pub trait VirtioDevice: Send {
 
     /// Puts somebody beside its network, before it is first active. A device without one
     /// has no place for it.
-    fn set_detour(&mut self, _detour: Box<dyn Detour>) {}
+    ///
+    /// # Errors
+    /// This process does not see what goes over its network.
+    fn set_detour(&mut self, _detour: Box<dyn Detour>) -> Result<(), Trouble> {
+        Ok(())
+    }
 
     /// Starts work.
     ///

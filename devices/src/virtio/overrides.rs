@@ -5,7 +5,7 @@
 use kedge_diag::{Fix, Trouble};
 use serde_json::{Map, Value};
 
-use super::catalog::{DeviceConfig, HostField, Kind};
+use super::catalog::{DeviceConfig, HostField, HostForm, Kind};
 use super::options::Options;
 
 /// What changes of one device.
@@ -101,10 +101,13 @@ impl Override {
         let options = Options::parse(kind.flag, kind.override_value, &known, value);
         let options = options.map_err(Trouble::new)?;
         let mut fields = Map::new();
-        for HostField { option, field } in kind.host_fields {
+        for &HostField { option, field, form } in kind.host_fields {
             if options.value(option).is_some() {
-                let value = options.needed(option).map_err(Trouble::new)?;
-                fields.insert((*field).to_owned(), Value::from(value));
+                let value = match form {
+                    HostForm::Name => options.needed(option).map(Value::from),
+                    HostForm::Switch => options.is_on(option).map(Value::from),
+                };
+                fields.insert(field.to_owned(), value.map_err(Trouble::new)?);
             }
         }
         let id = options.value("id").map(str::to_owned);
@@ -226,6 +229,20 @@ mod tests {
     }
 
     #[test]
+    fn who_carries_the_frames_of_a_card_may_be_another() {
+        let mut devices = vec![(net::KIND.from_flag)("tap=tap0,vhost=on", 0).unwrap()];
+        let flag = |value| [Override::from_flag(&net::KIND, value).unwrap()];
+        apply(&mut devices, &flag("vhost=off")).unwrap();
+        let card = json!({"iface_id": "eth0", "host_dev_name": "tap0"});
+        assert_eq!(devices[0].to_json(), card);
+        apply(&mut devices, &flag("tap=tap7,vhost=on")).unwrap();
+        let card = json!({"iface_id": "eth0", "host_dev_name": "tap7", "vhost": true});
+        assert_eq!(devices[0].to_json(), card);
+        let wrong = Override::from_flag(&net::KIND, "vhost=maybe").unwrap_err();
+        assert_eq!(wrong.to_string(), "--net cannot have `vhost=maybe`");
+    }
+
+    #[test]
     fn a_flag_gives_disks_and_taps_other_names_and_changes_nothing_else() {
         let mut devices = devices();
         let changes = [
@@ -298,7 +315,7 @@ mod tests {
         let error = Override::from_flag(&net::KIND, "id=eth0,mtu=9000").unwrap_err();
         expect![[r#"
             error: --net has no option `mtu`
-              fix: use any of: tap, mac, id"#]]
+              fix: use any of: tap, mac, vhost, id"#]]
         .assert_eq(&report(&error));
     }
 

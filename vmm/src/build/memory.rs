@@ -79,11 +79,17 @@ fn sharer(spec: &MachineSpec) -> Option<&dyn DeviceConfig> {
 }
 
 /// Checks that what is `wanted` for a machine of `spec` can be: where another process shares
-/// the memory, nothing of it can come as the guest touches it.
+/// the memory, nothing of it can come as the guest touches it; and where the host's kernel
+/// works on it, nothing for which the kernel would have to wait.
 ///
 /// # Errors
 /// It cannot.
 pub(super) fn check(wanted: &WantedMemory<'_>, spec: &MachineSpec) -> Result<(), RestoreError> {
+    let in_kernel = spec.devices.iter().find(|device| device.is_in_kernel());
+    if let (MemorySource::Served(_), Some(device)) = (&wanted.source, in_kernel) {
+        let (noun, id) = (device.kind().noun, device.id().to_owned());
+        return Err(RestoreError::InKernel { noun, id });
+    }
     let Some(sharer) = sharer(spec) else { return Ok(()) };
     let what = match (&wanted.source, &wanted.working_set, wanted.pages) {
         (MemorySource::Served(_), ..) => "come from a page server",
@@ -157,10 +163,24 @@ mod tests {
     use std::path::PathBuf;
 
     use expect_test::expect;
-    use kedge_devices::virtio::block;
+    use kedge_devices::virtio::{block, net};
     use kedge_diag::report;
 
     use super::*;
+
+    #[test]
+    fn memory_that_the_kernel_works_on_does_not_come_from_a_page_server() {
+        let mut spec = MachineSpec::new(crate::spec::Boot::new("Image"));
+        spec.devices.push((net::KIND.from_flag)("tap=tap0,vhost=on,id=lan", 0).unwrap());
+        let wanted = WantedMemory {
+            source: MemorySource::Served(PathBuf::from("pages")),
+            pages: Pages::AsSaved,
+            working_set: None,
+        };
+        expect![[r#"
+            error: the host's kernel serves the network interface `lan` (`vhost`): guest memory cannot come from a page server then
+              fix: load it from its memory file, or with `--net id=lan,vhost=off`"#]].assert_eq(&report(&check(&wanted, &spec).unwrap_err()));
+    }
 
     #[test]
     fn memory_that_another_process_shares_does_not_come_as_the_guest_touches_it() {

@@ -19,7 +19,8 @@ const NONE: usize = 0;
 /// `opened` are its devices.
 ///
 /// # Errors
-/// The machine has no such cards, or the host no entropy.
+/// The machine has no such cards, one of them has its frames carried by the host's kernel, or
+/// the host has no entropy.
 pub(super) fn attach(
     spec: &MachineSpec,
     surroundings: &Surroundings,
@@ -39,7 +40,7 @@ pub(super) fn attach(
             (surroundings.entropy)(&mut seed)
                 .map_err(BuildError::host("give a metadata service random numbers"))?;
             let stack = Stack::new(Arc::clone(&service), config, u64::from_le_bytes(seed));
-            card.set_detour(Box::new(OnCard(stack)));
+            card.set_detour(Box::new(OnCard(stack)))?;
         }
     }
     Ok(())

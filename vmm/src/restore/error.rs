@@ -117,6 +117,18 @@ pub enum RestoreError {
         /// What was asked for.
         what: &'static str,
     },
+    /// Pages come from a page server, and the kernel would wait for them, for good where
+    /// the server ends.
+    #[error(
+        "the host's kernel serves the {noun} `{id}` (`vhost`): guest memory cannot come from a \
+         page server then"
+    )]
+    InKernel {
+        /// What the device is.
+        noun: &'static str,
+        /// Its name.
+        id: String,
+    },
     /// Pages of a file are not the host's pool's.
     #[error("a memory file cannot be mapped on huge pages of 2 MiB")]
     HugeFile,
@@ -188,6 +200,11 @@ impl Fix for RestoreError {
             Self::Layout { .. } => "load it with the release that saved it",
             Self::Shared { .. } => {
                 "load it from its memory file alone, all of which is read at once then"
+            }
+            Self::InKernel { id, .. } => {
+                return Some(format!(
+                    "load it from its memory file, or with `--net id={id},vhost=off`"
+                ));
             }
             Self::HugeFile => "have a page server fill them, or ask for transparent ones",
             Self::PageServerEnded => "see why it ended, and keep it running while guests do",

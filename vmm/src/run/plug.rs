@@ -10,7 +10,7 @@ use kedge_diag::{Fix, Trouble};
 use kedge_guest_memory::is_shared;
 
 use super::slots::{PATIENCE, Slots};
-use crate::build::{Built, card_name};
+use crate::build::{Backing, Built, card_name};
 use crate::control::Reply;
 use crate::save::Subject;
 use crate::spec::Transport;
@@ -49,6 +49,17 @@ pub enum PlugError {
          shared"
     )]
     Unshared {
+        /// What it is.
+        noun: &'static str,
+        /// Its name.
+        id: String,
+    },
+    /// The kernel serves it, and would have to wait for pages.
+    #[error(
+        "the host's kernel serves the {noun} `{id}` (`vhost`), and this guest's memory comes from \
+         a page server"
+    )]
+    InKernel {
         /// What it is.
         noun: &'static str,
         /// Its name.
@@ -131,6 +142,7 @@ impl Fix for PlugError {
             Self::Unshared { .. } => {
                 "start the machine with a device that has `socket`: its memory is shared then"
             }
+            Self::InKernel { .. } => "leave `vhost` out",
             Self::Root { .. } => "leave `is_root_device` out",
             Self::Stays { leads: true, .. } => "leave it",
             Self::Stays { id, .. } => {
@@ -181,6 +193,9 @@ impl Plugging<'_, '_> {
         }
         if device.shares_memory() && !is_shared(&self.built.memory) {
             return Err(PlugError::Unshared { noun, id });
+        }
+        if device.is_in_kernel() && matches!(self.built.backing, Backing::Served(_)) {
+            return Err(PlugError::InKernel { noun, id });
         }
         let opened = device.open().map_err(PlugError::Device)?;
         let counters = opened.counters();

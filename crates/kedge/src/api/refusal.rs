@@ -114,6 +114,7 @@ fn known_as(error: &PlugError) -> &'static str {
         PlugError::Root { .. } => "A root block device already exists! ",
         PlugError::Device(_)
         | PlugError::Unshared { .. }
+        | PlugError::InKernel { .. }
         | PlugError::Host { .. }
         | PlugError::Stays { leads: false, .. }
         | PlugError::Paused { .. }

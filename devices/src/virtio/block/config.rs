@@ -14,7 +14,7 @@ use super::open::OpenError;
 use super::syscalls::SYSCALLS;
 use super::{Access, Block, user};
 use crate::virtio::body::{self, BodyError, object_or_null};
-use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
+use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, HostForm, Kind, Parsed};
 use crate::virtio::change::{Changeable, is_a};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::limits::{Limits, RateLimiter};
@@ -32,8 +32,8 @@ pub static KIND: Kind = Kind {
     from_json,
     id_field: "drive_id",
     host_fields: &[
-        HostField { option: "path", field: "path_on_host" },
-        HostField { option: "socket", field: "socket" },
+        HostField { option: "path", field: "path_on_host", form: HostForm::Name },
+        HostField { option: "socket", field: "socket", form: HostForm::Name },
     ],
     override_value: "[id=NAME,]path=FILE|socket=PATH",
     syscalls: SYSCALLS,

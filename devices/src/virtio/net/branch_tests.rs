@@ -47,7 +47,7 @@ impl Detour for Oracle {
 /// A driver of a card with an oracle beside its tap, and what the tap sees.
 fn asking(features: u64) -> Fixture {
     let (mut card, cable) = card(None);
-    card.set_detour(Box::new(Oracle::default()));
+    card.set_detour(Box::new(Oracle::default())).unwrap();
     let metrics = Arc::clone(card.metrics());
     Fixture { driver: Driver::running(Box::new(card), features), metrics, cable }
 }
@@ -110,7 +110,7 @@ fn a_frame_that_is_but_a_header_is_nobodys() {
 fn whichever_pair_asks_the_first_is_answered() {
     const SECOND: [usize; 2] = [2, 3];
     let (mut card, cables) = pairs_tests::card(2);
-    card.set_detour(Box::new(Oracle::default()));
+    card.set_detour(Box::new(Oracle::default())).unwrap();
     let mut driver = Driver::running(Box::new(card), SEVERAL | EVENT_IDX);
     let [rx, tx] = SECOND;
     let second = driver.offer(rx, &[], &[64]);

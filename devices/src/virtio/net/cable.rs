@@ -10,6 +10,27 @@ use crate::tap::{OpenTapError, Tap};
 pub enum Cable {
     /// A tap, and this process carries them.
     Tap(TapSource),
+    /// A tap, and the host's kernel carries them (vhost-net).
+    TapByKernel(TapSource),
+}
+
+impl Cable {
+    /// On `tap`, by the kernel if that is what `vhost` says.
+    pub(super) fn on_tap(tap: TapSource, vhost: bool) -> Self {
+        if vhost { Self::TapByKernel(tap) } else { Self::Tap(tap) }
+    }
+
+    /// The tap.
+    pub(super) fn tap(&self) -> &TapSource {
+        match self {
+            Self::Tap(tap) | Self::TapByKernel(tap) => tap,
+        }
+    }
+
+    /// Whether all frames pass through this process, which can hold them back then.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self, Self::Tap(_))
+    }
 }
 
 /// The most pairs of queues of a card.

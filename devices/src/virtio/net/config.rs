@@ -2,6 +2,7 @@
 //! `network-interfaces`.
 
 use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
 
 use kedge_diag::Trouble;
 use serde::Deserialize;
@@ -11,15 +12,17 @@ use super::Net;
 use super::cable::{Cable, TapSource};
 use super::mac::{MacAddress, NotAMacAddress};
 use super::syscalls::SYSCALLS;
+use crate::tap::Tap;
 use crate::virtio::body::{self, BodyError, object_or_null};
-use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
+use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, HostForm, Kind, Parsed};
 use crate::virtio::change::{Changeable, is_a};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::limits::RateLimiter;
 use crate::virtio::options::{OptionError, Options};
+use crate::virtio::vhost::{BackEndError, KernelNet};
 
-const USAGE: &str = "tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,id=NAME][,rx_bandwidth=RATE]\
-                     [,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]";
+const USAGE: &str = "tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,id=NAME]\
+                     [,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]";
 
 /// The row of the catalogue.
 pub static KIND: Kind = Kind {
@@ -33,10 +36,11 @@ pub static KIND: Kind = Kind {
     from_json,
     id_field: "iface_id",
     host_fields: &[
-        HostField { option: "tap", field: "host_dev_name" },
-        HostField { option: "mac", field: "guest_mac" },
+        HostField { option: "tap", field: "host_dev_name", form: HostForm::Name },
+        HostField { option: "mac", field: "guest_mac", form: HostForm::Name },
+        HostField { option: "vhost", field: "vhost", form: HostForm::Switch },
     ],
-    override_value: "[id=NAME,]tap=NAME[,mac=ADDRESS]",
+    override_value: "[id=NAME,]tap=NAME[,mac=ADDRESS][,vhost=on|off]",
     syscalls: SYSCALLS,
     change: Some(Changeable { check: is_a::<Patch>, fault: "Network config error: " }),
     api: ApiWords {
@@ -53,12 +57,16 @@ const OPTIONS: &[&str] = &[
     "mac",
     "mtu",
     "queues",
+    "vhost",
     "id",
     "rx_bandwidth",
     "rx_ops",
     "tx_bandwidth",
     "tx_ops",
 ];
+
+/// Those of them that limit the card.
+const LIMITS: [&str; 4] = ["rx_bandwidth", "rx_ops", "tx_bandwidth", "tx_ops"];
 
 /// The packet sizes in bytes that IPv4 allows, less the one that no header has
 /// room for.
@@ -71,6 +79,8 @@ const WANTED_TAP: &str =
     "the name of a tap interface, or `fd:` and the number of an open descriptor";
 const WANTED_PAIRS: &str =
     "a number of pairs from 1 to 8, as many as descriptors where these are given";
+const WANTED_UNLIMITED: &str =
+    "no limit beside `vhost`: it is the host's kernel that carries the frames then";
 const WANTED_ID: &str = "letters, digits and underscores";
 
 /// A network card.
@@ -107,7 +117,7 @@ pub(super) struct Patch {
     pub(super) tx_rate_limiter: Option<RateLimiter>,
 }
 
-/// `PUT /network-interfaces/{iface_id}`, and `queues`.
+/// `PUT /network-interfaces/{iface_id}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -115,7 +125,11 @@ struct Body {
     host_dev_name: String,
     guest_mac: Option<String>,
     mtu: Option<u64>,
+    /// kedge's own.
     queues: Option<u64>,
+    /// kedge's own.
+    #[serde(default)]
+    vhost: bool,
     #[serde(default, deserialize_with = "object_or_null")]
     rx_rate_limiter: Option<RateLimiter>,
     #[serde(default, deserialize_with = "object_or_null")]
@@ -144,6 +158,10 @@ fn from_options(options: &Options, index: usize) -> Result<NetConfig, OptionErro
         None => format!("eth{index}"),
     };
     let (mac, mtu) = (mac.transpose()?, mtu.transpose()?);
+    let limits = LIMITS.iter().find_map(|&name| Some((name, options.value(name)?)));
+    if let (Some((name, limit)), false) = (limits, cable.is_ours()) {
+        return Err(options.refuse(name, limit, WANTED_UNLIMITED));
+    }
     let rx_limits = RateLimiter::from_options(options, "rx_bandwidth", "rx_ops")?;
     let tx_limits = RateLimiter::from_options(options, "tx_bandwidth", "tx_ops")?;
     Ok(NetConfig { id, cable, mac, mtu, queues, rx_limits, tx_limits })
@@ -168,7 +186,7 @@ fn cable_from(options: &Options) -> Result<(Cable, u16), OptionError> {
     let queues = tap.pairs(asked.transpose()?).ok_or_else(|| {
         options.refuse("queues", options.value("queues").unwrap_or_default(), WANTED_PAIRS)
     })?;
-    Ok((Cable::Tap(tap), queues))
+    Ok((Cable::on_tap(tap, options.is_on("vhost")?), queues))
 }
 
 fn from_json(value: Value) -> Parsed {
@@ -191,12 +209,26 @@ fn from_body(body: Body) -> Result<NetConfig, BodyError> {
     let queues = tap.pairs(asked).ok_or_else(|| {
         refuse("queues", asked.map_or_else(String::new, |asked| asked.to_string()), WANTED_PAIRS)
     })?;
-    let (mac, mtu, cable) = (mac.transpose()?, mtu.transpose()?, Cable::Tap(tap));
+    let cable = Cable::on_tap(tap, body.vhost);
+    let limits = [("rx_rate_limiter", rx_limits), ("tx_rate_limiter", tx_limits)];
+    let limited = limits.into_iter().find(|(_, limits)| *limits != RateLimiter::default());
+    if let (Some((field, _)), false) = (limited, cable.is_ours()) {
+        return Err(BodyError::Beside { key: KIND.key, field, other: "vhost" });
+    }
+    let (mac, mtu) = (mac.transpose()?, mtu.transpose()?);
     Ok(NetConfig { id: iface_id, cable, mac, mtu, queues, rx_limits, tx_limits })
 }
 
 fn checked_mtu(mtu: u64) -> Option<u16> {
     u16::try_from(mtu).ok().filter(|mtu| MTUS.contains(mtu))
+}
+
+/// The host's kernel between a card and `taps`.
+fn by_kernel(taps: &[Tap]) -> Result<KernelNet, BackEndError> {
+    let ends = taps.iter().map(|tap| tap.as_fd().try_clone_to_owned());
+    let ends = ends.collect::<Result<_, _>>();
+    let out = |source| BackEndError::Host { what: "file descriptor", source };
+    KernelNet::open(ends.map_err(out)?)
 }
 
 impl DeviceConfig for NetConfig {
@@ -210,10 +242,9 @@ impl DeviceConfig for NetConfig {
 
     fn to_json(&self) -> Value {
         let Self { id, cable, mac, mtu, queues, rx_limits, tx_limits } = self;
-        let Cable::Tap(tap) = cable;
         let mut body = Map::new();
         body.insert("iface_id".to_owned(), Value::from(id.as_str()));
-        body.insert("host_dev_name".to_owned(), Value::from(tap.to_string()));
+        body.insert("host_dev_name".to_owned(), Value::from(cable.tap().to_string()));
         if let Some(mac) = mac {
             body.insert("guest_mac".to_owned(), Value::from(mac.to_string()));
         }
@@ -222,6 +253,9 @@ impl DeviceConfig for NetConfig {
         }
         if *queues > 1 {
             body.insert("queues".to_owned(), Value::from(*queues));
+        }
+        if !cable.is_ours() {
+            body.insert("vhost".to_owned(), Value::from(true));
         }
         for (field, limits) in [("rx_rate_limiter", rx_limits), ("tx_rate_limiter", tx_limits)] {
             let limits = limits.to_json();
@@ -232,11 +266,21 @@ impl DeviceConfig for NetConfig {
         Value::Object(body)
     }
 
+    fn is_in_kernel(&self) -> bool {
+        matches!(self.cable, Cable::TapByKernel(_))
+    }
+
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
-        let Cable::Tap(tap) = &self.cable;
-        let taps = tap.open(self.queues).map_err(Trouble::new)?;
+        let taps = self.cable.tap().open(self.queues).map_err(Trouble::new)?;
+        let kernel = match &self.cable {
+            Cable::Tap(_) => None,
+            Cable::TapByKernel(_) => Some(by_kernel(&taps).map_err(Trouble::new)?),
+        };
         let card = Net::new(&self.id, taps, self.mac, self.mtu);
-        Ok(Box::new(card.limited(self.rx_limits, self.tx_limits)))
+        Ok(Box::new(match kernel {
+            None => card.limited(self.rx_limits, self.tx_limits),
+            Some(kernel) => card.carried_by(Box::new(kernel)),
+        }))
     }
 }
 

@@ -12,6 +12,7 @@ mod branch;
 mod cable;
 mod config;
 mod control;
+mod kernel;
 mod mac;
 mod metrics;
 mod receive;
@@ -42,19 +43,22 @@ use super::change::{Change, Changed};
 use super::detour::Detour;
 use super::device::{Activation, ActiveQueue, DeviceId, VirtioDevice};
 use super::limits::{Limits, RateLimiter};
+use super::vhost::BackEnd;
 use super::worker::{LoopError, Running, stop};
 use crate::tap::{HEADER_SIZE, Offloads, Tap};
 use branch::Branch;
 pub use cable::{Cable, TapSource};
 use config::Patch;
 pub use config::{KIND, NetConfig};
+use kernel::Carrier;
+pub use kernel::NotByKernel;
 pub use mac::{MacAddress, NotAMacAddress};
 pub use metrics::NetMetrics;
 use metrics::one;
 pub use restore::UnpromisedMac;
 use saved::{NetV1, PairsV1};
 use steering::Steering;
-use worker::NetWorker;
+use worker::{Layout, NetWorker};
 
 /// The largest size of each queue of frames.
 const QUEUE_SIZE: u16 = 256;
@@ -146,6 +150,8 @@ pub struct Net {
     /// Over all drivers it ever has.
     commands: Limits,
     branch: Option<Arc<Branch>>,
+    /// Who carries frames where it is not this process.
+    carrier: Option<Carrier>,
     metrics: Arc<NetMetrics>,
     running: Option<Running>,
 }
@@ -169,6 +175,7 @@ impl Net {
             limits: BothWays::default(),
             commands: Limits::new(control::COMMANDS),
             branch: None,
+            carrier: None,
             metrics: Arc::default(),
             running: None,
         };
@@ -184,12 +191,47 @@ impl Net {
         self
     }
 
+    /// The same card, whose frames `kernel` carries between its queues and the tap.
+    #[must_use]
+    pub(in crate::virtio) fn carried_by(mut self, kernel: Box<dyn BackEnd>) -> Self {
+        self.carrier = Some(Carrier::new(kernel));
+        self
+    }
+
     /// Has the kernel use the tap's queues that the driver does.
     fn steer(&self) {
         if let Err(error) = self.steering.apply() {
             // Frames may then wait in a queue that nobody reads.
             tracing::warn!(%error, card = self.id, "the tap's queues are not attached as they should be");
         }
+    }
+
+    /// Puts the queues of `activation` to work.
+    fn start(&mut self, mut activation: Activation) -> Result<(), LoopError> {
+        let layout = Layout::new(activation.features, self.steering.pairs());
+        let name = self.name();
+        if let Some(carrier) = &mut self.carrier {
+            activation = carrier.begin(activation, layout, name)?;
+        }
+        let event_loop = activation.event_loop.clone();
+        let card = Card {
+            steering: Arc::clone(&self.steering),
+            mac: self.identity.mac,
+            limits: self.limits.clone(),
+            commands: self.commands.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let worker = NetWorker::new(activation, card, &self.shelves);
+        let started = worker.with_branch(self.branch.clone());
+        match started.and_then(|worker| event_loop.start(Box::new(worker))) {
+            Ok(running) => self.running = Some(running),
+            Err(error) => {
+                // Nobody would take the queues from it.
+                let _ = self.carrier.as_mut().map(|carrier| carrier.end(None));
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn has_several(&self) -> bool {
@@ -247,10 +289,14 @@ impl VirtioDevice for Net {
 
     fn features(&self) -> u64 {
         let Identity { mac, mtu } = self.identity;
-        FEATURES
+        self.carrier.as_ref().map_or(FEATURES, |carrier| carrier.features(FEATURES))
             | if self.has_several() { SEVERAL } else { 0 }
             | u64::from(mac.is_some()) << VIRTIO_NET_F_MAC
             | u64::from(mtu.is_some()) << VIRTIO_NET_F_MTU
+    }
+
+    fn bears(&self) -> u64 {
+        self.carrier.as_ref().map_or(u64::MAX, Carrier::bears)
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -269,8 +315,12 @@ impl VirtioDevice for Net {
         Some(("net", Arc::<NetMetrics>::clone(&self.metrics)))
     }
 
-    fn set_detour(&mut self, detour: Box<dyn Detour>) {
+    fn set_detour(&mut self, detour: Box<dyn Detour>) -> Result<(), Trouble> {
+        if self.carrier.is_some() {
+            return Err(Trouble::new(NotByKernel::Detour));
+        }
         self.branch = Some(Arc::new(Branch::new(detour)));
+        Ok(())
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), LoopError> {
@@ -282,27 +332,24 @@ impl VirtioDevice for Net {
             }
         }
         self.steer();
-        let event_loop = activation.event_loop.clone();
-        let card = Card {
-            steering: Arc::clone(&self.steering),
-            mac: self.identity.mac,
-            limits: self.limits.clone(),
-            commands: self.commands.clone(),
-            metrics: Arc::clone(&self.metrics),
-        };
-        let worker =
-            NetWorker::new(activation, card, &self.shelves).with_branch(self.branch.clone())?;
-        let running = event_loop.start(Box::new(worker));
-        self.running = Some(running.inspect_err(|_| one(&self.metrics.activate_fails))?);
-        Ok(())
+        let started = self.start(activation);
+        started.inspect_err(|_| one(&self.metrics.activate_fails))
     }
 
     fn deactivate(&mut self, deadline: Option<Instant>) -> Result<Vec<ActiveQueue>, LoopError> {
-        stop(&mut self.running, deadline)
+        // First who may be late: the kernel is not.
+        let mut queues = stop(&mut self.running, deadline)?;
+        if let Some(carrier) = &mut self.carrier {
+            queues.extend(carrier.end(deadline)?);
+        }
+        Ok(queues)
     }
 
     fn change(&mut self, change: &Change) -> Result<Changed, Trouble> {
         let Patch { rx_rate_limiter, tx_rate_limiter, .. } = change.read()?;
+        if self.carrier.is_some() && (rx_rate_limiter.is_some() || tx_rate_limiter.is_some()) {
+            return Err(Trouble::new(NotByKernel::Limits));
+        }
         let BothWays { rx, tx } = &self.limits;
         for (limits, change) in [(rx, rx_rate_limiter), (tx, tx_rate_limiter)] {
             if let Some(change) = change {
@@ -343,7 +390,13 @@ impl VirtioDevice for Net {
         self.limits.tx.restore(saved.tx_limits.as_ref());
         let others = saved.pairs.into_iter().flat_map(|pairs| pairs.frames);
         for (shelf, frame) in self.shelves.iter().zip([saved.frame].into_iter().chain(others)) {
-            *shelf.frame() = frame.0;
+            if self.carrier.is_none() {
+                *shelf.frame() = frame.0;
+            } else {
+                // Nobody would hand it over.
+                let lost = u64::from(!frame.0.is_empty());
+                self.metrics.rx_fails.fetch_add(lost, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
@@ -357,6 +410,8 @@ impl fmt::Debug for Net {
 
 #[cfg(test)]
 mod branch_tests;
+#[cfg(test)]
+mod kernel_tests;
 #[cfg(test)]
 mod limits_tests;
 #[cfg(test)]

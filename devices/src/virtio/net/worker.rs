@@ -44,7 +44,7 @@ enum Role {
 
 /// How the driver sees the card's queues.
 #[derive(Clone, Copy, Debug)]
-struct Layout {
+pub(super) struct Layout {
     /// The pairs of queues.
     pairs: u16,
     /// The index of the control queue, where there is one.
@@ -54,10 +54,15 @@ struct Layout {
 impl Layout {
     /// For a driver that accepted `features` of a card with `most` pairs. Without
     /// several pairs, the control queue follows the first.
-    fn new(features: u64, most: u16) -> Self {
+    pub(super) fn new(features: u64, most: u16) -> Self {
         let has = |feature: u32| features & 1 << feature != 0;
         let pairs = if has(VIRTIO_NET_F_MQ) { most } else { 1 };
         Self { pairs, control: has(VIRTIO_NET_F_CTRL_VQ).then_some(2 * pairs) }
+    }
+
+    /// Whether frames come and go by the queue `index`.
+    pub(super) fn is_of_frames(self, index: u16) -> bool {
+        matches!(self.role(index), Some(Role::Receive(_) | Role::Transmit(_)))
     }
 
     fn role(self, index: u16) -> Option<Role> {

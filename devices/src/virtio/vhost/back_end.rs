@@ -62,6 +62,11 @@ pub(in crate::virtio) trait BackEnd: Send {
     /// It does not answer.
     fn stop(&mut self, queues: &[u16]) -> Result<Vec<u32>, BackEndError>;
 
+    /// Whether it may have something under way yet when [`BackEnd::stop`] returns.
+    fn lingers(&self) -> bool {
+        true
+    }
+
     /// What hangs up when it ends, where it can end.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kedge_diag::Fix;
 
 use super::answers::Nonsense;
+use super::kernel::KernelError;
 
 /// Why a back end cannot serve a device.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,9 @@ pub enum BackEndError {
         /// The socket's path.
         path: PathBuf,
     },
+    /// It is the host's kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The host is out of something.
     #[error("the host has no {what} for a back end")]
     Host {
@@ -89,6 +93,7 @@ pub enum BackEndError {
 impl Fix for BackEndError {
     fn fix(&self) -> Option<String> {
         Some(match self {
+            Self::Kernel(source) => return source.fix(),
             Self::Missing { .. } => {
                 "start the back end first, and have it make the socket there".to_owned()
             }

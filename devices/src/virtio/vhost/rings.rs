@@ -59,7 +59,7 @@ impl std::fmt::Debug for AtWork {
 /// # Errors
 /// The back end does not take them, or the host is out of resources.
 pub(in crate::virtio) fn lend(
-    back_end: &mut impl BackEnd,
+    back_end: &mut (impl BackEnd + ?Sized),
     activation: Activation,
     device: String,
 ) -> Result<AtWork, LoopError> {
@@ -74,13 +74,20 @@ pub(in crate::virtio) fn lend(
     let ears = at_work.lent.iter().map(Lent::ears).collect::<Result<_, _>>().map_err(resource)?;
     let worker = CallWorker { ears, connection, alarm: Arc::clone(&at_work.alarm) };
     back_end.begin(&at_work.session()).map_err(resource)?;
-    at_work.running = Some(event_loop.start(Box::new(worker))?);
+    match event_loop.start(Box::new(worker)) {
+        Ok(running) => at_work.running = Some(running),
+        Err(error) => {
+            // Nobody hears it: it must not work on.
+            let _ = back_end.stop(&at_work.indices());
+            return Err(error);
+        }
+    }
     Ok(at_work)
 }
 
 /// Where `back_end` is to note what it writes, if changes of `memory` are noted.
 fn log_for(
-    back_end: &impl BackEnd,
+    back_end: &(impl BackEnd + ?Sized),
     memory: &GuestMemory,
 ) -> Result<Option<WriteLog>, BackEndError> {
     if !dirty::is_tracked(memory) || back_end.features() & LOG_ALL == 0 {
@@ -97,7 +104,7 @@ fn log_for(
 /// The loop is gone; or it is [`LoopError::Late`], and then the back end works on.
 pub(in crate::virtio) fn take_home(
     slot: &mut Option<AtWork>,
-    back_end: &mut impl BackEnd,
+    back_end: &mut (impl BackEnd + ?Sized),
     deadline: Option<Instant>,
 ) -> Result<Vec<ActiveQueue>, LoopError> {
     let Some(mut at_work) = slot.take() else { return Ok(Vec::new()) };
@@ -121,14 +128,17 @@ impl AtWork {
     /// Has `back_end` leave the queues alone and finish what it took.
     fn finish(
         &mut self,
-        back_end: &mut impl BackEnd,
+        back_end: &mut (impl BackEnd + ?Sized),
         deadline: Option<Instant>,
     ) -> Result<(), Late> {
         if self.alarm.is_raised() {
             return Ok(());
         }
-        let queues: Vec<_> = self.lent.iter().map(|lent| lent.active.index).collect();
-        match back_end.stop(&queues) {
+        match back_end.stop(&self.indices()) {
+            Ok(bases) if !back_end.lingers() => {
+                self.come_home(&bases);
+                return Ok(());
+            }
             Ok(bases) => self.come_to(&bases),
             Err(error) => self.alarm.raise(&error),
         }
@@ -146,7 +156,7 @@ impl AtWork {
     }
 
     /// The back end goes on, after all.
-    fn go_on(&self, back_end: &mut impl BackEnd) -> Result<(), Late> {
+    fn go_on(&self, back_end: &mut (impl BackEnd + ?Sized)) -> Result<(), Late> {
         match back_end.go_on(&self.session()) {
             Ok(()) => Err(Late),
             Err(error) => {
@@ -165,6 +175,25 @@ impl AtWork {
                 Err(nonsense) => self.alarm.raise(&nonsense),
             }
         }
+    }
+
+    /// Takes up how far a back end has come that has given back all that it took.
+    fn come_home(&mut self, bases: &[u32]) {
+        for (lent, &said) in self.lent.iter_mut().zip(bases) {
+            // Indices are modulo 2^16.
+            let base = u16::try_from(said & u32::from(u16::MAX)).unwrap_or_default();
+            lent.active.queue.set_next_avail(base);
+            if used(&lent.active, &self.memory) != base {
+                let index = lent.active.index;
+                let why = format_args!("queue {index}: somebody else wrote its used index");
+                self.alarm.interrupt.needs_reset(&why);
+            }
+        }
+    }
+
+    /// The indices of the queues.
+    fn indices(&self) -> Vec<u16> {
+        self.lent.iter().map(|lent| lent.active.index).collect()
     }
 
     /// Whether all that was taken is given back.

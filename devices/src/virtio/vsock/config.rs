@@ -12,7 +12,7 @@ use super::listen::Listener;
 use super::packet::Kind as Carried;
 use super::syscalls::SYSCALLS;
 use crate::virtio::body::{self, BodyError};
-use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, Kind, Parsed};
+use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, HostForm, Kind, Parsed};
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::options::{OptionError, Options};
 
@@ -27,7 +27,7 @@ pub static KIND: Kind = Kind {
     from_flag,
     from_json,
     id_field: "",
-    host_fields: &[HostField { option: "path", field: "uds_path" }],
+    host_fields: &[HostField { option: "path", field: "uds_path", form: HostForm::Name }],
     override_value: "path=SOCKET",
     syscalls: SYSCALLS,
     change: None,

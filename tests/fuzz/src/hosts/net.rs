@@ -100,7 +100,7 @@ impl Subject for Card {
         let mtu = self.said["mtu"].as_u64().and_then(|mtu| u16::try_from(mtu).ok());
         let (rx, tx) = (self.limits("rx_rate_limiter"), self.limits("tx_rate_limiter"));
         let mut card = Net::new("eth0", taps, mac, mtu).limited(rx, tx);
-        card.set_detour(Box::new(Echo::default()));
+        let _ = card.set_detour(Box::new(Echo::default()));
         drop(format!("{card:?}"));
         Box::new(card)
     }

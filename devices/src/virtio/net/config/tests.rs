@@ -48,7 +48,7 @@ fn a_flag_without_a_tap_shows_its_usage() {
         "mtu=1500",
         &expect![[r#"
             error: --net needs `tap=`
-              fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,id=NAME][,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]"#]],
+              fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,id=NAME][,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]"#]],
     );
 }
 
@@ -166,12 +166,45 @@ fn limits_are_given_by_flag_and_by_body() {
 }
 
 #[test]
+fn frames_are_the_kernels_where_that_is_asked_for() {
+    let json = json!({"iface_id": "eth0", "host_dev_name": "tap0", "vhost": true});
+    for flag in ["tap=tap0,vhost=on", "tap=tap0,vhost"] {
+        let config = (KIND.from_flag)(flag, 0).unwrap();
+        assert_eq!(config.to_json(), json);
+        assert!(config.is_in_kernel());
+    }
+    assert_eq!((KIND.from_json)(json.clone()).unwrap().to_json(), json);
+    let none = (KIND.from_flag)("tap=tap0,vhost=off", 0).unwrap();
+    assert_eq!(none.to_json(), json!({"iface_id": "eth0", "host_dev_name": "tap0"}));
+    assert!(!none.is_in_kernel());
+}
+
+#[test]
+fn limits_are_refused_where_frames_are_the_kernels() {
+    flag_refused(
+        "tap=tap0,vhost=on,tx_ops=20",
+        &expect![[r#"
+        error: --net cannot have `tx_ops=20`
+          fix: give no limit beside `vhost`: it is the host's kernel that carries the frames then"#]],
+    );
+    let limits = json!({"ops": {"size": 1, "refill_time": 1}});
+    let mut body = json!({"iface_id": "eth0", "host_dev_name": "tap0", "vhost": true});
+    body["tx_rate_limiter"] = limits;
+    body_refused(
+        body,
+        &expect![[r#"
+        error: `tx_rate_limiter` of `network-interfaces` does not go with `vhost`
+          fix: leave `tx_rate_limiter` or `vhost` out"#]],
+    );
+}
+
+#[test]
 fn an_unknown_key_is_refused_by_name() {
     body_refused(
         json!({"iface_id": "eth0", "host_dev_name": "tap0", "speed": 2}),
         &expect![[r#"
             error: `network-interfaces` in the configuration file is not right
-              because: unknown field `speed`, expected one of `iface_id`, `host_dev_name`, `guest_mac`, `mtu`, `queues`, `rx_rate_limiter`, `tx_rate_limiter`
+              because: unknown field `speed`, expected one of `iface_id`, `host_dev_name`, `guest_mac`, `mtu`, `queues`, `vhost`, `rx_rate_limiter`, `tx_rate_limiter`
               fix: correct the field named above: they are those of Firecracker's API"#]],
     );
 }
