@@ -41,6 +41,8 @@ pub(crate) enum Need {
     Debian,
     /// There is a disk with programs of Debian.
     Programs,
+    /// The kernel carries frames for guests (vhost-net).
+    VhostNet,
     /// The kernel is this one or newer.
     Kernel(u32, u32),
     /// The kernel is older than this one.
@@ -114,6 +116,7 @@ impl Host {
             Need::SmallPages => (rustix::param::page_size() == 4096, "pages of 4 KiB".to_owned()),
             Need::Debian => (self.debian().exists(), self.debian().display().to_string()),
             Need::Programs => (self.programs().exists(), self.programs().display().to_string()),
+            Need::VhostNet => (Path::new("/dev/vhost-net").exists(), "/dev/vhost-net".to_owned()),
             Need::Kernel(major, minor) => {
                 (self.kernel >= (major, minor), format!("Linux {major}.{minor} or newer"))
             }

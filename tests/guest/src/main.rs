@@ -58,6 +58,7 @@ mod tap;
 mod tap_ioctl;
 mod terminal;
 mod trace;
+mod vhost;
 mod vsock;
 
 use std::env;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
     linux::tests(&mut suite);
     boot::tests(&mut suite);
     cards::tests(&mut suite);
+    vhost::tests(&mut suite);
     firmware::tests(&mut suite);
     fingerprint::tests(&mut suite);
     rows::tests(&mut suite);

@@ -3,7 +3,7 @@
 use crate::{cpio::Archive, debian::kernels::Kernel};
 
 const INIT: &str = include_str!("host_init.sh");
-const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "tun", "loop"];
+const MODULES: [&str; 5] = ["virtio_pci", "virtio_blk", "tun", "vhost_net", "loop"];
 
 /// An archive with all of the host's root but `/kedge`.
 ///
