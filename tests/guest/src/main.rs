@@ -20,6 +20,7 @@ mod disks;
 mod door;
 mod errors;
 mod evidence;
+mod faults;
 mod features;
 mod fingerprint;
 mod fips;
@@ -104,6 +105,7 @@ fn main() -> ExitCode {
     programs::tests(&mut suite);
     killed::tests(&mut suite);
     io_threads::tests(&mut suite);
+    faults::tests(&mut suite);
     rom::tests(&mut suite);
     sdks::tests(&mut suite);
     services::tests(&mut suite);
