@@ -5,7 +5,7 @@ use super::tally::Tally;
 use crate::fuzz::{Flags, TARGETS, build, corpus, run};
 
 /// How many inputs each target is given: some seconds' worth.
-const INPUTS: &str = "-runs=1000";
+const INPUTS: &str = "-runs=600";
 
 /// Feeds the targets whose name contains `filter`.
 pub(super) fn targets(filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {

@@ -24,7 +24,7 @@ use crate::virtio::worker::{LoopError, Running, stop};
 
 /// How long a back end may take to finish what it took where nobody says how long. Under a
 /// fuzzer there is less of it.
-const PATIENCE: Duration = Duration::from_millis(if cfg!(fuzzing) { 50 } else { 10_000 });
+const PATIENCE: Duration = Duration::from_millis(if cfg!(fuzzing) { 20 } else { 10_000 });
 /// How long to wait between two looks at that.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 

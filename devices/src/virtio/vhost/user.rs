@@ -29,7 +29,7 @@ use super::rings::DESCRIPTOR;
 
 /// How long a back end may take for an answer. Under a fuzzer, which has others be silent all
 /// the time, there is less of it.
-const PATIENCE: Duration = Duration::from_millis(if cfg!(fuzzing) { 50 } else { 5000 });
+const PATIENCE: Duration = Duration::from_millis(if cfg!(fuzzing) { 20 } else { 5000 });
 
 /// What a device needs of its back end.
 #[derive(Clone, Copy, Debug)]

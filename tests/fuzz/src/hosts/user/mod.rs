@@ -122,7 +122,7 @@ impl Subject for UserDisk {
     /// A back end that lies is of no more use.
     const WORKS: bool = false;
     /// Nor does it finish what it took.
-    const PATIENCE: Duration = Duration::from_millis(30);
+    const PATIENCE: Duration = Duration::from_millis(10);
     const RESTS: bool = false;
 
     fn memory(&self, ranges: &[GuestRange]) -> GuestMemory {
