@@ -112,7 +112,7 @@ fn the_help_says_what_the_number_is() {
                       Serial port: stdio, socket, file=PATH or none
                   --disk <[id=NAME,]path=FILE|socket=PATH>
                       What a disk uses
-                  --net <[id=NAME,]tap=NAME[,mac=ADDRESS][,vhost=on|off]>
+                  --net <[id=NAME,]tap=NAME|socket=PATH[,mac=ADDRESS][,vhost=on|off]>
                       What a network interface uses
                   --vsock <path=SOCKET>
                       What a vsock device uses

@@ -394,7 +394,7 @@ fn a_device_is_described_by_its_own_options() {
         &expect![[r#"
             2
             error: --net needs `tap=`
-              fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,id=NAME][,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]
+              fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,id=NAME][,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE] or socket=PATH[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,id=NAME]
         "#]],
     );
     wrong(

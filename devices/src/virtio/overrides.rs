@@ -315,7 +315,7 @@ mod tests {
         let error = Override::from_flag(&net::KIND, "id=eth0,mtu=9000").unwrap_err();
         expect![[r#"
             error: --net has no option `mtu`
-              fix: use any of: tap, mac, vhost, id"#]]
+              fix: use any of: tap, socket, mac, vhost, id"#]]
         .assert_eq(&report(&error));
     }
 

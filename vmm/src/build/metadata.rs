@@ -19,8 +19,8 @@ const NONE: usize = 0;
 /// `opened` are its devices.
 ///
 /// # Errors
-/// The machine has no such cards, one of them has its frames carried by the host's kernel, or
-/// the host has no entropy.
+/// The machine has no such cards, somebody else carries the frames of one of them, or the host
+/// has no entropy.
 pub(super) fn attach(
     spec: &MachineSpec,
     surroundings: &Surroundings,

@@ -166,7 +166,7 @@ mod tests {
         let clones = clones(body).unwrap();
         assert_eq!((clones.first, clones.clock), (7, Clock::Advance));
         assert!(clones.resume_vm && clones.track_dirty_pages);
-        assert_eq!(clones.network_overrides[0].host_dev_name, "tap{n}");
+        assert_eq!(clones.network_overrides[0].host_dev_name.as_deref(), Some("tap{n}"));
         let serial = clones.serial_override.unwrap();
         assert_eq!(serial.serial_out_path, PathBuf::from("{n}.out"));
         assert_eq!(clones.vsock_override.unwrap().uds_path, PathBuf::from("{n}.sock"));

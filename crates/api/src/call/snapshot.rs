@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Call, Fault, Parsed, body};
 
@@ -101,17 +101,50 @@ pub enum Clock {
     Advance,
 }
 
-/// Another host device for a network interface.
+/// Another host device, or another back end, for a network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "NetworkOverrideBody")]
 pub struct NetworkOverride {
     /// The interface's name.
     pub iface_id: String,
     /// The host's device.
-    pub host_dev_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_dev_name: Option<String>,
+    /// kedge's own: where its back end listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
     /// kedge's own: another MAC address, which the guest finds when its driver begins anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guest_mac: Option<String>,
+}
+
+/// The same, in which the host's device may be missing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkOverrideBody {
+    iface_id: String,
+    #[serde(default, deserialize_with = "given")]
+    host_dev_name: Option<String>,
+    socket: Option<PathBuf>,
+    guest_mac: Option<String>,
+}
+
+/// Reads what may be left out, and is not null.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(from).map(Some)
+}
+
+impl TryFrom<NetworkOverrideBody> for NetworkOverride {
+    type Error = &'static str;
+
+    fn try_from(body: NetworkOverrideBody) -> Result<Self, Self::Error> {
+        let NetworkOverrideBody { iface_id, host_dev_name, socket, guest_mac } = body;
+        match (&host_dev_name, &socket) {
+            // As serde says it where it is not to be left out.
+            (None, None) => Err("missing field `host_dev_name`"),
+            _ => Ok(Self { iface_id, host_dev_name, socket, guest_mac }),
+        }
+    }
 }
 
 /// Another file, or another back end, for a disk.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use crate::tap::{OpenTapError, Tap};
 
@@ -12,6 +13,8 @@ pub enum Cable {
     Tap(TapSource),
     /// A tap, and the host's kernel carries them (vhost-net).
     TapByKernel(TapSource),
+    /// Another process's: a vhost-user back end that listens at this socket.
+    Socket(PathBuf),
 }
 
 impl Cable {
@@ -20,17 +23,16 @@ impl Cable {
         if vhost { Self::TapByKernel(tap) } else { Self::Tap(tap) }
     }
 
-    /// The tap.
-    pub(super) fn tap(&self) -> &TapSource {
-        match self {
-            Self::Tap(tap) | Self::TapByKernel(tap) => tap,
-        }
-    }
-
     /// Whether all frames pass through this process, which can hold them back then.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self, Self::Tap(_))
     }
+}
+
+/// How many pairs of queues a card has that is on no descriptors, where that many are asked
+/// for.
+pub(super) fn pairs(asked: Option<u64>) -> Option<u16> {
+    u16::try_from(asked.unwrap_or(1)).ok().filter(|pairs| (1..=MOST_PAIRS).contains(pairs))
 }
 
 /// The most pairs of queues of a card.
@@ -75,9 +77,9 @@ impl TapSource {
         };
         let pairs = match (given, asked) {
             (Some(given), Some(asked)) if given != asked => return None,
-            (given, asked) => given.or(asked).unwrap_or(1),
+            (given, asked) => given.or(asked),
         };
-        u16::try_from(pairs).ok().filter(|pairs| (1..=MOST_PAIRS).contains(pairs))
+        self::pairs(pairs)
     }
 
     pub(super) fn open(&self, pairs: u16) -> Result<Vec<Tap>, OpenTapError> {

@@ -3,15 +3,17 @@
 
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use kedge_diag::Trouble;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Net;
-use super::cable::{Cable, TapSource};
+use super::cable::{self, Cable, TapSource};
 use super::mac::{MacAddress, NotAMacAddress};
 use super::syscalls::SYSCALLS;
+use super::user::{NoBackEnd, UserNet};
+use super::{Identity, Net};
 use crate::tap::Tap;
 use crate::virtio::body::{self, BodyError, object_or_null};
 use crate::virtio::catalog::{ApiWords, DeviceConfig, HostField, HostForm, Kind, Parsed};
@@ -22,14 +24,15 @@ use crate::virtio::options::{OptionError, Options};
 use crate::virtio::vhost::{BackEndError, KernelNet};
 
 const USAGE: &str = "tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,id=NAME]\
-                     [,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]";
+                     [,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE] \
+                     or socket=PATH[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,id=NAME]";
 
 /// The row of the catalogue.
 pub static KIND: Kind = Kind {
     noun: "network interface",
     flag: "net",
     flag_value: USAGE,
-    flag_help: "Give the guest a network card on a tap interface of the host; fd=N in place of tap= for one that is open",
+    flag_help: "Give the guest a network card on a tap interface of the host; fd=N in place of tap= for one that is open, socket=PATH for another process",
     key: "network-interfaces",
     many: true,
     from_flag,
@@ -37,10 +40,11 @@ pub static KIND: Kind = Kind {
     id_field: "iface_id",
     host_fields: &[
         HostField { option: "tap", field: "host_dev_name", form: HostForm::Name },
+        HostField { option: "socket", field: "socket", form: HostForm::Name },
         HostField { option: "mac", field: "guest_mac", form: HostForm::Name },
         HostField { option: "vhost", field: "vhost", form: HostForm::Switch },
     ],
-    override_value: "[id=NAME,]tap=NAME[,mac=ADDRESS][,vhost=on|off]",
+    override_value: "[id=NAME,]tap=NAME|socket=PATH[,mac=ADDRESS][,vhost=on|off]",
     syscalls: SYSCALLS,
     change: Some(Changeable { check: is_a::<Patch>, fault: "Network config error: " }),
     api: ApiWords {
@@ -54,6 +58,7 @@ pub static KIND: Kind = Kind {
 const OPTIONS: &[&str] = &[
     "tap",
     "fd",
+    "socket",
     "mac",
     "mtu",
     "queues",
@@ -81,6 +86,8 @@ const WANTED_PAIRS: &str =
     "a number of pairs from 1 to 8, as many as descriptors where these are given";
 const WANTED_UNLIMITED: &str =
     "no limit beside `vhost`: it is the host's kernel that carries the frames then";
+const WANTED_BESIDE_SOCKET: &str =
+    "it to the back end: such a card has `socket`, `mac`, `mtu`, `queues` and `id`";
 const WANTED_ID: &str = "letters, digits and underscores";
 
 /// A network card.
@@ -122,7 +129,10 @@ pub(super) struct Patch {
 #[serde(deny_unknown_fields)]
 struct Body {
     iface_id: String,
-    host_dev_name: String,
+    #[serde(default, deserialize_with = "body::given")]
+    host_dev_name: Option<String>,
+    /// kedge's own.
+    socket: Option<PathBuf>,
     guest_mac: Option<String>,
     mtu: Option<u64>,
     /// kedge's own.
@@ -169,6 +179,17 @@ fn from_options(options: &Options, index: usize) -> Result<NetConfig, OptionErro
 
 /// What the card is on, and the number of pairs of queues.
 fn cable_from(options: &Options) -> Result<(Cable, u16), OptionError> {
+    let asked = options.value("queues").map(|text| {
+        let asked = text.parse();
+        asked.map_err(|_| options.refuse("queues", text, WANTED_PAIRS))
+    });
+    let asked = asked.transpose()?;
+    let refuse_pairs =
+        || options.refuse("queues", options.value("queues").unwrap_or_default(), WANTED_PAIRS);
+    if options.value("socket").is_some() {
+        let socket = socket_from(options)?;
+        return Ok((socket, cable::pairs(asked).ok_or_else(refuse_pairs)?));
+    }
     let tap = match (options.value("tap"), options.value("fd")) {
         (Some(_), Some(fd)) => return Err(options.refuse("fd", fd, "either `tap` or `fd`")),
         (None, Some(fd)) => {
@@ -179,14 +200,18 @@ fn cable_from(options: &Options) -> Result<(Cable, u16), OptionError> {
             TapSource::parse(name).ok_or_else(|| options.refuse("tap", name, WANTED_TAP))?
         }
     };
-    let asked = options.value("queues").map(|text| {
-        let asked = text.parse();
-        asked.map_err(|_| options.refuse("queues", text, WANTED_PAIRS))
-    });
-    let queues = tap.pairs(asked.transpose()?).ok_or_else(|| {
-        options.refuse("queues", options.value("queues").unwrap_or_default(), WANTED_PAIRS)
-    })?;
+    let queues = tap.pairs(asked).ok_or_else(refuse_pairs)?;
     Ok((Cable::on_tap(tap, options.is_on("vhost")?), queues))
+}
+
+/// The socket of a back end.
+fn socket_from(options: &Options) -> Result<Cable, OptionError> {
+    for name in ["tap", "fd", "vhost"].iter().chain(&LIMITS) {
+        if let Some(value) = options.value(name) {
+            return Err(options.refuse(name, value, WANTED_BESIDE_SOCKET));
+        }
+    }
+    Ok(Cable::Socket(options.needed("socket")?.into()))
 }
 
 fn from_json(value: Value) -> Parsed {
@@ -195,7 +220,7 @@ fn from_json(value: Value) -> Parsed {
 }
 
 fn from_body(body: Body) -> Result<NetConfig, BodyError> {
-    let Body { iface_id, host_dev_name, guest_mac, mtu, queues: asked, .. } = body;
+    let Body { iface_id, host_dev_name, socket, vhost, guest_mac, mtu, queues: asked, .. } = body;
     let [rx_limits, tx_limits] =
         [body.rx_rate_limiter, body.tx_rate_limiter].map(Option::unwrap_or_default);
     body::check_id(KIND.key, "iface_id", &iface_id)?;
@@ -204,19 +229,36 @@ fn from_body(body: Body) -> Result<NetConfig, BodyError> {
         .map(|text| text.parse().map_err(|NotAMacAddress| refuse("guest_mac", text, WANTED_MAC)));
     let mtu =
         mtu.map(|mtu| checked_mtu(mtu).ok_or_else(|| refuse("mtu", mtu.to_string(), WANTED_MTU)));
-    let tap = TapSource::parse(&host_dev_name)
-        .ok_or_else(|| refuse("host_dev_name", host_dev_name, WANTED_TAP))?;
-    let queues = tap.pairs(asked).ok_or_else(|| {
+    let (cable, queues) = match (host_dev_name, socket) {
+        (Some(_), Some(_)) => return Err(beside("host_dev_name", "socket")),
+        (None, Some(_)) if vhost => return Err(beside("vhost", "socket")),
+        (None, Some(socket)) => (Cable::Socket(socket), cable::pairs(asked)),
+        (None, None) => {
+            let source = serde::de::Error::missing_field("host_dev_name");
+            return Err(BodyError::Shape { key: KIND.key, source });
+        }
+        (Some(name), None) => {
+            let tap =
+                TapSource::parse(&name).ok_or_else(|| refuse("host_dev_name", name, WANTED_TAP))?;
+            let pairs = tap.pairs(asked);
+            (Cable::on_tap(tap, vhost), pairs)
+        }
+    };
+    let queues = queues.ok_or_else(|| {
         refuse("queues", asked.map_or_else(String::new, |asked| asked.to_string()), WANTED_PAIRS)
     })?;
-    let cable = Cable::on_tap(tap, body.vhost);
     let limits = [("rx_rate_limiter", rx_limits), ("tx_rate_limiter", tx_limits)];
     let limited = limits.into_iter().find(|(_, limits)| *limits != RateLimiter::default());
     if let (Some((field, _)), false) = (limited, cable.is_ours()) {
-        return Err(BodyError::Beside { key: KIND.key, field, other: "vhost" });
+        let other = if matches!(cable, Cable::Socket(_)) { "socket" } else { "vhost" };
+        return Err(beside(field, other));
     }
     let (mac, mtu) = (mac.transpose()?, mtu.transpose()?);
     Ok(NetConfig { id: iface_id, cable, mac, mtu, queues, rx_limits, tx_limits })
+}
+
+fn beside(field: &'static str, other: &'static str) -> BodyError {
+    BodyError::Beside { key: KIND.key, field, other }
 }
 
 fn checked_mtu(mtu: u64) -> Option<u16> {
@@ -244,7 +286,11 @@ impl DeviceConfig for NetConfig {
         let Self { id, cable, mac, mtu, queues, rx_limits, tx_limits } = self;
         let mut body = Map::new();
         body.insert("iface_id".to_owned(), Value::from(id.as_str()));
-        body.insert("host_dev_name".to_owned(), Value::from(cable.tap().to_string()));
+        let (field, name) = match cable {
+            Cable::Tap(tap) | Cable::TapByKernel(tap) => ("host_dev_name", tap.to_string()),
+            Cable::Socket(socket) => ("socket", socket.to_string_lossy().into_owned()),
+        };
+        body.insert(field.to_owned(), Value::from(name));
         if let Some(mac) = mac {
             body.insert("guest_mac".to_owned(), Value::from(mac.to_string()));
         }
@@ -254,7 +300,7 @@ impl DeviceConfig for NetConfig {
         if *queues > 1 {
             body.insert("queues".to_owned(), Value::from(*queues));
         }
-        if !cable.is_ours() {
+        if self.is_in_kernel() {
             body.insert("vhost".to_owned(), Value::from(true));
         }
         for (field, limits) in [("rx_rate_limiter", rx_limits), ("tx_rate_limiter", tx_limits)] {
@@ -270,17 +316,29 @@ impl DeviceConfig for NetConfig {
         matches!(self.cable, Cable::TapByKernel(_))
     }
 
+    fn shares_memory(&self) -> bool {
+        matches!(self.cable, Cable::Socket(_))
+    }
+
     fn open(&self) -> Result<Box<dyn VirtioDevice>, Trouble> {
-        let taps = self.cable.tap().open(self.queues).map_err(Trouble::new)?;
-        let kernel = match &self.cable {
-            Cable::Tap(_) => None,
-            Cable::TapByKernel(_) => Some(by_kernel(&taps).map_err(Trouble::new)?),
+        let Self { id, mac, mtu, queues, .. } = self;
+        let card = |tap: &TapSource| {
+            let taps = tap.open(*queues).map_err(Trouble::new)?;
+            let kernel = self.is_in_kernel().then(|| by_kernel(&taps));
+            let kernel = kernel.transpose().map_err(Trouble::new)?;
+            Ok((Net::new(id, taps, *mac, *mtu), kernel))
         };
-        let card = Net::new(&self.id, taps, self.mac, self.mtu);
-        Ok(Box::new(match kernel {
-            None => card.limited(self.rx_limits, self.tx_limits),
-            Some(kernel) => card.carried_by(Box::new(kernel)),
-        }))
+        match &self.cable {
+            Cable::Tap(tap) | Cable::TapByKernel(tap) => Ok(Box::new(match card(tap)? {
+                (card, None) => card.limited(self.rx_limits, self.tx_limits),
+                (card, Some(kernel)) => card.carried_by(Box::new(kernel)),
+            })),
+            Cable::Socket(socket) => {
+                let opened = UserNet::open(id, socket, *queues, Identity { mac: *mac, mtu: *mtu });
+                let unopened = |source| Trouble::new(NoBackEnd { id: id.clone(), source });
+                Ok(Box::new(opened.map_err(unopened)?))
+            }
+        }
     }
 }
 

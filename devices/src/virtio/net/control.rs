@@ -12,9 +12,7 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_ERR, VIRTIO_NET_OK,
 };
 
-use super::Card;
 use super::metrics::{NetMetrics, one};
-use super::steering::Steering;
 use crate::virtio::device::{ActiveQueue, Interrupt};
 use crate::virtio::limits::{RateLimiter, Throttle, TokenBucket};
 use crate::virtio::ring::{Chain, Corrupt, Ring};
@@ -29,23 +27,32 @@ pub(super) const COMMANDS: RateLimiter = RateLimiter {
     ops: Some(TokenBucket { size: 64, refill_time: 1000, one_time_burst: None }),
 };
 
+/// What a driver's commands are about.
+pub(super) trait Pairs: Send + Sync {
+    /// How many pairs of queues there are, at least one.
+    fn count(&self) -> u16;
+
+    /// Has frames go by the first `count` pairs, of which there are as many, and by no
+    /// others. Whether they do: else all is as it was.
+    fn use_first(&self, count: u16) -> bool;
+}
+
 /// The control queue at work.
 pub(super) struct Controller {
     pub(super) ring: Ring,
     pub(super) throttle: Throttle,
-    steering: Arc<Steering>,
+    pairs: Arc<dyn Pairs>,
     metrics: Arc<NetMetrics>,
 }
 
 impl Controller {
     pub(super) fn new(
-        queue: ActiveQueue,
-        interrupt: Arc<dyn Interrupt>,
+        (queue, interrupt): (ActiveQueue, Arc<dyn Interrupt>),
         throttle: Throttle,
-        card: &Card,
+        pairs: Arc<dyn Pairs>,
+        metrics: Arc<NetMetrics>,
     ) -> Self {
-        let (steering, metrics) = (Arc::clone(&card.steering), Arc::clone(&card.metrics));
-        Self { ring: Ring::new(queue, interrupt), throttle, steering, metrics }
+        Self { ring: Ring::new(queue, interrupt), throttle, pairs, metrics }
     }
 
     /// Obeys one command: it may have the host's network stack wait, and others on
@@ -76,7 +83,7 @@ impl Controller {
         let length = readable.len();
         let mut command = [0; LONGEST];
         let copied = readable.copy_to(&mut command);
-        let obeyed = length == copied && obey(&command[..copied], &self.steering);
+        let obeyed = length == copied && obey(&command[..copied], self.pairs.as_ref());
         if !obeyed {
             one(&self.metrics.control_fails);
         }
@@ -88,24 +95,12 @@ impl Controller {
 }
 
 /// Whether the command is one we know, makes sense, and is obeyed.
-fn obey(command: &[u8], steering: &Steering) -> bool {
+fn obey(command: &[u8], pairs: &dyn Pairs) -> bool {
     let &[class, what, low, high] = command else { return false };
     let pairs_set = (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET);
     if (u32::from(class), u32::from(what)) != pairs_set {
         return false;
     }
     let count = u16::from_le_bytes([low, high]);
-    if !(1..=steering.pairs()).contains(&count) {
-        return false;
-    }
-    let before = steering.in_use();
-    steering.remember(count);
-    if let Err(error) = steering.apply() {
-        tracing::debug!(%error, count, "the tap's queues are not attached so");
-        steering.remember(before);
-        // What worked before works again.
-        let _ = steering.apply();
-        return false;
-    }
-    true
+    (1..=pairs.count()).contains(&count) && pairs.use_first(count)
 }

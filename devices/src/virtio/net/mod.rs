@@ -22,6 +22,7 @@ mod segment;
 mod steering;
 mod syscalls;
 mod transmit;
+mod user;
 mod worker;
 
 use std::fmt;
@@ -103,6 +104,33 @@ mod field {
 struct Identity {
     mac: Option<MacAddress>,
     mtu: Option<u16>,
+}
+
+impl Identity {
+    /// The features that say so.
+    fn features(self) -> u64 {
+        u64::from(self.mac.is_some()) << VIRTIO_NET_F_MAC
+            | u64::from(self.mtu.is_some()) << VIRTIO_NET_F_MTU
+    }
+
+    /// Loads from `struct virtio_net_config` (5.1.4) of a card with so many pairs of queues,
+    /// up to the last field that we have.
+    fn load(self, pairs: u16, offset: u64, data: &mut [u8]) {
+        let mut space = [0; field::END];
+        if let Some(mac) = self.mac {
+            space[field::MAC].copy_from_slice(&mac.octets());
+        }
+        if pairs > 1 {
+            space[field::PAIRS].copy_from_slice(&pairs.to_le_bytes());
+        }
+        if let Some(mtu) = self.mtu {
+            space[field::MTU].copy_from_slice(&mtu.to_le_bytes());
+        }
+        let fields = usize::try_from(offset).ok().and_then(|offset| space.get(offset..));
+        for (byte, field) in data.iter_mut().zip(fields.unwrap_or_default()) {
+            *byte = *field;
+        }
+    }
 }
 
 /// Where a frame waits that was read from the tap and that the guest has no room
@@ -238,21 +266,6 @@ impl Net {
         self.steering.pairs() > 1
     }
 
-    /// `struct virtio_net_config` (5.1.4), up to the last field that we have.
-    fn space(&self) -> [u8; field::END] {
-        let mut space = [0; field::END];
-        if let Some(mac) = self.identity.mac {
-            space[field::MAC].copy_from_slice(&mac.octets());
-        }
-        if self.has_several() {
-            space[field::PAIRS].copy_from_slice(&self.steering.pairs().to_le_bytes());
-        }
-        if let Some(mtu) = self.identity.mtu {
-            space[field::MTU].copy_from_slice(&mtu.to_le_bytes());
-        }
-        space
-    }
-
     /// What the card has done so far.
     pub fn metrics(&self) -> &Arc<NetMetrics> {
         &self.metrics
@@ -288,11 +301,8 @@ impl VirtioDevice for Net {
     }
 
     fn features(&self) -> u64 {
-        let Identity { mac, mtu } = self.identity;
-        self.carrier.as_ref().map_or(FEATURES, |carrier| carrier.features(FEATURES))
-            | if self.has_several() { SEVERAL } else { 0 }
-            | u64::from(mac.is_some()) << VIRTIO_NET_F_MAC
-            | u64::from(mtu.is_some()) << VIRTIO_NET_F_MTU
+        let of_frames = self.carrier.as_ref().map_or(FEATURES, |it| it.features(FEATURES));
+        of_frames | if self.has_several() { SEVERAL } else { 0 } | self.identity.features()
     }
 
     fn bears(&self) -> u64 {
@@ -304,11 +314,7 @@ impl VirtioDevice for Net {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let space = self.space();
-        let fields = usize::try_from(offset).ok().and_then(|offset| space.get(offset..));
-        for (byte, field) in data.iter_mut().zip(fields.unwrap_or_default()) {
-            *byte = *field;
-        }
+        self.identity.load(self.steering.pairs(), offset, data);
     }
 
     fn counters(&self) -> Option<(&'static str, Arc<dyn Counters>)> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::io::Errno;
 
+use super::control::Pairs;
 use crate::tap::Tap;
 
 /// The tap's queues, one for each pair of the card's.
@@ -64,5 +65,24 @@ impl Steering {
             result = result.and(tap.attach());
         }
         result
+    }
+}
+
+impl Pairs for Steering {
+    fn count(&self) -> u16 {
+        self.pairs()
+    }
+
+    fn use_first(&self, count: u16) -> bool {
+        let before = self.in_use();
+        self.remember(count);
+        if let Err(error) = self.apply() {
+            tracing::debug!(%error, count, "the tap's queues are not attached so");
+            self.remember(before);
+            // What worked before works again.
+            let _ = self.apply();
+            return false;
+        }
+        true
     }
 }

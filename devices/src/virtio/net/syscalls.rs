@@ -9,4 +9,8 @@ pub(super) const SYSCALLS: &[Syscall] = &[
     // Frames, in and out.
     libc::SYS_readv,
     libc::SYS_writev,
+    // What a back end in another process is told while it works: the queues in use.
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_shutdown,
 ];

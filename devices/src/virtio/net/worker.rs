@@ -10,6 +10,7 @@ use super::branch::{AtWork, Branch};
 use super::control::Controller;
 use super::metrics::one;
 use super::receive::Receiver;
+use super::steering::Steering;
 use super::transmit::{Outgoing, Transmitter};
 use super::{Card, Shelf};
 use crate::virtio::device::{Activation, ActiveQueue, Interrupt};
@@ -26,14 +27,14 @@ const TX_LIMITS: u32 = u32::MAX - 1;
 /// That of the detour's timer.
 const DUE: u32 = u32::MAX - 2;
 /// That of the limit on commands.
-const COMMANDS: u32 = u32::MAX - 3;
+pub(super) const COMMANDS: u32 = u32::MAX - 3;
 /// The pair to which a detour says everything, whichever asked: it is always in use, and
 /// what is said stays in order.
 const FIRST: usize = 0;
 
 /// What a queue is for (5.1.2), where the driver accepted what it accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     /// Receives, of this pair.
     Receive(usize),
     /// Sends, of this pair.
@@ -65,7 +66,7 @@ impl Layout {
         matches!(self.role(index), Some(Role::Receive(_) | Role::Transmit(_)))
     }
 
-    fn role(self, index: u16) -> Option<Role> {
+    pub(super) fn role(self, index: u16) -> Option<Role> {
         if self.control == Some(index) {
             return Some(Role::Control);
         }
@@ -146,7 +147,9 @@ impl NetWorker {
             }
             Some(Role::Control) => {
                 let throttle = card.commands.throttle(COMMANDS);
-                *controller = Some(Controller::new(queue, interrupt, throttle, card));
+                let pairs = Arc::<Steering>::clone(steering);
+                let metrics = Arc::clone(metrics);
+                *controller = Some(Controller::new((queue, interrupt), throttle, pairs, metrics));
             }
             None => {}
         }

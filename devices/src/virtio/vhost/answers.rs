@@ -46,7 +46,7 @@ pub(super) const LOG_ALL: u64 = 1 << 26;
 
 /// What of the protocol is used where a back end has it.
 pub(super) fn wanted() -> Protocol {
-    Protocol::MQ | Protocol::LOG_SHMFD | Protocol::REPLY_ACK | Protocol::CONFIG
+    Protocol::MQ | Protocol::LOG_SHMFD | Protocol::MTU | Protocol::REPLY_ACK | Protocol::CONFIG
 }
 
 /// Judges the features that a back end offers.
@@ -91,6 +91,8 @@ pub(super) const HEADER: usize = 12;
 
 /// The version of the protocol, in a header's flags.
 pub(super) const VERSION: u32 = 1;
+/// An answer is wanted, in a header's flags.
+pub(super) const NEED_REPLY: u32 = 1 << 3;
 /// A reply, in a header's flags.
 const REPLY: u32 = 1 << 2;
 

@@ -28,7 +28,7 @@ pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub(super) use back_end::BackEnd;
+pub(super) use back_end::{BackEnd, Session};
 pub use error::BackEndError;
 pub use kernel::KernelError;
 pub(super) use kernel::KernelNet;

@@ -2,16 +2,17 @@
 //! docs/interop/vhost-user.rst), over the crate `vhost`.
 //!
 //! The crate waits for answers for as long as it takes: whoever talks to a back end here
-//! has a watchman cut the connection when it takes too long. A connection with which
-//! anything went wrong is given up.
+//! has a watchman cut the connection when it takes too long. Each connection has one, on a
+//! thread that is there from the beginning. A connection with which anything went wrong is
+//! given up.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use kedge_guest_memory::{GuestMemory, GuestMemoryBackend, GuestMemoryRegion, WriteLog, is_shared};
@@ -23,7 +24,7 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::BackEndError;
-use super::answers::{self, HEADER, LOG_ALL, Nonsense, PROTOCOL_FEATURES, VERSION};
+use super::answers::{self, HEADER, LOG_ALL, NEED_REPLY, Nonsense, PROTOCOL_FEATURES, VERSION};
 use super::back_end::{BackEnd, Session, place};
 use super::rings::DESCRIPTOR;
 
@@ -31,13 +32,45 @@ use super::rings::DESCRIPTOR;
 /// the time, there is less of it.
 const PATIENCE: Duration = Duration::from_millis(if cfg!(fuzzing) { 20 } else { 5000 });
 
+/// The numbers of requests that are made by hand.
+mod request {
+    pub(super) const SET_LOG_BASE: u32 = 6;
+    pub(super) const GET_QUEUE_NUM: u32 = 17;
+    pub(super) const NET_SET_MTU: u32 = 20;
+}
+
 /// What a device needs of its back end.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::virtio) struct Needs {
     /// How many queues.
     pub(in crate::virtio) queues: u16,
+    /// How many it must say that it has. Of a network card, some back ends count the queues
+    /// and some the pairs of them, as QEMU does.
+    pub(in crate::virtio) count: u16,
     /// What of the protocol it cannot do without.
     pub(in crate::virtio) protocol: Protocol,
+}
+
+/// What is watched, until its sender is dropped, and who hears whether that was too late.
+type Talk = (Receiver<()>, Sender<bool>);
+
+/// Cuts `socket` where a talk over it takes too long; how it is told of each. It ends when
+/// nobody can tell it any more.
+fn watchman(socket: UnixStream) -> io::Result<Sender<Talk>> {
+    let (tell, talks) = mpsc::channel::<Talk>();
+    let watch = move || {
+        for (talk, hear) in talks {
+            let is_late = talk.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                // It only fails where the other side has hung up.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            // Who talked may have ended.
+            let _ = hear.send(is_late);
+        }
+    };
+    std::thread::Builder::new().name("back end".to_owned()).spawn(watch)?;
+    Ok(tell)
 }
 
 /// A connection to a back end.
@@ -45,11 +78,15 @@ pub(in crate::virtio) struct UserBackEnd {
     frontend: Frontend,
     /// The same connection.
     socket: UnixStream,
+    watchman: Sender<Talk>,
     path: PathBuf,
     features: u64,
     protocol: Protocol,
     /// Whether it has been given the guest's memory, which stays as it is.
     knows_memory: bool,
+    /// The queues it has, and how many of the first it may use.
+    begun: Vec<u16>,
+    enabled: u16,
     is_lost: bool,
 }
 
@@ -80,13 +117,18 @@ impl UserBackEnd {
         needs: Needs,
     ) -> Result<Self, BackEndError> {
         let frontend = Frontend::from_stream(duplicate(&socket)?, needs.queues.into());
+        let watchman = watchman(duplicate(&socket)?);
+        let watchman = watchman.map_err(|source| BackEndError::Host { what: "thread", source })?;
         let mut back_end = Self {
             frontend,
             socket,
+            watchman,
             path: path.to_owned(),
             features: 0,
             protocol: Protocol::empty(),
             knows_memory: false,
+            begun: Vec::new(),
+            enabled: u16::MAX,
             is_lost: false,
         };
         back_end.talk(|it| it.agree(needs))?;
@@ -106,11 +148,12 @@ impl UserBackEnd {
             self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         }
         let most = match self.protocol.contains(Protocol::MQ) {
-            true => answers::queues(self.frontend.get_queue_num()?)?,
+            // Not by the crate, which takes it for the number of queues.
+            true => answers::queues(self.ask(request::GET_QUEUE_NUM)?)?,
             false => 1,
         };
-        if most < needs.queues {
-            return Err(Fault::Queues { wanted: needs.queues, most });
+        if most < needs.count {
+            return Err(Fault::Queues { wanted: needs.count, most });
         }
         if !self.protocol.contains(Protocol::LOG_SHMFD) {
             self.features &= !LOG_ALL;
@@ -145,20 +188,12 @@ impl UserBackEnd {
         if self.is_lost {
             return Err(BackEndError::Lost { path: self.path.clone() });
         }
-        let socket = duplicate(&self.socket)?;
-        let (done, waiting) = mpsc::channel::<()>();
-        let watchman = std::thread::Builder::new().name("back end".to_owned()).spawn(move || {
-            let is_late = waiting.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
-            if is_late {
-                // It only fails where the other side has hung up.
-                let _ = socket.shutdown(Shutdown::Both);
-            }
-            is_late
-        });
-        let watchman = watchman.map_err(|source| BackEndError::Host { what: "thread", source })?;
+        let ((done, talk), (hear, heard)) = (mpsc::channel(), mpsc::channel());
+        // It is there as long as this is.
+        let _ = self.watchman.send((talk, hear));
         let said = ask(self);
         drop(done);
-        let is_late = watchman.join().unwrap_or(false);
+        let is_late = heard.recv().unwrap_or(false);
         said.map_err(|fault| {
             let path = self.path.clone();
             // Too few queues are no reason to distrust what comes next, and nothing does.
@@ -200,32 +235,98 @@ impl UserBackEnd {
     /// Has it note what it writes. Not by the crate, which waits for an answer of another
     /// length than QEMU's back ends give.
     fn set_log(&mut self, log: &WriteLog, file: &File) -> Result<(), Fault> {
-        const SET_LOG_BASE: u32 = 6;
-        const BODY: u32 = 16;
-        let header = [SET_LOG_BASE, VERSION, BODY].map(u32::to_ne_bytes).concat();
         let body = [log.length(), 0].map(u64::to_ne_bytes).concat();
-        let message = [header, body].concat();
-        let sent = self.socket.send_with_fds(&[message.as_slice()], &[file.as_raw_fd()]);
+        self.send(request::SET_LOG_BASE, VERSION, &body, &[file.as_raw_fd()])?;
+        self.answer(request::SET_LOG_BASE).map(drop)
+    }
+
+    /// Asks it for a number.
+    fn ask(&mut self, request: u32) -> Result<u64, Fault> {
+        self.send(request, VERSION, &[], &[])?;
+        self.number(request)
+    }
+
+    fn number(&mut self, request: u32) -> Result<u64, Fault> {
+        let answer = self.answer(request)?;
+        let number = answer.try_into().map_err(|_| Nonsense::Answer { request })?;
+        Ok(u64::from_ne_bytes(number))
+    }
+
+    fn send(
+        &mut self,
+        request: u32,
+        flags: u32,
+        body: &[u8],
+        files: &[RawFd],
+    ) -> Result<(), Fault> {
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let header = [request, flags, length].map(u32::to_ne_bytes).concat();
+        let message = [header.as_slice(), body].concat();
+        let sent = self.socket.send_with_fds(&[message.as_slice()], files);
         if sent.map_err(|error| Fault::Refused(error.to_string()))? != message.len() {
             return Err(Fault::Refused("it takes no whole message".to_owned()));
         }
+        Ok(())
+    }
+
+    fn answer(&mut self, request: u32) -> Result<Vec<u8>, Fault> {
         let mut read = |into: &mut [u8]| {
-            self.socket.read_exact(into).map_err(|error| Fault::Refused(error.to_string()))
+            self.socket.read_exact(into).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => Fault::Refused("it has hung up".to_owned()),
+                _ => Fault::Refused(error.to_string()),
+            })
         };
         let mut header = [0; HEADER];
         read(&mut header)?;
-        let mut rest = vec![0; answers::answer_length(header, SET_LOG_BASE)?];
-        read(&mut rest)
+        let mut rest = vec![0; answers::answer_length(header, request)?];
+        read(&mut rest)?;
+        Ok(rest)
+    }
+
+    /// Tells it the largest packet of a network card, where it wants to know.
+    ///
+    /// # Errors
+    /// It does not take it.
+    pub(in crate::virtio) fn set_mtu(&mut self, mtu: u16) -> Result<(), BackEndError> {
+        if !self.protocol.contains(Protocol::MTU) {
+            return Ok(());
+        }
+        let is_answered = self.protocol.contains(Protocol::REPLY_ACK);
+        self.talk(|it| {
+            let flags = VERSION | if is_answered { NEED_REPLY } else { 0 };
+            it.send(request::NET_SET_MTU, flags, &u64::from(mtu).to_ne_bytes(), &[])?;
+            match is_answered && it.number(request::NET_SET_MTU)? != 0 {
+                true => Err(Fault::Refused(format!("it cannot have an MTU of {mtu}"))),
+                false => Ok(()),
+            }
+        })
+    }
+
+    /// Has it use the first `count` queues, and no others: now, or once it has them.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(in crate::virtio) fn enable(&mut self, count: u16) -> Result<(), BackEndError> {
+        self.enabled = count;
+        if self.begun.is_empty() {
+            return Ok(());
+        }
+        self.talk(Self::enable_begun)
+    }
+
+    fn enable_begun(&mut self) -> Result<(), Fault> {
+        for &queue in &self.begun {
+            self.frontend.set_vring_enable(queue.into(), queue < self.enabled)?;
+        }
+        Ok(())
     }
 
     fn start(&mut self, session: &Session<'_>) -> Result<(), Fault> {
         for of in &session.places {
             place(&self.frontend, of, session.log)?;
         }
-        for of in &session.places {
-            self.frontend.set_vring_enable(of.index.into(), true)?;
-        }
-        Ok(())
+        self.begun = session.places.iter().map(|of| of.index).collect();
+        self.enable_begun()
     }
 }
 
@@ -257,6 +358,7 @@ impl BackEnd for UserBackEnd {
     }
 
     fn stop(&mut self, queues: &[u16]) -> Result<Vec<u32>, BackEndError> {
+        self.begun.clear();
         self.talk(|it| {
             let bases = queues.iter().map(|&queue| it.frontend.get_vring_base(queue.into()));
             Ok(bases.collect::<Result<_, _>>()?)

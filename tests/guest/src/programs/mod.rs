@@ -6,6 +6,7 @@ mod disks;
 mod network;
 mod on_host;
 mod user_disk;
+mod user_net;
 mod vsock;
 
 use std::fs::{self, File};
@@ -45,6 +46,7 @@ pub(crate) fn tests(suite: &mut Suite) {
     on(suite, "mmio", &[Need::Programs]);
     on(suite, "pci", &[Need::Programs, Need::GicV3]);
     user_disk::tests(suite);
+    user_net::tests(suite);
 }
 
 /// Tests of guests with their devices on `transport`.

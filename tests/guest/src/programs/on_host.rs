@@ -16,6 +16,22 @@ use crate::tap::run;
 const LOAD: &str =
     "grep -q ext4 /proc/filesystems || for module in /kedge/modules/*.ko; do insmod $module; done";
 
+/// Makes another root at the host's `/mnt`, in mounts that go with the program. It lies over the
+/// first one, as a program's root has to whose user namespace is to be another.
+const ALONE: &str = "set -e
+disk=$1 folder=$2
+shift 2
+mount -t tmpfs none /mnt
+mkdir /mnt/usr /mnt/tmp /mnt/proc /mnt/dev /mnt/etc
+mount --bind $disk/usr /mnt/usr
+mount --bind $folder /mnt/tmp
+mount --bind /dev /mnt/dev
+mount -t proc none /mnt/proc
+ln -s usr/lib /mnt/lib
+cd /mnt
+mount -o move . /
+exec chroot . \"$@\"";
+
 /// The disk; gone from the host's folders when dropped.
 pub(super) struct Programs(TempDir);
 
@@ -51,6 +67,24 @@ impl Programs {
         let (linker, words_of_linker) = self.linker(path);
         let mut command = Command::new(linker);
         command.args(words_of_linker).args(words).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Started(command.spawn().with_context(|| format!("cannot start {path}"))?))
+    }
+
+    /// Starts the program at `path` on the disk in mounts of its own: a root without files
+    /// but the disk's programs, and `folder` as `/tmp`. Some leave their root for good,
+    /// which nobody can who is on the host's first one.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(super) fn start_alone(
+        &self,
+        folder: &Path,
+        path: &str,
+        words: &[&str],
+    ) -> anyhow::Result<Started> {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", ALONE, "sh"]).args([self.0.path(), folder]);
+        command.arg(path).args(words).stdin(Stdio::null()).stdout(Stdio::null());
         Ok(Started(command.spawn().with_context(|| format!("cannot start {path}"))?))
     }
 

@@ -289,7 +289,7 @@ fn an_entry_that_describes_no_device_is_named_with_its_place() {
         &expect![[r#"
             error: entry 2 of `network-interfaces` describes no network interface
               because: `network-interfaces` in the configuration file is not right
-              because: unknown field `iface`, expected one of `iface_id`, `host_dev_name`, `guest_mac`, `mtu`, `queues`, `vhost`, `rx_rate_limiter`, `tx_rate_limiter`
+              because: unknown field `iface`, expected one of `iface_id`, `host_dev_name`, `socket`, `guest_mac`, `mtu`, `queues`, `vhost`, `rx_rate_limiter`, `tx_rate_limiter`
               fix: correct the field named above: they are those of Firecracker's API"#]],
     );
 }

@@ -67,7 +67,9 @@ impl UserBlock {
     /// # Errors
     /// Its back end is not there, or not one for disks.
     fn open(config: &UserDiskConfig) -> Result<Self, BackEndError> {
-        let needs = Needs { queues: config.queues, protocol: VhostUserProtocolFeatures::CONFIG };
+        let queues = config.queues;
+        let protocol = VhostUserProtocolFeatures::CONFIG;
+        let needs = Needs { queues, count: queues, protocol };
         let back_end = UserBackEnd::connect(&config.socket, needs)?;
         Self::on(back_end, config)
     }

@@ -48,7 +48,7 @@ fn a_flag_without_a_tap_shows_its_usage() {
         "mtu=1500",
         &expect![[r#"
             error: --net needs `tap=`
-              fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,id=NAME][,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE]"#]],
+              fix: write --net tap=NAME[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,id=NAME][,rx_bandwidth=RATE][,rx_ops=RATE][,tx_bandwidth=RATE][,tx_ops=RATE] or socket=PATH[,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,id=NAME]"#]],
     );
 }
 
@@ -204,7 +204,7 @@ fn an_unknown_key_is_refused_by_name() {
         json!({"iface_id": "eth0", "host_dev_name": "tap0", "speed": 2}),
         &expect![[r#"
             error: `network-interfaces` in the configuration file is not right
-              because: unknown field `speed`, expected one of `iface_id`, `host_dev_name`, `guest_mac`, `mtu`, `queues`, `vhost`, `rx_rate_limiter`, `tx_rate_limiter`
+              because: unknown field `speed`, expected one of `iface_id`, `host_dev_name`, `socket`, `guest_mac`, `mtu`, `queues`, `vhost`, `rx_rate_limiter`, `tx_rate_limiter`
               fix: correct the field named above: they are those of Firecracker's API"#]],
     );
 }
