@@ -29,6 +29,8 @@ pub const EVENT_LOOP: &[Syscall] = &[
     libc::SYS_munmap,
     libc::SYS_mprotect,
     libc::SYS_madvise,
+    // glibc's allocator, where threads get into each other's way.
+    libc::SYS_sched_getaffinity,
     libc::SYS_close,
     libc::SYS_restart_syscall,
     libc::SYS_rt_sigprocmask,

@@ -44,6 +44,7 @@ fn what_public_items_mention_can_be_named() {
         kedge_devices::virtio::device::VirtioDevice by kedge_vmm::device::DeviceConfig
         kedge_devices::virtio::options::OptionError by kedge_vmm::device::RateLimiter
         kedge_devices::virtio::options::Options by kedge_vmm::device::RateLimiter
+        kedge_devices::virtio::syscalls::Syscall by kedge_vmm::device::Kind
         kedge_firmware::host::FoundCpu by kedge_vmm::firmware::HostAbi
         kedge_firmware::host::FoundFirmware by kedge_vmm::firmware::HostAbi
         kedge_firmware::host::FoundGic by kedge_vmm::firmware::HostAbi
