@@ -60,7 +60,10 @@ pub(crate) const TARGETS: &[Target] = &[
         to: "Ok(length) if length < 1 =>",
         round: 0,
     })
-    .but(&[("devices/src/virtio/net/kernel.rs", KERNEL)]),
+    .but(&[
+        ("devices/src/virtio/net/kernel.rs", KERNEL),
+        ("devices/src/virtio/net/user", "the frames of a card that another process carries are its own: `vhost_user`"),
+    ]),
     target("vsock", &["devices/src/virtio/vsock"], Planted {
         file: "devices/src/virtio/vsock/connection.rs",
         from: "if !sends || waiting + length > u64::from(BUFFER) {",
@@ -73,7 +76,7 @@ pub(crate) const TARGETS: &[Target] = &[
         to: "bounce.len().max(buffers.len()).min(MOST - filled)",
         round: 0,
     }),
-    target("vhost_user", &["devices/src/virtio/vhost", "devices/src/virtio/block/user"], Planted {
+    target("vhost_user", &["devices/src/virtio/vhost", "devices/src/virtio/block/user", "devices/src/virtio/net/user"], Planted {
         file: "devices/src/virtio/vhost/answers.rs",
         from: "(Wrapping(at) - Wrapping(used)).0",
         to: "at - used",

@@ -37,9 +37,9 @@ pub fn rng(data: &[u8]) {
     drive::<Mmio, _>(rng::Entropy::new, data);
 }
 
-/// A driver of a disk that another process has, and that process.
+/// A driver of a disk or a card that another process has, and that process.
 pub fn vhost_user(data: &[u8]) {
-    drive::<Mmio, _>(user::UserDisk::new, data);
+    drive::<Mmio, _>(user::Lent::new, data);
 }
 
 /// A driver of a vsock device, and programs of the host.

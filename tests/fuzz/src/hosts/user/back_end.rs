@@ -57,8 +57,8 @@ impl Offer {
     /// All that there may be.
     pub(super) const ALL: Self =
         // VERSION_1, PROTOCOL_FEATURES, EVENT_IDX, INDIRECT_DESC, LOG_ALL, MQ, FLUSH, SEG_MAX;
-        // MQ, LOG_SHMFD, REPLY_ACK, CONFIG.
-        Self { features: 0x1_7400_1204, protocol: 0x20b, queues: QUEUES as u64, sectors: 8 };
+        // MQ, LOG_SHMFD, REPLY_ACK, NET_MTU, CONFIG.
+        Self { features: 0x1_7400_1204, protocol: 0x21b, queues: QUEUES as u64, sectors: 8 };
 
     /// That, or nearly so.
     pub(super) fn some(from: &mut Unstructured<'_>) -> Result<Self> {

@@ -1,5 +1,5 @@
-//! A disk that another process has, which means the guest's monitor no good: the back end of
-//! [`back_end`] behind a socket.
+//! A disk or a network card that another process has, which means the guest's monitor no
+//! good: the back end of [`back_end`] behind a socket.
 
 mod back_end;
 
@@ -10,47 +10,87 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use kedge_devices::virtio::block::KIND;
 use kedge_devices::virtio::catalog::DeviceConfig;
 use kedge_devices::virtio::change::Change;
 use kedge_devices::virtio::device::VirtioDevice;
+use kedge_devices::virtio::{block, net};
 use kedge_guest_memory::{GuestMemory, GuestRange, dirty, map_anonymous, map_shared};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::driver::{Request, Subject};
 use crate::words::{Words, body};
 use back_end::{Lie, Offer, Told, serve};
 
+/// A kind of device that another process can have.
+struct Served {
+    words: Words,
+    /// What a change says: that the device has another size, or what is not the monitor's to
+    /// say.
+    patch: &'static [(&'static str, &'static [&'static str])],
+    /// A body that is in order.
+    body: fn(PathBuf) -> Value,
+}
+
 #[rustfmt::skip]
-const WORDS: Words = Words {
-    kind: &KIND,
-    options: &[
-        ("socket", &["PATH", "PATH", "PATH", "PATH", "/nowhere/s", ""]),
-        ("id", &["d", "a-b"]),
-        ("cache", &["writeback", "unsafe", "writethrough", "unsafe,path=a", "unsafe,readonly"]),
-        ("queues", &["1", "2", "8", "0"]),
+static DISK: Served = Served {
+    words: Words {
+        kind: &block::KIND,
+        options: &[
+            ("socket", &["PATH", "PATH", "PATH", "PATH", "/nowhere/s", ""]),
+            ("id", &["d", "a-b"]),
+            ("cache", &["writeback", "unsafe", "writethrough", "unsafe,path=a", "unsafe,readonly"]),
+            ("queues", &["1", "2", "8", "0"]),
+        ],
+        fields: &[
+            ("drive_id", &["\"d\"", "\"d\"", "\"a-b\""]),
+            ("is_root_device", &["false", "false", "true"]),
+            ("socket", &["\"PATH\"", "\"PATH\"", "\"PATH\"", "\"PATH\"", "\"/nowhere/s\""]),
+            ("cache_type", &["\"Writeback\"", "\"Unsafe\"", "\"Writethrough\""]),
+            ("path_on_host", &["null", "null", "null", "\"a\""]),
+            ("num_queues", &["1", "2", "8", "0"]),
+        ],
+    },
+    patch: &[
+        ("drive_id", &["\"d\"", "\"d\"", "\"d\"", "\"d\"", "3"]),
+        ("path_on_host", &["null", "null", "null", "null", "\"a\""]),
     ],
-    fields: &[
-        ("drive_id", &["\"d\"", "\"d\"", "\"a-b\""]),
-        ("is_root_device", &["false", "false", "true"]),
-        ("socket", &["\"PATH\"", "\"PATH\"", "\"PATH\"", "\"PATH\"", "\"/nowhere/s\""]),
-        ("cache_type", &["\"Writeback\"", "\"Unsafe\"", "\"Writethrough\""]),
-        ("path_on_host", &["null", "null", "null", "\"a\""]),
-        ("num_queues", &["1", "2", "8", "0"]),
-    ],
+    body: |path| {
+        json!({"drive_id": "d", "is_root_device": false, "socket": path, "num_queues": 2})
+    },
 };
 
-/// What a change says: that the disk has another size, or what is not the monitor's to say.
-const PATCH: &[(&str, &[&str])] = &[
-    ("drive_id", &["\"d\"", "\"d\"", "\"d\"", "\"d\"", "3"]),
-    ("path_on_host", &["null", "null", "null", "null", "\"a\""]),
-];
+#[rustfmt::skip]
+static CARD: Served = Served {
+    words: Words {
+        kind: &net::KIND,
+        options: &[
+            ("socket", &["PATH", "PATH", "PATH", "PATH", "/nowhere/s", ""]),
+            ("id", &["eth1", "a-b"]),
+            ("mac", &["06:00:ac:10:00:02", "6:0"]),
+            ("mtu", &["1500", "68", "67"]),
+            ("queues", &["1", "2", "8", "9", "2,tap=a", "2,tx_ops=3"]),
+        ],
+        fields: &[
+            ("iface_id", &["\"eth0\"", "\"eth0\"", "\"a-b\""]),
+            ("socket", &["\"PATH\"", "\"PATH\"", "\"PATH\"", "\"PATH\"", "\"/nowhere/s\""]),
+            ("guest_mac", &["\"06:00:ac:10:00:02\"", "null", "\"x\""]),
+            ("mtu", &["1500", "65535", "67"]),
+            ("queues", &["1", "2", "8", "9"]),
+        ],
+    },
+    patch: &[
+        ("iface_id", &["\"eth0\"", "\"eth0\"", "\"eth0\"", "3"]),
+        ("rx_rate_limiter", &["null", "{\"ops\": {\"size\": 2, \"refill_time\": 1}}"]),
+    ],
+    body: |path| json!({"iface_id": "eth0", "socket": path, "queues": 2}),
+};
 
 /// Rings that something happens to.
 const RINGS: usize = 4;
 
-pub(super) struct UserDisk {
+pub(super) struct Lent {
+    what: &'static Served,
     folder: TempDir,
     config: Option<Box<dyn DeviceConfig>>,
     offer: Offer,
@@ -72,12 +112,13 @@ enum Sharing {
     Noted,
 }
 
-impl UserDisk {
+impl Lent {
     pub(super) fn new(from: &mut Unstructured<'_>) -> Result<Self> {
         block_sigpipe();
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("s");
-        let config = WORDS.say(path.to_str().expect("a plain path"), from)?;
+        let what = if from.arbitrary()? { &DISK } else { &CARD };
+        let config = what.words.say(path.to_str().expect("a plain path"), from)?;
         let config = config.filter(|config| config.shares_memory());
         let offer = Offer::some(from)?;
         let mut lies = Vec::new();
@@ -89,7 +130,7 @@ impl UserDisk {
             14 | 12 | 10 | 8 => Sharing::Noted,
             _ => Sharing::Yes,
         };
-        Ok(Self { folder, config, offer, lies, told: None, servers: Vec::new(), sharing })
+        Ok(Self { what, folder, config, offer, lies, told: None, servers: Vec::new(), sharing })
     }
 
     fn path(&self) -> PathBuf {
@@ -118,7 +159,7 @@ impl UserDisk {
     }
 }
 
-impl Subject for UserDisk {
+impl Subject for Lent {
     /// A back end that lies is of no more use.
     const WORKS: bool = false;
     /// Nor does it finish what it took.
@@ -146,9 +187,8 @@ impl Subject for UserDisk {
                 return device;
             }
         }
-        let body = json!({"drive_id": "d", "is_root_device": false, "socket": self.path(),
-            "num_queues": 2});
-        let config = (KIND.from_json)(body).expect("it is well-formed");
+        let body = (self.what.body)(self.path());
+        let config = (self.what.words.kind.from_json)(body).expect("it is well-formed");
         // The host may be slow.
         let honest = (0..100).find_map(|_| self.open(config.as_ref(), (Offer::ALL, Vec::new())));
         honest.expect("the back end does all that it is asked for")
@@ -184,20 +224,26 @@ impl Subject for UserDisk {
 
     fn request(
         &mut self,
-        _queue: usize,
-        _queues: usize,
+        queue: usize,
+        queues: usize,
         from: &mut Unstructured<'_>,
     ) -> Result<Request> {
+        // The last of a card's several queues is for commands: how many pairs are used.
+        let is_control = queues > 2 && (queue + 1 == queues || queue == 2);
+        if is_control && std::ptr::eq(self.what, &CARD) {
+            let command = [4, 0, from.arbitrary::<u8>()? % 10, 0];
+            return Ok(Request { readable: command.to_vec(), writable: 1 });
+        }
         // Nobody looks at it.
         Ok(Request { readable: vec![0; 16], writable: from.arbitrary::<u8>()?.into() })
     }
 
     fn change(&mut self, from: &mut Unstructured<'_>) -> Result<Option<Change>> {
-        Ok(Change::from_json(&KIND, body(PATCH, "", from)?).ok())
+        Ok(Change::from_json(self.what.words.kind, body(self.what.patch, "", from)?).ok())
     }
 }
 
-impl Drop for UserDisk {
+impl Drop for Lent {
     /// The device has gone, and with it who is asked.
     fn drop(&mut self) {
         for server in self.servers.drain(..) {
