@@ -176,19 +176,20 @@ fn on_mmio(
 }
 
 /// Memory in which the guest finds the registers of `count` virtio devices without an exit.
-/// None where the hypervisor cannot have that: it is in pages of 4 KiB, which other hosts
-/// have larger ones than.
+/// None where there cannot be any: a device has 4 KiB, and some hosts have larger pages; or
+/// RAM has all memory slots.
 fn register_pages(site: &Site<'_>, count: usize) -> Result<Option<RegisterPages>, BuildError> {
     let Some(last) = count.checked_sub(1) else { return Ok(None) };
     let (first, last) = (site.layout.virtio(0)?.range, site.layout.virtio(last)?.range);
     let range = GuestRange::new(first.start.0, last.end() - first.start.0);
-    let Ok(pages) = RegisterPages::new(range) else { return Ok(None) };
+    let pages = RegisterPages::new(range)?;
     match site.vm.map_ram(site.next_slot, Arc::clone(pages.region()), Access::ReadOnly) {
         Ok(()) => Ok(Some(pages)),
-        Err(error) => {
+        Err(error) if error.errno() == libc::EINVAL => {
             debug!(%error, "the guest's loads of registers of virtio devices are exits");
             Ok(None)
         }
+        Err(error) => Err(error.into()),
     }
 }
 

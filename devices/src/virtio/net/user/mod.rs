@@ -179,7 +179,14 @@ impl VirtioDevice for UserNet {
         let others = event_loop.clone();
         let lent = Activation { memory, features, queues: of_frames, interrupt, event_loop };
         self.at_work = Some(lend(&mut self.pairs.back_end(), lent, name)?);
-        self.control = worker.map(|worker| others.start(Box::new(worker))).transpose()?;
+        match worker.map(|worker| others.start(Box::new(worker))).transpose() {
+            Ok(control) => self.control = control,
+            Err(error) => {
+                // Nobody would take the queues from it.
+                let _ = take_home(&mut self.at_work, &mut self.pairs.back_end(), None);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
