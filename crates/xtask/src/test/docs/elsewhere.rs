@@ -24,6 +24,11 @@ const ELSEWHERE: &[Elsewhere] = &[
     // The host of the documentation has no vhost-net.
     Elsewhere { page: "docs/network.md", line: "kedge run --kernel Image --net tap=tap0,vhost=on",
                 test: ("vhost::cards_work_and_differences_hold_what_the_kernel_wrote", "vhost.rs") },
+    // Debian 12 has no passt that knows vhost-user.
+    Elsewhere { page: "docs/network.md", line: "passt --vhost-user --socket net.sock",
+                test: ("programs::a_card_of_passt_on_", "programs/user_net.rs") },
+    Elsewhere { page: "docs/network.md", line: "kedge run --kernel Image --net socket=net.sock,mac=06:00:ac:10:00:02",
+                test: ("programs::a_card_of_passt_on_", "programs/user_net.rs") },
 ];
 
 /// Leaves them out of the script of a page: what is wrong with the table.
