@@ -4,7 +4,7 @@
 //! A guest maps registers as Device memory. Where the processor cannot force its own
 //! attributes on that (FEAT_S2FWB), such a load goes past the caches to the point of
 //! coherency: what is written here is cleaned to there before anybody is told of it (Arm
-//! ARM, B2.11, mismatched memory attributes).
+//! ARM, part B2, "Mismatched memory attributes").
 
 // UNSAFETY: cache maintenance is an instruction that Rust has no name for.
 #![cfg_attr(target_arch = "aarch64", expect(unsafe_code))]
