@@ -1,5 +1,7 @@
 //! Guest tests: each host of the plan boots, runs the suites, and hands over what they print.
 
+use std::time::Duration;
+
 use super::{
     hosts::{self, SILENCE, TIMEOUT},
     plan::{Entry, Share},
@@ -8,6 +10,9 @@ use super::{
     tally::Tally,
 };
 use crate::host::{self, Guest, HostJob, Overlay};
+
+/// The longest that a host of `--full` may take on which all tests of guests run, with all guests.
+const LONG_DAY: Duration = Duration::from_secs(4 * 3600);
 
 /// Runs the suites with the arguments it is given, each announced as cargo would.
 const SCRIPT: &str = r#"status=0
@@ -21,11 +26,31 @@ for suite in $KEDGE_SUITES; do
 done
 exit $status"#;
 
+/// What of the tests runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    /// Those with this in their names.
+    pub filter: Option<&'a str>,
+    /// `--full`.
+    pub full: bool,
+}
+
+impl Asked<'_> {
+    /// What takes long is done as often as there is time for every day.
+    fn is_of_every_day(self) -> bool {
+        self.filter.is_none() && !self.full
+    }
+}
+
 /// Runs the suites on each of these hosts.
 ///
 /// # Errors
 /// What the hosts have in common cannot be built or fetched.
-pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> anyhow::Result<()> {
+pub(super) fn run(
+    hosts: &[Entry],
+    asked @ Asked { filter, .. }: Asked<'_>,
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
     let mut files = host::standard_files(&[])?;
     files.extend(suites::on_kvm()?);
     let tests = suites::tests(&files);
@@ -36,12 +61,13 @@ pub(super) fn run(hosts: &[Entry], filter: Option<&str>, tally: &mut Tally) -> a
         })
     };
     let hosts = hosts.iter().filter(worth_booting).map(|entry| (entry, ()));
-    tally.add(hosts::each(hosts, |entry, ()| on_host(entry, &files, filter)));
+    tally.add(hosts::each(hosts, |entry, ()| on_host(entry, &files, asked)));
     Ok(())
 }
 
 /// Runs the suites on one host.
-fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Result<Try> {
+fn on_host(entry: &Entry, files: &[Overlay], asked: Asked<'_>) -> anyhow::Result<Try> {
+    let filter = asked.filter;
     let guest = |label: &str| Guest { label: label.to_owned(), page_size: entry.page_size };
     let mut files = files.to_vec();
     let others = entry.guests.iter().filter(|label| **label != entry.kernel);
@@ -53,8 +79,10 @@ fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Re
     job.env.push(("KEDGE_GUEST_KERNELS".to_owned(), entry.guests.join(" ")));
     job.env.push(("KEDGE_SUITES".to_owned(), suites));
     job.env.push(("KEDGE_ON_KVM".to_owned(), on_kvm(entry)));
-    job.env.push(("KEDGE_FILTER".to_owned(), filter.unwrap_or_default().to_owned()));
-    (job.timeout, job.silence) = (TIMEOUT, SILENCE);
+    if asked.is_of_every_day() {
+        job.env.push(("KEDGE_EVERY_DAY".to_owned(), "1".to_owned()));
+    }
+    (job.timeout, job.silence) = (timeout(entry), SILENCE);
     if entry.share == Share::Everything && wants_debian(filter) {
         job.disks.push(host::debian_disk()?);
     }
@@ -62,6 +90,14 @@ fn on_host(entry: &Entry, files: &[Overlay], filter: Option<&str>) -> anyhow::Re
         host::add_programs(&entry.host(), &mut job)?;
     }
     hosts::suites(entry, &job, &mut |_| ())
+}
+
+/// The longest that a host may take: where its guests are of several kernels, hours.
+fn timeout(entry: &Entry) -> Duration {
+    match entry.guests.len() {
+        0 | 1 => TIMEOUT,
+        _ => LONG_DAY,
+    }
 }
 
 /// Tests that boot Debian from a disk, which takes minutes to make.

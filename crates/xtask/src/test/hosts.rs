@@ -57,6 +57,8 @@ pub(super) fn each<'a, T: Send + Sync>(
     for (host, with, one) in first {
         let mut tries = vec![one];
         while second_try::wants_another(&tries, widespread) {
+            // Whoever looks on need not wait for another try to see why.
+            tries.last().iter().for_each(|last| print!("{}", last.tally.failures_text()));
             println!("{}: tests failed, or the host did; once more, alone", host.name);
             tries.push(on_host(host, &with));
         }

@@ -100,7 +100,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
         stage("docs", &mut tally, |tally| docs::run(filter, tally));
     }
     if !selection.hosts.is_empty() {
-        stage("guest", &mut tally, |tally| guest::run(&selection.hosts, filter, tally));
+        let asked = guest::Asked { filter, full: args.full };
+        stage("guest", &mut tally, |tally| guest::run(&selection.hosts, asked, tally));
     }
     if !selection.fleets.is_empty() {
         // All of them take as long as all else together: every day there is no time for it.

@@ -64,7 +64,8 @@ impl Tally {
         if self.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    fn text(&self) -> String {
+    /// What failed, with what it printed.
+    pub(super) fn failures_text(&self) -> String {
         let mut text = String::new();
         for Failure { run, name, output } in &self.failures {
             text += &format!("\nFAILED {run}: {name}\n");
@@ -72,6 +73,11 @@ impl Tally {
                 text += &format!("    {line}\n");
             }
         }
+        text
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.failures_text();
         if !self.notes.is_empty() {
             text += "\n";
         }
