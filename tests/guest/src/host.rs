@@ -200,7 +200,11 @@ impl Host {
         })
     }
 
-    fn guest(&self) -> anyhow::Result<PathBuf> {
+    /// The folder of a kernel: the host's own where it is there.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn guest(&self) -> anyhow::Result<PathBuf> {
         let own = self.of_kernel(&env::var("KEDGE_HOST_KERNEL").unwrap_or_default());
         if own.join("Image").exists() {
             return Ok(own);

@@ -58,6 +58,7 @@ mod systemd;
 mod tap;
 mod tap_ioctl;
 mod terminal;
+mod told;
 mod trace;
 mod vhost;
 mod vsock;

@@ -1,6 +1,7 @@
 //! The table of tests, and what holds for each of them: it runs only where the
 //! host has what it needs, and it leaves the host as it was.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, anyhow, ensure};
@@ -63,6 +64,25 @@ impl Suite {
         test: impl FnOnce(&Host) -> Outcome + Send + 'static,
     ) {
         self.add(format!("every_guest::{name}"), needs, test);
+    }
+
+    /// A test of [`Self::every_guest`] with each of the guests in turn, by the folder of its
+    /// kernel.
+    pub(crate) fn each_guest(
+        &mut self,
+        name: &str,
+        needs: &'static [Need],
+        test: impl Fn(&Host, &Path) -> Outcome + Send + 'static,
+    ) {
+        self.every_guest(name, needs, move |host| {
+            host.kernels()?.iter().try_for_each(|kernel| {
+                let about = format!("a guest of {}", kernel.display());
+                test(host, kernel).with_context(|| about.clone())?;
+                // Whoever waits for the host hears that it does something.
+                eprintln!("{about} is done with");
+                Ok(())
+            })
+        });
     }
 
     /// A test that has its part on one of several hosts; see [`crate::moves`].
@@ -130,14 +150,11 @@ impl<T> Clone for Shared<T> {
     }
 }
 
-/// How often a test does what takes long: `asked` where tests were asked for by name, and
-/// otherwise so often as there is time for every day.
+/// How often a test does what takes long: so often as there is time for `every_day` where the
+/// environment says that it is one, and otherwise as `asked`.
 pub(crate) fn times(asked: u32, every_day: u32) -> u32 {
-    match std::env::var("KEDGE_FILTER").is_ok_and(|filter| filter.is_empty()) {
-        true => every_day,
-        // Whoever starts the program by hand asks for something, too.
-        false => asked,
-    }
+    // Whoever starts the program by hand asks for something.
+    if std::env::var_os("KEDGE_EVERY_DAY").is_some() { every_day } else { asked }
 }
 
 /// Fails unless `text` contains each of `parts`, showing it whole.

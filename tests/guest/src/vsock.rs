@@ -21,6 +21,7 @@ use crate::kedge::{Kedge, Running, SOON};
 use crate::linux::BOOT;
 use crate::pattern::{Pattern, send_back};
 use crate::suite::{Outcome, Suite, ensure_contains};
+use crate::told::Told;
 
 /// Ports of the program in the guest.
 const ECHO: u32 = 7;
@@ -174,13 +175,13 @@ pub(crate) fn line(stream: &mut UnixStream) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// Others come back.
-pub(crate) fn echo(mut stream: UnixStream, bytes: u64) -> Outcome {
+pub(crate) fn echo(stream: UnixStream, bytes: u64) -> Outcome {
     let mut out = stream.try_clone()?;
     let sender = thread::spawn(move || -> std::io::Result<()> {
         Pattern::new().send(&mut out, bytes)?;
         out.shutdown(Shutdown::Write)
     });
-    let came = Pattern::new().receive(&mut stream)?;
+    let came = Pattern::new().receive(&mut &Told::new(stream))?;
     sender.join().map_err(|_| anyhow!("the sender panicked"))??;
     ensure!(came == bytes, "{came} of {bytes} bytes came back");
     Ok(())
@@ -209,10 +210,20 @@ pub(crate) fn program(folder: &Path) -> anyhow::Result<String> {
     Ok(format!("path={},readonly", path.display()))
 }
 
-fn start(host: &Host, folder: &Path, place: &Place) -> anyhow::Result<Running> {
-    let guest = Kedge::run(host.linux()?)
-        .flags("--cpus 2 --memory 192M --id talks")
-        .with(["--initrd".into(), host.initrd()?])
+/// Boots the guest of the kernel in this folder that talks over vsock until a line is typed,
+/// in a machine of these `words`.
+///
+/// # Errors
+/// It does not come up.
+pub(crate) fn start(
+    kernel: &Path,
+    words: &str,
+    folder: &Path,
+    place: &Place,
+) -> anyhow::Result<Running> {
+    let guest = Kedge::run(kernel.join("Image"))
+        .flags(words)
+        .with(["--initrd".into(), kernel.join("initrd.gz")])
         .with(["--disk", &program(folder)?])
         .with(["--vsock", &place.flag()])
         .cmdline("console=ttyS0 loglevel=1 kedge.run=vsock")
@@ -224,7 +235,8 @@ fn start(host: &Host, folder: &Path, place: &Place) -> anyhow::Result<Running> {
 fn talk(host: &Host) -> Outcome {
     let folder = TempDir::new()?;
     let place = Place(folder.path().join("v.sock"));
-    let guest = start(host, folder.path(), &place)?;
+    let words = "--cpus 2 --memory 192M --id talks";
+    let guest = start(&host.guest()?, words, folder.path(), &place)?;
     // The guest's kernel is of the host's release.
     let messages = match host.lacks(Need::OlderThan(5, 14)) {
         Some(_) => Messages::Known,

@@ -24,22 +24,22 @@ enum Through {
 
 #[rustfmt::skip]
 const ON_MMIO: [Mode; 4] = [
-    ("vdc", "cache=writeback,queues=1",                           Through::File),
-    ("vdd", "cache=writethrough,queues=8,engine=io_uring",        Through::File),
-    ("vde", "cache=writeback,queues=8,engine=io_uring,direct",    Through::Device),
-    ("vdf", "cache=writethrough,queues=1,direct",                 Through::Device),
+    ("vdb", "cache=writeback,queues=1",                           Through::File),
+    ("vdc", "cache=writethrough,queues=8,engine=io_uring",        Through::File),
+    ("vdd", "cache=writeback,queues=8,engine=io_uring,direct",    Through::Device),
+    ("vde", "cache=writethrough,queues=1,direct",                 Through::Device),
 ];
 #[rustfmt::skip]
 const ON_PCI: [Mode; 4] = [
-    ("vdc", "cache=writeback,queues=8",                           Through::File),
-    ("vdd", "cache=writethrough,queues=1,engine=io_uring",        Through::File),
-    ("vde", "cache=writeback,queues=1,engine=io_uring,direct",    Through::Device),
-    ("vdf", "cache=writethrough,queues=8,direct",                 Through::Device),
+    ("vdb", "cache=writeback,queues=8",                           Through::File),
+    ("vdc", "cache=writethrough,queues=1,engine=io_uring",        Through::File),
+    ("vdd", "cache=writeback,queues=1,engine=io_uring,direct",    Through::Device),
+    ("vde", "cache=writethrough,queues=8,direct",                 Through::Device),
 ];
 
 /// Bytes that fio writes to each disk.
 pub(super) fn each() -> u64 {
-    u64::from(times(32, 2)) << 20
+    u64::from(times(8, 2)) << 20
 }
 
 /// The disks that a guest gets.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -17,17 +17,11 @@ use crate::suite::{Outcome, Suite, after, ensure_contains};
 
 pub(super) fn tests(suite: &mut Suite) {
     let name = "programs::a_disk_of_qemu_storage_daemon_on_";
-    suite.every_guest(&format!("{name}mmio"), &[Need::Programs], |host| every(host, "mmio"));
+    suite.each_guest(&format!("{name}mmio"), &[Need::Programs], |host, kernel| {
+        disks(host, kernel, "mmio")
+    });
     let needs = &[Need::Programs, Need::GicV3];
-    suite.every_guest(&format!("{name}pci"), needs, |host| every(host, "pci"));
-}
-
-fn every(host: &Host, transport: &str) -> Outcome {
-    for kernel in host.kernels()? {
-        let outcome = disks(host, &kernel, transport);
-        outcome.with_context(|| format!("a guest of {}", kernel.display()))?;
-    }
-    Ok(())
+    suite.each_guest(&format!("{name}pci"), needs, |host, kernel| disks(host, kernel, "pci"));
 }
 
 /// The daemon with the disk `name` in `folder`, once it listens at `name.sock` there.

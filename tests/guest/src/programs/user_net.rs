@@ -22,22 +22,16 @@ const MTU: u16 = 1400;
 
 /// Bytes of each transfer.
 fn bytes() -> u64 {
-    u64::from(times(32, 4)) << 20
+    u64::from(times(8, 4)) << 20
 }
 
 pub(super) fn tests(suite: &mut Suite) {
     let name = "programs::a_card_of_passt_on_";
-    suite.every_guest(&format!("{name}mmio"), &[Need::Programs], |host| every(host, "mmio"));
+    suite.each_guest(&format!("{name}mmio"), &[Need::Programs], |host, kernel| {
+        card(host, kernel, "mmio")
+    });
     let needs = &[Need::Programs, Need::GicV3];
-    suite.every_guest(&format!("{name}pci"), needs, |host| every(host, "pci"));
-}
-
-fn every(host: &Host, transport: &str) -> Outcome {
-    for kernel in host.kernels()? {
-        let outcome = card(host, &kernel, transport);
-        outcome.with_context(|| format!("a guest of {}", kernel.display()))?;
-    }
-    Ok(())
+    suite.each_guest(&format!("{name}pci"), needs, |host, kernel| card(host, kernel, "pci"));
 }
 
 /// `passt`, once it listens at `socket` in `folder`: the guest's gateway is the host.

@@ -1,22 +1,28 @@
 //! Much over one connection, many connections at once, and one that nobody reads from beside
 //! others.
 
+use std::fs;
 use std::io::ErrorKind::WouldBlock;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
 use kedge_ids::u64_from;
+use tempfile::TempDir;
 
-use super::WORK;
+use super::{WORK, go_on, silent};
+use crate::host::Need;
+use crate::linux::{BOOT, Report};
 use crate::pattern::{Pattern, send_back};
-use crate::suite::{Outcome, times};
-use crate::vsock::{Place, echo, greet, line};
+use crate::suite::{Outcome, Suite, after, times};
+use crate::told::Told;
+use crate::vsock::{Place, echo, greet, line, start};
 
-/// MiB that go there and come back, and connections at once: all that is asked for, and
+/// MiB that go to the guest and come back, and connections at once: all that is asked for, and
 /// every day on MMIO, where another test is about vsock, and on PCI.
 const MUCH: [u32; 3] = [1024, 2, 16];
 const MANY: [u32; 3] = [1000, 50, 200];
@@ -36,13 +42,46 @@ const UNREAD: u64 = 8 << 20;
 /// How long nothing goes before nobody reads any more.
 const STUCK: Duration = Duration::from_millis(300);
 
+/// A CPU of the guest for each direction; where all is asked for, one, as two that emulate
+/// each other's interrupts take twice as long.
+fn cpus() -> u32 {
+    times(1, 2)
+}
+
+/// Tests of guests with their device on `transport`.
+pub(super) fn tests(suite: &mut Suite, transport: &'static str, needs: &'static [Need]) {
+    let name = format!("programs::{transport}_vsock_carries_much_and_many");
+    suite.each_guest(&name, needs, move |_, kernel| on_guest(kernel, transport));
+}
+
+fn on_guest(kernel: &Path, transport: &str) -> Outcome {
+    let folder = TempDir::new()?;
+    let place = Place::new(folder.path().join("v.sock"));
+    let words = format!("--cpus {} --memory 512M --transport {transport}", cpus());
+    let mut guest = start(kernel, &words, folder.path(), &place)?;
+    may_open_many(guest.id())?;
+    talk(&place, transport)?;
+    go_on(&mut guest)?;
+    let ended = guest.finish_within(BOOT)?.with_status(0)?;
+    silent(&Report::new(&ended.stdout), &ended.stderr)
+}
+
+/// Process `id` may open as many files as its host allows, for connections over vsock.
+fn may_open_many(id: u32) -> Outcome {
+    let limits = fs::read_to_string(format!("/proc/{id}/limits"))?;
+    let files: Vec<_> = after(&limits, "Max open files")?.split_whitespace().collect();
+    ensure!(files[0] == files[1], "it may open {files:?}");
+    Ok(())
+}
+
 /// Talks with the guest that has its socket there, and its device on this transport.
-pub(super) fn talk(place: &Place, transport: &str) -> Outcome {
+fn talk(place: &Place, transport: &str) -> Outcome {
     let much = u64::from(of(MUCH, transport)) << 20;
     let stream = place.call_echo()?;
     stream.set_read_timeout(Some(WORK))?;
     echo(stream, much).context("the guest echoes much")?;
-    guest_asks_for(place, much, || Ok(())).context("the host echoes much")?;
+    // Who has called makes no other way for the bytes.
+    guest_asks_for(place, much / 16, || Ok(())).context("the host echoes much")?;
 
     let all =
         (0..of(MANY, transport)).map(|_| place.call_echo()).collect::<anyhow::Result<Vec<_>>>();
@@ -69,7 +108,7 @@ fn guest_asks_for(place: &Place, bytes: u64, meanwhile: impl FnOnce() -> Outcome
     answers.set_read_timeout(Some(WORK))?;
     let stream = waiting.accept()?;
     meanwhile()?;
-    let echoes = thread::spawn(move || send_back(&stream));
+    let echoes = thread::spawn(move || send_back(&Told::new(stream)));
     let said = line(&mut answers)?;
     ensure!(said == "SAME", "the guest says {said}");
     echoes.join().map_err(|_| anyhow!("the echo panicked"))??;
