@@ -11,8 +11,8 @@ use super::{
 };
 use crate::host::{self, Guest, HostJob, Overlay};
 
-/// The longest that a host of `--full` may take on which all tests of guests run, with all guests.
-const LONG_DAY: Duration = Duration::from_secs(4 * 3600);
+/// The longest that a host of `--full` may take on which all tests of guests run with all guests, and be silent.
+const LONG_DAY: [Duration; 2] = [Duration::from_secs(4 * 3600), Duration::from_secs(3600)];
 
 /// Runs the suites with the arguments it is given, each announced as cargo would.
 const SCRIPT: &str = r#"status=0
@@ -82,7 +82,7 @@ fn on_host(entry: &Entry, files: &[Overlay], asked: Asked<'_>) -> anyhow::Result
     if asked.is_of_every_day() {
         job.env.push(("KEDGE_EVERY_DAY".to_owned(), "1".to_owned()));
     }
-    (job.timeout, job.silence) = (timeout(entry), SILENCE);
+    [job.timeout, job.silence] = patience(entry);
     if entry.share == Share::Everything && wants_debian(filter) {
         job.disks.push(host::debian_disk()?);
     }
@@ -92,12 +92,9 @@ fn on_host(entry: &Entry, files: &[Overlay], asked: Asked<'_>) -> anyhow::Result
     hosts::suites(entry, &job, &mut |_| ())
 }
 
-/// The longest that a host may take: where its guests are of several kernels, hours.
-fn timeout(entry: &Entry) -> Duration {
-    match entry.guests.len() {
-        0 | 1 => TIMEOUT,
-        _ => LONG_DAY,
-    }
+/// The longest that a host may take, and be silent.
+fn patience(entry: &Entry) -> [Duration; 2] {
+    if entry.guests.len() > 1 { LONG_DAY } else { [TIMEOUT, SILENCE] }
 }
 
 /// Tests that boot Debian from a disk, which takes minutes to make.

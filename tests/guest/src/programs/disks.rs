@@ -39,7 +39,7 @@ const ON_PCI: [Mode; 4] = [
 
 /// Bytes that fio writes to each disk.
 pub(super) fn each() -> u64 {
-    u64::from(times(8, 2)) << 20
+    u64::from(times(4, 2)) << 20
 }
 
 /// The disks that a guest gets.

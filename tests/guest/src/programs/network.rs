@@ -11,7 +11,7 @@ use crate::tap::Tap;
 
 /// Bytes of each transfer.
 fn bytes() -> u64 {
-    u64::from(times(8, 4)) << 20
+    u64::from(times(6, 4)) << 20
 }
 
 /// The cards, by what the guest calls them, with the streams over each at once.

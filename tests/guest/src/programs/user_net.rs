@@ -22,7 +22,7 @@ const MTU: u16 = 1400;
 
 /// Bytes of each transfer.
 fn bytes() -> u64 {
-    u64::from(times(8, 4)) << 20
+    u64::from(times(6, 4)) << 20
 }
 
 pub(super) fn tests(suite: &mut Suite) {
