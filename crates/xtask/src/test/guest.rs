@@ -142,6 +142,21 @@ mod tests {
     }
 
     #[test]
+    fn all_is_asked_for_by_a_filter_and_by_full() {
+        let is_of_every_day = |filter, full| Asked { filter, full }.is_of_every_day();
+        assert!(is_of_every_day(None, false));
+        assert!(!is_of_every_day(Some("programs::"), false));
+        assert!(!is_of_every_day(None, true));
+    }
+
+    #[test]
+    fn hosts_with_guests_of_several_kernels_get_hours() {
+        let hosts = plan::hosts(Plan::Full, &[]).unwrap();
+        let long = hosts.iter().filter(|host| patience(host) == LONG_DAY);
+        assert_eq!(long.map(|host| host.kernel).collect::<Vec<_>>(), ["6.12", "6.1", "7.2"]);
+    }
+
+    #[test]
     fn tests_for_what_a_host_lacks_are_left_out_there() {
         let hosts = plan::hosts(Plan::Daily, &[]).unwrap();
         let with_gicv2 = hosts.iter().find(|host| host.gic == 2).unwrap();

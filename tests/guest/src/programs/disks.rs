@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
-use super::{Boot, WORK, go_on, image};
+use super::{Boot, go_on, image, work};
 use crate::disks::stored;
 use crate::kedge::Running;
 use crate::loop_device::Loop;
@@ -96,10 +96,10 @@ impl Disks {
     /// The guest does not come to an end.
     pub(super) fn watch(&self, guest: &mut Running) -> anyhow::Result<Vec<(u64, u64)>> {
         let stored = || self.0.iter().map(|disk| stored(&disk.file)).collect::<Result<Vec<_>, _>>();
-        guest.wait_for("=== full", 1, WORK)?;
+        guest.wait_for("=== full", 1, work())?;
         let full = stored()?;
         go_on(guest)?;
-        guest.wait_for("=== trimmed", 1, WORK)?;
+        guest.wait_for("=== trimmed", 1, work())?;
         let trimmed = stored()?;
         go_on(guest)?;
         Ok(full.into_iter().zip(trimmed).collect())

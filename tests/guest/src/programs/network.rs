@@ -3,7 +3,7 @@
 
 use anyhow::{Context, ensure};
 
-use super::{Boot, WORK, go_on, on_host::Programs};
+use super::{Boot, go_on, on_host::Programs, work};
 use crate::cards::{LONGEST, mean_length, statistic};
 use crate::kedge::Running;
 use crate::suite::{Outcome, after, times};
@@ -69,17 +69,17 @@ impl Cards {
     /// The guest does not come to an end.
     pub(super) fn watch(&self, guest: &mut Running, host: &Programs) -> anyhow::Result<Found> {
         let server = host.start("usr/bin/iperf3", &["--server"])?;
-        guest.wait_for("=== iperf3", 1, WORK)?;
+        guest.wait_for("=== iperf3", 1, work())?;
         let first = self.passed()?;
         go_on(guest)?;
-        guest.wait_for("=== plain", 1, WORK)?;
+        guest.wait_for("=== plain", 1, work())?;
         let with_offloads = self.passed()?;
         for tap in &self.0 {
             let words = ["-K", tap.name(), "tso", "off", "gso", "off", "tx", "off"];
             host.run("usr/sbin/ethtool", &words)?;
         }
         go_on(guest)?;
-        guest.wait_for("=== sent", 1, WORK)?;
+        guest.wait_for("=== sent", 1, work())?;
         let last = self.passed()?;
         go_on(guest)?;
         drop(server);

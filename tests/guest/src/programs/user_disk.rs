@@ -8,7 +8,7 @@ use anyhow::ensure;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{WORK, go_on, on_host::Programs, on_host::Started};
+use super::{go_on, on_host::Programs, on_host::Started, work};
 use crate::disks::{checker, image};
 use crate::host::{Host, Need};
 use crate::kedge::{Kedge, Running, SOON};
@@ -73,10 +73,10 @@ fn disks(host: &Host, kernel: &Path, transport: &str) -> Outcome {
     let load = Kedge::new(["snapshot", "load"]).with([folder.join("state")]);
     guest = load.with(["--memory".into(), folder.join("memory")]).flags("--id loaded").start()?;
     go_on(&mut guest)?;
-    guest.wait_for("=== writing", 1, WORK)?;
+    guest.wait_for("=== writing", 1, work())?;
     drop(lost);
     go_on(&mut guest)?;
-    guest.wait_for("=== beside", 1, WORK)?;
+    guest.wait_for("=== beside", 1, work())?;
     for word in ["pause", "resume"] {
         Kedge::new([word, "loaded"]).finish()?.with_status(0)?;
     }

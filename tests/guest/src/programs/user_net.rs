@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
 use super::on_host::{Programs, Started};
-use super::{WORK, go_on};
+use super::{go_on, work};
 use crate::host::{Host, Need};
 use crate::kedge::{Kedge, Running};
 use crate::linux::BOOT;
@@ -64,7 +64,7 @@ fn card(host: &Host, kernel: &Path, transport: &str) -> Outcome {
         .start()?;
     guest.wait_for("=== ready", 1, BOOT)?;
     go_on(&mut guest)?;
-    guest.wait_for("=== saving", 1, WORK)?;
+    guest.wait_for("=== saving", 1, work())?;
     let before = moved_away(guest, folder)?;
     drop(first);
 
@@ -74,7 +74,7 @@ fn card(host: &Host, kernel: &Path, transport: &str) -> Outcome {
     let other = format!("id=eth0,socket={}", folder.join("second").display());
     let mut guest = load.with(["--net", &other]).start()?;
     go_on(&mut guest)?;
-    let ended = guest.finish_within(WORK)?.with_status(0)?;
+    let ended = guest.finish_within(work())?.with_status(0)?;
     drop(second);
     ensure!(ended.stderr.is_empty(), "stderr: {}", ended.stderr);
     judge(&[before, ended.stdout].concat(), &web.sum)

@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow, ensure};
 use kedge_ids::u64_from;
 use tempfile::TempDir;
 
-use super::{WORK, go_on, silent};
+use super::{go_on, silent, work};
 use crate::host::Need;
 use crate::linux::{BOOT, Report};
 use crate::pattern::{Pattern, send_back};
@@ -42,8 +42,8 @@ const UNREAD: u64 = 8 << 20;
 /// How long nothing goes before nobody reads any more.
 const STUCK: Duration = Duration::from_millis(300);
 
-/// A CPU of the guest for each direction; where all is asked for, one, as two that emulate
-/// each other's interrupts take twice as long.
+/// A CPU of the guest for each direction; where all is asked for, one: interrupts between two
+/// that are emulated make each byte take twice as long.
 fn cpus() -> u32 {
     times(1, 2)
 }
@@ -78,7 +78,7 @@ fn may_open_many(id: u32) -> Outcome {
 fn talk(place: &Place, transport: &str) -> Outcome {
     let much = u64::from(of(MUCH, transport)) << 20;
     let stream = place.call_echo()?;
-    stream.set_read_timeout(Some(WORK))?;
+    stream.set_read_timeout(Some(work()))?;
     echo(stream, much).context("the guest echoes much")?;
     // Who has called makes no other way for the bytes.
     guest_asks_for(place, much / 16, || Ok(())).context("the host echoes much")?;
@@ -105,7 +105,7 @@ fn greet_all(all: &mut [UnixStream]) -> Outcome {
 fn guest_asks_for(place: &Place, bytes: u64, meanwhile: impl FnOnce() -> Outcome) -> Outcome {
     let waiting = place.listen()?;
     let mut answers = place.have_guest_call(bytes)?;
-    answers.set_read_timeout(Some(WORK))?;
+    answers.set_read_timeout(Some(work()))?;
     let stream = waiting.accept()?;
     meanwhile()?;
     let echoes = thread::spawn(move || send_back(&Told::new(stream)));
