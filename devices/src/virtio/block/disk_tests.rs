@@ -15,6 +15,8 @@ use virtio_bindings::virtio_blk::{
 };
 
 use super::disk::Lasting;
+use super::lock::{Locked, lock};
+use super::store::Store;
 use super::tests::{
     DISCARD, FLUSH, IN, IOERR, OK, OUT, UNSUPP, config, drive, fetch, header, image, send,
 };
@@ -221,6 +223,20 @@ fn a_second_writer_is_refused_and_so_is_a_reader_beside_one() {
     assert!(read_write.open().is_err());
     drop(reader);
     assert!(read_write.open().is_ok());
+}
+
+#[test]
+fn a_disk_is_free_once_it_is_dropped_whoever_has_a_copy_of_its_descriptor() {
+    let image = image();
+    let config = config(image.path());
+    let file = File::options().read(true).write(true).open(image.path()).unwrap();
+    assert_eq!(lock(&file, Access::ReadWrite).unwrap(), Locked::Yes);
+    // As a process has that was forked, until it calls `execve`.
+    let _copy = file.try_clone().unwrap();
+    let store = Store::Raw { file, direct: None };
+    assert!(config.open().is_err());
+    drop(store);
+    assert!(config.open().is_ok());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who may have a disk: one who writes, or any number who read. The lock is the open
 //! file's own (`F_OFD_SETLK`, fcntl(2)), as other machine monitors take it, and goes
-//! when the file is closed.
+//! when all descriptors of the file are closed, those of forked processes too.
 
 // UNSAFETY: neither std nor rustix has these locks.
 #![expect(unsafe_code)]

@@ -153,6 +153,14 @@ pub(super) fn wants_more(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINVAL)
 }
 
+/// Others may have it at once: closing the file is not enough while a child that was
+/// forked meanwhile, and has not called `execve` yet, has a copy of the descriptor.
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.unlock();
+    }
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
