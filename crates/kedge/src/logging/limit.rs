@@ -55,7 +55,8 @@ mod tests {
     #[test]
     fn a_place_gets_ten_lines_in_five_seconds() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
-        let mut log = |at| limiter.allow(Identifier(&Place), at);
+        let place = Identifier(&Place);
+        let mut log = |at| limiter.allow(place.clone(), at);
         let allowed: Vec<_> = (0..12).map(|_| log(start)).collect();
         assert_eq!(allowed, [[Some(0); 10].as_slice(), &[None; 2]].concat());
         assert_eq!(log(start + PERIOD), Some(2));
