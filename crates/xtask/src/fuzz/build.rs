@@ -11,6 +11,8 @@ use crate::{build, paths, progress};
 pub(crate) enum Flags {
     /// Counters that guide libFuzzer to what it has not reached.
     Guided,
+    /// The same for targets that are fed for a moment: what they cost is their building.
+    GuidedBriefly,
     /// Counters of lines, for a report.
     Counted,
 }
@@ -18,15 +20,23 @@ pub(crate) enum Flags {
 impl Flags {
     const fn name(self) -> &'static str {
         match self {
-            Self::Guided => "guided",
+            Self::Guided | Self::GuidedBriefly => "guided",
             Self::Counted => "counted",
+        }
+    }
+
+    /// Cargo's profile, after which it names a folder.
+    const fn profile(self) -> &'static str {
+        match self {
+            Self::GuidedBriefly => "brief",
+            Self::Guided | Self::Counted => "release",
         }
     }
 
     /// LLVM's coverage for sanitizers (clang's documentation, SanitizerCoverage), as libFuzzer wants it; or rustc's own.
     const fn rustc(self) -> &'static [&'static str] {
         match self {
-            Self::Guided => &[
+            Self::Guided | Self::GuidedBriefly => &[
                 "-Cpasses=sancov-module",
                 "-Cllvm-args=-sanitizer-coverage-level=4",
                 "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
@@ -57,10 +67,10 @@ pub(super) fn build_in(folder: &std::path::Path, flags: Flags) -> anyhow::Result
     let mut cargo = build::cargo();
     // Its lock follows the crates of ours, whose dependencies change more often than it is built. Flags for a target
     // that is named are not for build scripts and macros.
-    cargo.current_dir(folder).args(["build", "--release", "--bins"]);
+    cargo.current_dir(folder).args(["build", "--profile", flags.profile(), "--bins"]);
     cargo.args(["--target", &target, "--target-dir"]).arg(&into);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.rustc().join("\x1f"));
     let built = progress::step("build the fuzz targets", || Ok(cargo.status()?))?;
     ensure!(built.success(), "the fuzz targets do not build");
-    Ok(into.join(target).join("release"))
+    Ok(into.join(target).join(flags.profile()))
 }

@@ -14,7 +14,7 @@ pub(super) fn targets(filter: Option<&str>, tally: &mut Tally) -> anyhow::Result
     if asked.peek().is_none() {
         return Ok(());
     }
-    let programs = build(Flags::Guided)?;
+    let programs = build(Flags::GuidedBriefly)?;
     for target in asked {
         let fed = run(target, &programs, &corpus(target), &[INPUTS.to_owned()])?;
         let outcome = if fed.finding.is_some() { "FAILED" } else { "ok" };
