@@ -6,6 +6,7 @@ mod apt;
 pub(crate) mod kernels;
 mod mirror;
 mod release;
+pub(crate) mod stored;
 
 use std::{
     fs,

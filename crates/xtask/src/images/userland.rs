@@ -19,7 +19,7 @@ use super::{
     recipe::{self, Recipe},
 };
 use crate::{
-    debian::{self, kernels},
+    debian::{self, kernels, stored},
     host::{self, Disk, HostConfig, HostExit, HostJob, Overlay, PageSize, Writes},
     paths, progress,
 };
@@ -49,7 +49,9 @@ pub(crate) fn debian_ext4() -> anyhow::Result<PathBuf> {
     let path = paths::item(paths::cache()?.join("userlands").join(name), |made| {
         let Recipe { suite, size, packages } = &folder.recipe;
         let packages = progress::step(format_args!("fetch the packages of {RECIPE}"), || {
-            debian::packages(packages, suite)
+            let packages = debian::packages(packages, suite)?;
+            stored::store_all(packages.path())?;
+            Ok(packages)
         })?;
         let what = format!("install {RECIPE} in the emulated host (once; takes minutes)");
         progress::step(what, || {
