@@ -27,6 +27,7 @@ mod fips;
 mod firecracker;
 mod firmware;
 mod formats;
+mod frames;
 mod host;
 mod io_threads;
 mod kedge;

@@ -34,6 +34,9 @@ const MESSAGES: u32 = 10;
 const HOST: u32 = libc::VMADDR_CID_HOST;
 const ANY: u32 = libc::VMADDR_CID_ANY;
 
+/// Connections that may wait until they are accepted: as many as tests ask for at once. The kernel refuses those beyond.
+const WAITING: i32 = 1024;
+
 /// An address of the family.
 struct Address {
     cid: u32,
@@ -77,7 +80,7 @@ fn main() -> io::Result<()> {
 fn listener(port: u32, kind: SocketType) -> io::Result<OwnedFd> {
     let listener = socket(AddressFamily::VSOCK, kind, None)?;
     bind(&listener, &Address { cid: ANY, port })?;
-    listen(&listener, 128)?;
+    listen(&listener, WAITING)?;
     Ok(listener)
 }
 
