@@ -1,11 +1,11 @@
 //! Guest tests: each host of the plan boots, runs the suites, and hands over what they print.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use super::{
     hosts::{self, SILENCE, TIMEOUT},
     plan::{Entry, Share},
-    second_try::Try,
+    second_try::{self, Test, Try},
     suites,
     tally::Tally,
 };
@@ -16,15 +16,29 @@ const LONG_DAY: [Duration; 2] = [Duration::from_secs(4 * 3600), Duration::from_s
 
 /// Runs the suites with the arguments it is given, each announced as cargo would.
 const SCRIPT: &str = r#"status=0
-for suite in $KEDGE_SUITES; do
+run() {
+    suite=$1
+    shift
     echo "Running $suite ($suite-)"
     case $suite in
         *.on_kvm) more=$KEDGE_ON_KVM ;;
         *) more= ;;
     esac
     $suite $more "$@" || status=$?
-done
+}
+if [ -n "$KEDGE_AGAIN" ]; then
+    for test in $KEDGE_AGAIN; do
+        run ${test%%=*} $KEDGE_PLAIN --exact ${test#*=}
+    done
+else
+    for suite in $KEDGE_SUITES; do
+        run $suite $KEDGE_PLAIN "$@"
+    done
+fi
 exit $status"#;
+/// Only one test at a time: each wants the whole host. The host's console is a terminal, on which they would print
+/// colours between the words that are read.
+const PLAIN: &str = "--test-threads=1 --color=never";
 
 /// What of the tests runs.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +75,24 @@ pub(super) fn run(
         })
     };
     let hosts = hosts.iter().filter(worth_booting).map(|entry| (entry, ()));
-    tally.add(hosts::each(hosts, |entry, ()| on_host(entry, &files, asked)));
+    tally.add(hosts::each(hosts, |entry, (), last| {
+        let again = last.map(|last| second_try::again(&entry.name, last)).unwrap_or_default();
+        let one = on_host(entry, &files, asked, &again)?;
+        Ok(match last {
+            Some(last) if !again.is_empty() => second_try::completed(one, last),
+            _ => one,
+        })
+    }));
     Ok(())
 }
 
-/// Runs the suites on one host.
-fn on_host(entry: &Entry, files: &[Overlay], asked: Asked<'_>) -> anyhow::Result<Try> {
+/// Runs the suites on one host, or only the tests `again` if there are any.
+fn on_host(
+    entry: &Entry,
+    files: &[Overlay],
+    asked: Asked<'_>,
+    again: &[Test],
+) -> anyhow::Result<Try> {
     let filter = asked.filter;
     let guest = |label: &str| Guest { label: label.to_owned(), page_size: entry.page_size };
     let mut files = files.to_vec();
@@ -78,6 +104,10 @@ fn on_host(entry: &Entry, files: &[Overlay], asked: Asked<'_>) -> anyhow::Result
     let mut job = HostJob::new(command(entry, filter), files);
     job.env.push(("KEDGE_GUEST_KERNELS".to_owned(), entry.guests.join(" ")));
     job.env.push(("KEDGE_SUITES".to_owned(), suites));
+    job.env.push(("KEDGE_PLAIN".to_owned(), PLAIN.to_owned()));
+    let again: Vec<_> =
+        again.iter().map(|Test { suite, name }| format!("{suite}={name}")).collect();
+    job.env.push(("KEDGE_AGAIN".to_owned(), again.join(" ")));
     job.env.push(("KEDGE_ON_KVM".to_owned(), on_kvm(entry)));
     if asked.is_of_every_day() {
         job.env.push(("KEDGE_EVERY_DAY".to_owned(), "1".to_owned()));
@@ -100,16 +130,22 @@ fn patience(entry: &Entry) -> [Duration; 2] {
 /// Tests that boot Debian from a disk, which takes minutes to make.
 const ON_DEBIAN: &str = "once::systemd::";
 
+/// Begins in the background with what takes minutes and leaves processors idle: Debian installs itself in a machine.
+pub(super) fn prepare(hosts: &[Entry], filter: Option<&str>) {
+    if wants_debian(filter) && hosts.iter().any(|host| host.share == Share::Everything) {
+        // Who needs it waits for it, and says what is wrong if it is not there.
+        thread::spawn(host::debian_disk);
+    }
+}
+
 /// Whether the filter leaves such tests in.
 fn wants_debian(filter: Option<&str>) -> bool {
     filter.is_none_or(|part| ON_DEBIAN.contains(part) || part.contains("systemd"))
 }
 
-/// The command that runs the suites. Only one test at a time: each wants the whole host.
+/// The command that runs the suites.
 fn command(entry: &Entry, filter: Option<&str>) -> Vec<String> {
-    // The host's console is a terminal, on which they would print colours between the words that are read.
-    let plain = ["--test-threads=1", "--color=never"];
-    let mut words = [&["sh", "-c", SCRIPT, "suites"][..], &plain].concat();
+    let mut words = vec!["sh", "-c", SCRIPT, "suites"];
     words.extend(entry.skips().into_iter().flat_map(|part| ["--skip", part]));
     // What is not there for these tests was not booted.
     words.extend(entry.share.filter(filter).unwrap_or(filter));
@@ -132,13 +168,13 @@ mod tests {
         let hosts = plan::hosts(Plan::Daily, &[]).unwrap();
         let one = |share| hosts.iter().find(|host| host.share == share).unwrap();
         let words = command(one(Share::OfEveryHost), Some("boot"));
-        let moves = ["--color=never", "--skip", "moves::"];
+        let moves = ["suites", "--skip", "moves::"];
         let skips = ["--skip", "once::", "--skip", "every_kernel::", "--skip", "every_guest::"];
-        assert_eq!(words[5..], [&moves[..], &skips, &["boot"]].concat());
-        assert_eq!(command(one(Share::Everything), None)[5..], moves);
+        assert_eq!(words[3..], [&moves[..], &skips, &["boot"]].concat());
+        assert_eq!(command(one(Share::Everything), None)[3..], moves);
         let compared = command(one(Share::Fingerprints), None);
         let skips = ["--skip", "once::", "--skip", "every_guest::", "fingerprint::"];
-        assert_eq!(compared[5..], [&moves[..], &skips].concat());
+        assert_eq!(compared[3..], [&moves[..], &skips].concat());
     }
 
     #[test]

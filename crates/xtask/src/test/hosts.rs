@@ -23,26 +23,27 @@ use crate::{
 /// Memory to be free for each host that runs at the same time, in KiB: its own and its initial file system's.
 const KIB_PER_HOST: usize = 4 * 1024 * 1024;
 /// The longest one host may take.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(45 * 60);
 /// The longest that a host says nothing: no test takes that long, on a busy machine either.
 pub(super) const SILENCE: Duration = Duration::from_secs(10 * 60);
 
-/// Runs `run` on each of these hosts, with what is given for it.
+/// Runs `run` on each of these hosts, with what is given for it and with the try before, which it may complete.
 pub(super) fn each<'a, T: Send + Sync>(
     hosts: impl IntoIterator<Item = (&'a Entry, T)>,
-    run: impl Fn(&Entry, &T) -> anyhow::Result<Try> + Sync,
+    run: impl Fn(&Entry, &T, Option<&Try>) -> anyhow::Result<Try> + Sync,
 ) -> Tally {
     let queue = Mutex::new(hosts.into_iter().collect::<VecDeque<_>>());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let on_host =
-        |host: &Entry, with: &T| run(host, with).unwrap_or_else(|error| cannot_run(host, &error));
+    let on_host = |host: &Entry, with: &T, last: Option<&Try>| {
+        run(host, with, last).unwrap_or_else(|error| cannot_run(host, &error))
+    };
     let (results, of_hosts) = mpsc::channel();
     thread::scope(|scope| {
         for _ in 0..at_once() {
             let (results, next, on_host) = (results.clone(), &next, &on_host);
             scope.spawn(move || {
                 while let Some((host, with)) = next() {
-                    let tally = on_host(host, &with);
+                    let tally = on_host(host, &with, None);
                     // The receiver outlives every worker.
                     let _ = results.send((host, with, tally));
                 }
@@ -60,7 +61,7 @@ pub(super) fn each<'a, T: Send + Sync>(
             // Whoever looks on need not wait for another try to see why.
             tries.last().iter().for_each(|last| print!("{}", last.tally.failures_text()));
             println!("{}: tests failed, or the host did; once more, alone", host.name);
-            tries.push(on_host(host, &with));
+            tries.push(on_host(host, &with, tries.last()));
         }
         sum.add(second_try::settle(tries));
     }

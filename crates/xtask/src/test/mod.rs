@@ -90,6 +90,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<ExitCode> {
     if selection.arm64 {
         stage("arm64", &mut tally, |tally| unit::arm64(filter, tally));
     }
+    // Tests that count moments are through.
+    guest::prepare(&selection.hosts, filter);
     if selection.fuzz {
         stage("fuzz", &mut tally, |tally| fuzzed::targets(filter, tally));
     }

@@ -2,7 +2,7 @@
 //!
 //! An emulated host on a busy machine now and then loses time that no test can make up for. So the tests of a host
 //! with failures run once more, with no other host beside it, and what failed once only is said loudly, with what it
-//! printed, instead of being counted. What is broken fails twice.
+//! printed, instead of being counted. What is broken fails twice. Where nothing failed but tests, only those run again.
 //!
 //! A host whose own kernel stops has shown nothing about the tests behind that: it is tried again until it has come to
 //! the end of its tests, a few times at the most. (Seen at work with a debugger on QEMU 7.2: one of the host's CPUs at
@@ -21,6 +21,14 @@ const TRIES: usize = 4;
 pub(super) struct Try {
     pub tally: Tally,
     pub end: End,
+}
+
+/// One of the tests of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Test {
+    /// The program it is in.
+    pub suite: String,
+    pub name: String,
 }
 
 /// How it came to its end.
@@ -45,6 +53,38 @@ impl Try {
     pub(super) fn has_failed(&self) -> bool {
         self.is_complete() && !self.is_good()
     }
+}
+
+/// The tests to run again on `host` after `last`; none where all are to run again.
+pub(super) fn again(host: &str, last: &Try) -> Vec<Test> {
+    // What else may be wrong with a run is said in words.
+    let test = |Failure { run, name, .. }: &Failure| {
+        let suite = run.strip_prefix(host)?.strip_prefix(' ')?.to_owned();
+        let is_plain = |name: &str| !name.contains(char::is_whitespace);
+        (is_plain(&suite) && is_plain(name)).then(|| Test { suite, name: name.clone() })
+    };
+    let tests: Option<Vec<_>> = last.tally.failures.iter().map(test).collect();
+    tests.filter(|_| last.is_complete()).unwrap_or_default()
+}
+
+/// A try of all tests: of those that failed in `last` by `again`, a try of them alone, and of the others by `last`.
+pub(super) fn completed(again: Try, last: &Try) -> Try {
+    if !again.is_complete() {
+        return again;
+    }
+    let Try { mut tally, end } = again;
+    if tally.total() != last.tally.failed() {
+        let how = format!("{} of {} ran again", tally.total(), last.tally.failed());
+        let unknown = last.tally.failures.iter().map(|Failure { run, name, output }| Failure {
+            run: run.clone(),
+            name: name.clone(),
+            output: format!("{output}{how}\n"),
+        });
+        tally = Tally { failures: unknown.collect(), ..Tally::default() };
+    }
+    tally.passed += last.tally.passed;
+    tally.skipped += last.tally.skipped;
+    Try { tally, end }
 }
 
 /// Whether a host with these `tries` gets another one; `widespread` are failures on too many hosts for that.
@@ -145,6 +185,49 @@ mod tests {
         assert!(wants_another(&tries(), true));
         let all: Vec<_> = tries().into_iter().chain(tries()).collect();
         assert!(!wants_another(&all, false));
+    }
+
+    #[test]
+    fn what_failed_runs_again_alone_if_nothing_else_is_wrong() {
+        let names = |last: &Try| {
+            again("6.12", last)
+                .into_iter()
+                .map(|test| test.suite + "=" + &test.name)
+                .collect::<Vec<_>>()
+        };
+        let expected = ["guest-tests=once::a", "guest-tests=b"];
+        assert_eq!(names(&whole(7, &["once::a", "b"])), expected);
+        assert!(names(&whole(7, &["a", "ended with status 1"])).is_empty());
+        assert!(names(&died(7, &["a"])).is_empty());
+        assert!(again("6.1", &whole(7, &["a"])).is_empty());
+    }
+
+    #[test]
+    fn what_ran_again_counts_beside_what_had_passed() {
+        let first = whole(7, &["broken", "unlucky"]);
+        let again = |passed, failed: &[&str]| {
+            let tally = Tally { skipped: 0, ..tally(passed, failed) };
+            completed(Try { tally, end: End::Complete }, &first)
+        };
+        assert_eq!(again(1, &["broken"]), whole(8, &["broken"]));
+        assert_eq!(again(2, &[]), whole(9, &[]));
+        let settled = settle(vec![whole(7, &["broken", "unlucky"]), again(1, &["broken"])]);
+        assert_eq!((settled.passed, settled.failures.len(), settled.notes.len()), (8, 1, 1));
+    }
+
+    #[test]
+    fn what_did_not_run_again_has_not_passed() {
+        let first = whole(7, &["a", "b"]);
+        let one = Try { tally: Tally { passed: 1, ..Tally::default() }, end: End::Complete };
+        let completed = completed(one, &first);
+        assert_eq!((completed.tally.passed, completed.tally.failures.len()), (7, 2));
+        assert!(completed.tally.failures[0].output.ends_with("1 of 2 ran again\n"));
+    }
+
+    #[test]
+    fn a_host_that_dies_the_second_time_has_shown_nothing() {
+        let dead = completed(died(1, &["died in `b`"]), &whole(7, &["a", "b"]));
+        assert_eq!(dead, died(1, &["died in `b`"]));
     }
 
     #[test]

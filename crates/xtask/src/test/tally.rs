@@ -49,7 +49,8 @@ impl Tally {
         self.passed + self.skipped + self.failed()
     }
 
-    fn failed(&self) -> u64 {
+    /// The failures.
+    pub(super) fn failed(&self) -> u64 {
         self.failures.iter().fold(0, |sum, _| sum + 1)
     }
 

@@ -66,10 +66,10 @@ pub(super) fn run(fleets: &[Fleet], filter: Option<&str>, tally: &mut Tally) -> 
     };
     let savers = pairs().map(|(host, _, choice)| (host, choice.saved_on(host.kernel)));
     let savers = savers.filter(|(_, tests)| !tests.is_empty());
-    tally.add(hosts::each(savers, |host, tests| stage.save(host, tests)));
+    tally.add(hosts::each(savers, |host, tests, _| stage.save(host, tests)));
     let loaders = pairs().map(|(host, fleet, choice)| (host, (fleet, choice.loaded())));
     let loaders = loaders.filter(|(_, (_, tests))| !tests.is_empty());
-    tally.add(hosts::each(loaders, |host, (fleet, tests)| stage.load(fleet, host, tests)));
+    tally.add(hosts::each(loaders, |host, (fleet, tests), _| stage.load(fleet, host, tests)));
     let verdicts = stage.verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);
     print!("{}", verdicts.tables());
     Ok(())
