@@ -2,8 +2,10 @@
 
 use std::{
     env, fs,
+    panic::resume_unwind,
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
+    thread,
 };
 
 use anyhow::{Context, bail, ensure};
@@ -165,32 +167,44 @@ fn workspace_targets() -> anyhow::Result<Vec<(String, String)>> {
 /// Builds binaries for arm64; name and path of each.
 fn programs(wanted: &[Program]) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let toolchain = Toolchain::installed()?;
-    let mut built = Vec::new();
-    for profile in Profile::ALL {
-        let of_it: Vec<_> = wanted.iter().filter(|program| program.3 == profile).collect();
-        if of_it.is_empty() {
-            continue;
-        }
-        let mut build = cargo();
-        build.args(["build", "--locked"]).envs(toolchain.environment());
-        if profile == Profile::Release {
-            // Nothing is unwound that aborts when it panics.
-            let script = paths::workspace().join("crates/kedge/no_unwind.ld");
-            let flags =
-                format!("[\"-Cforce-unwind-tables=no\", \"-Clink-arg=-T{}\"]", script.display());
-            build.args(["--config", &format!("target.{}.rustflags={flags}", toolchain.target())]);
-        }
-        for (package, kind, name, _) in of_it {
-            build.args(["--package", package, kind.flag(), name]);
-        }
-        built.extend(executables(build, toolchain, profile)?);
-    }
+    // At once: what is shipped ends with minutes of work for one processor.
+    let built = thread::scope(|scope| {
+        let builds = Profile::ALL
+            .map(|profile| scope.spawn(move || programs_of(profile, wanted, toolchain)));
+        builds.map(|build| build.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let built: Vec<_> = built.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
     for (_, path) in &built {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         check_static(&bytes)
             .with_context(|| format!("{} is of no use in a bare host", path.display()))?;
     }
     Ok(built)
+}
+
+/// Builds those of `wanted` that have this profile.
+fn programs_of(
+    profile: Profile,
+    wanted: &[Program],
+    toolchain: Toolchain,
+) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let of_it: Vec<_> = wanted.iter().filter(|program| program.3 == profile).collect();
+    if of_it.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut build = cargo();
+    build.args(["build", "--locked"]).envs(toolchain.environment());
+    if profile == Profile::Release {
+        // Nothing is unwound that aborts when it panics.
+        let script = paths::workspace().join("crates/kedge/no_unwind.ld");
+        let flags =
+            format!("[\"-Cforce-unwind-tables=no\", \"-Clink-arg=-T{}\"]", script.display());
+        build.args(["--config", &format!("target.{}.rustflags={flags}", toolchain.target())]);
+    }
+    for (package, kind, name, _) in of_it {
+        build.args(["--package", package, kind.flag(), name]);
+    }
+    executables(build, toolchain, profile)
 }
 
 /// The bare-metal guests of `tests/payloads`: a workspace of its own, whose linker writes memory images.

@@ -84,6 +84,7 @@ pub(super) fn completed(again: Try, last: &Try) -> Try {
     }
     tally.passed += last.tally.passed;
     tally.skipped += last.tally.skipped;
+    tally.notes.extend_from_slice(&last.tally.notes);
     Try { tally, end }
 }
 
