@@ -72,12 +72,6 @@ pub(crate) fn statistic(tap: &Tap, name: &str) -> anyhow::Result<u64> {
     Ok(fs::read_to_string(path)?.trim_end().parse()?)
 }
 
-/// The mean length of what was sent between, frames and bytes.
-pub(crate) fn mean_length(before: (u64, u64), after: (u64, u64)) -> anyhow::Result<u64> {
-    let frames = after.0 - before.0;
-    (after.1 - before.1).checked_div(frames).context("the guest has sent nothing")
-}
-
 /// Says to the guest that the host has done its part.
 fn go_on(kedge: &mut Running) -> Outcome {
     kedge.type_in(b"go on\n")
@@ -106,7 +100,7 @@ fn start(host: &Host) -> anyhow::Result<Boot> {
     drop(passed);
     let watch = Watch::over(GUEST)?;
     kedge.wait_for("=== datagrams", 1, BOOT)?;
-    let with_offloads = watch.longest();
+    let with_offloads = watch.longest_from();
     let attached = several.queues()?;
     let datagrams = datagrams(&mut kedge)?;
     more_than_enough()?;
@@ -122,7 +116,7 @@ fn start(host: &Host) -> anyhow::Result<Boot> {
     let watch = Watch::over(GUEST)?;
     go_on(&mut kedge)?;
     kedge.wait_for("=== done", 1, BOOT)?;
-    let without_offloads = watch.longest();
+    let without_offloads = watch.longest_from();
     let ended = kedge.finish_within(BOOT)?.with_status(0)?;
     drop(echo);
     Ok(Boot {

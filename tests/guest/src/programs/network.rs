@@ -1,10 +1,13 @@
 //! Two network cards, one of them with eight pairs of queues, over which iperf3 sends both
 //! ways: first with segments and checksums left to the other side, then without.
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context, ensure};
 
 use super::{Boot, go_on, on_host::Programs, work};
-use crate::cards::{LONGEST, mean_length, statistic};
+use crate::cards::{LONGEST, statistic};
+use crate::frames::Watch;
 use crate::kedge::Running;
 use crate::suite::{Outcome, after, times};
 use crate::tap::Tap;
@@ -34,18 +37,26 @@ pub(super) fn words() -> String {
 /// then does not count: more than the buffers of both, which iperf3 is told to make small.
 const UNDER_WAY: u64 = 256 << 10;
 
+/// The guest's addresses on them.
+const GUEST: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 90, 0, 2), Ipv4Addr::new(10, 91, 0, 2)];
+
 /// The cards' taps.
 pub(super) struct Cards([Tap; 2]);
 
-/// Frames and bytes that passed a tap, from the guest and to it.
+/// Bytes from the guest and to it: those that passed a tap, or those of the longest frame.
 #[derive(Clone, Copy, Debug)]
-struct Passed {
-    sent: (u64, u64),
-    received: (u64, u64),
+struct Bytes {
+    sent: u64,
+    received: u64,
 }
 
-/// What passed each tap: before all, with offloads, and in the end.
-pub(super) struct Found([[Passed; 2]; 3]);
+/// What was seen of each card.
+pub(super) struct Found {
+    /// What had passed its tap: before all, with offloads, and in the end.
+    passed: [[Bytes; 2]; 3],
+    /// Its longest frames, with offloads and without.
+    longest: [[Bytes; 2]; 2],
+}
 
 impl Cards {
     /// Makes the taps.
@@ -71,68 +82,78 @@ impl Cards {
         let server = host.start("usr/bin/iperf3", &["--server"])?;
         guest.wait_for("=== iperf3", 1, work())?;
         let first = self.passed()?;
+        let frames = watches()?;
         go_on(guest)?;
         guest.wait_for("=== plain", 1, work())?;
-        let with_offloads = self.passed()?;
+        let (with_offloads, with) = (self.passed()?, longest(&frames));
         for tap in &self.0 {
             let words = ["-K", tap.name(), "tso", "off", "gso", "off", "tx", "off"];
             host.run("usr/sbin/ethtool", &words)?;
         }
+        let frames = watches()?;
         go_on(guest)?;
         guest.wait_for("=== sent", 1, work())?;
-        let last = self.passed()?;
+        let (last, without) = (self.passed()?, longest(&frames));
         go_on(guest)?;
         drop(server);
-        Ok(Found([first, with_offloads, last]))
+        Ok(Found { passed: [first, with_offloads, last], longest: [with, without] })
     }
 
-    fn passed(&self) -> anyhow::Result<[Passed; 2]> {
-        let passed = |tap: &Tap| -> anyhow::Result<Passed> {
-            let count = |name| statistic(tap, name);
+    fn passed(&self) -> anyhow::Result<[Bytes; 2]> {
+        let passed = |tap: &Tap| -> anyhow::Result<Bytes> {
             // The tap receives what the guest sends.
-            Ok(Passed {
-                sent: (count("rx_packets")?, count("rx_bytes")?),
-                received: (count("tx_packets")?, count("tx_bytes")?),
-            })
+            let (sent, received) = (statistic(tap, "rx_bytes")?, statistic(tap, "tx_bytes")?);
+            Ok(Bytes { sent, received })
         };
         Ok([passed(&self.0[0])?, passed(&self.0[1])?])
     }
 }
 
+/// Watches over the frames of both cards.
+fn watches() -> anyhow::Result<[Watch; 2]> {
+    Ok([Watch::over(GUEST[0])?, Watch::over(GUEST[1])?])
+}
+
+/// What they have seen.
+fn longest(frames: &[Watch; 2]) -> [Bytes; 2] {
+    frames.each_ref().map(|watch| {
+        let (sent, received) = (watch.longest_from(), watch.longest_to());
+        Bytes { sent, received }
+    })
+}
+
 pub(super) fn iperf3(boot: &Boot) -> Outcome {
-    let Found([first, with_offloads, last]) = &boot.network;
+    let Found { passed: [first, with_offloads, last], longest } = &boot.network;
     let [with, without] = used();
     for &card in with {
         let passed = (&first[card], &with_offloads[card]);
         transferred(boot.said.section("iperf3")?, ("with", card), passed)?;
-        let (sent, received) = lengths(passed)?;
-        ensure!(sent > LONGEST, "card {card} has sent frames of {sent} bytes");
-        ensure!(received > LONGEST, "card {card} has received frames of {received} bytes");
+        let Bytes { sent, received } = longest[0][card];
+        ensure!(sent > LONGEST, "card {card} has sent no frame of more than {sent} bytes");
+        ensure!(received > LONGEST, "card {card} has received none of more than {received} bytes");
     }
     for &card in without {
         let passed = (&with_offloads[card], &last[card]);
         transferred(boot.said.section("plain")?, ("without", card), passed)?;
-        let (sent, received) = lengths(passed)?;
-        let longest = sent.max(received);
-        ensure!(longest <= LONGEST, "card {card} has frames of {longest} bytes without offloads");
+        let Bytes { sent, received } = longest[1][card];
+        // They are filled either way.
+        ensure!(
+            (sent, received) == (LONGEST, LONGEST),
+            "card {card}, without offloads, has sent {sent} bytes in a frame and received {received}"
+        );
     }
     Ok(())
-}
-
-/// The mean lengths of the frames that were sent and received between.
-fn lengths((before, now): (&Passed, &Passed)) -> anyhow::Result<(u64, u64)> {
-    Ok((mean_length(before.sent, now.sent)?, mean_length(before.received, now.received)?))
 }
 
 /// Both transfers over a card have come to their end, and all of them has passed its tap.
 fn transferred(
     said: &str,
     (name, card): (&str, usize),
-    (before, now): (&Passed, &Passed),
+    (before, now): (&Bytes, &Bytes),
 ) -> Outcome {
     let (queues, streams) = CARDS[card];
     let directions =
-        [("to-host", now.sent.1 - before.sent.1), ("to-guest", now.received.1 - before.received.1)];
+        [("to-host", now.sent - before.sent), ("to-guest", now.received - before.received)];
     for (direction, passed) in directions {
         let sum = |sum: &str| -> anyhow::Result<u64> {
             let line = format!("{name} {queues} {direction} {sum} ");
