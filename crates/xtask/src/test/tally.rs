@@ -49,7 +49,7 @@ impl Tally {
         self.passed + self.skipped + self.failed()
     }
 
-    /// The failures.
+    /// How many failed.
     pub(super) fn failed(&self) -> u64 {
         self.failures.iter().fold(0, |sum, _| sum + 1)
     }
