@@ -160,6 +160,12 @@ fn on_kvm(entry: &Entry) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt,
+        process::Command,
+    };
+
     use super::*;
     use crate::test::plan::{self, Plan};
 
@@ -175,6 +181,30 @@ mod tests {
         let compared = command(one(Share::Fingerprints), None);
         let skips = ["--skip", "once::", "--skip", "every_guest::", "fingerprint::"];
         assert_eq!(compared[3..], [&moves[..], &skips].concat());
+    }
+
+    /// What the script runs of suites that only say what they are told, with these tests to run again.
+    fn runs(again: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        for suite in ["a.on_kvm", "b"] {
+            let path = folder.path().join(suite);
+            fs::write(&path, "#!/bin/sh\necho \"${0##*/} $*\"\n").unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:/usr/bin:/bin", folder.path().display());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", SCRIPT, "suites", "--skip", "x"]).env("PATH", path);
+        shell.envs([("KEDGE_SUITES", "a.on_kvm b"), ("KEDGE_PLAIN", "-p")]);
+        shell.envs([("KEDGE_ON_KVM", "-k"), ("KEDGE_AGAIN", again)]);
+        String::from_utf8(shell.output().unwrap().stdout).unwrap()
+    }
+
+    #[test]
+    fn all_suites_run_or_only_tests_that_failed() {
+        let all = "Running a.on_kvm (a.on_kvm-)\na.on_kvm -k -p --skip x\n\
+                   Running b (b-)\nb -p --skip x\n";
+        assert_eq!(runs(""), all);
+        assert_eq!(runs("b=c::d"), "Running b (b-)\nb -p --exact c::d\n");
     }
 
     #[test]
