@@ -4,7 +4,8 @@
 //! the guests of `KEDGE_GUESTS` and the bare-metal guests of `KEDGE_PAYLOADS`.
 //! Tests called `every_host::...` show what depends on the host's kernel,
 //! processor or interrupt controller; those called `every_kernel::...` what depends on
-//! its kernel only, and those called `once::...` on nothing of it. Tests called
+//! its kernel only, those called `any_kernel::...` what should be the same on each of
+//! them, and those called `once::...` what depends on nothing of it. Tests called
 //! `every_guest::...` run with all kernels that are to be guests there, and those called
 //! `moves::...` take several hosts, one after the other.
 

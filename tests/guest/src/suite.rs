@@ -45,6 +45,17 @@ impl Suite {
         self.add(format!("every_kernel::{name}"), needs, test);
     }
 
+    /// A test of devices and all that is around them, in which host kernels have a part, but
+    /// the same one: any of them shows it every day, and each of them when there is time.
+    pub(crate) fn any_kernel(
+        &mut self,
+        name: &str,
+        needs: &'static [Need],
+        test: impl FnOnce(&Host) -> Outcome + Send + 'static,
+    ) {
+        self.add(format!("any_kernel::{name}"), needs, test);
+    }
+
     /// A test that goes the same way on all hosts which have what it needs.
     pub(crate) fn once(
         &mut self,

@@ -34,7 +34,7 @@ pub(crate) fn tests(suite: &mut Suite) {
         &[Need::VhostNet, Need::MmuAtFirst],
         |host| moves(host, "", ""),
     );
-    suite.every_kernel(
+    suite.any_kernel(
         "vhost::a_guest_goes_on_without_it_on_pci",
         &[Need::VhostNet, Need::GicV3, Need::MmuAtFirst],
         |host| moves(host, "--transport pci", ",vhost=off"),

@@ -36,7 +36,7 @@ const MANY: usize = 100;
 const BYTES: u64 = 3 << 20;
 
 pub(crate) fn tests(suite: &mut Suite) {
-    suite.every_kernel(
+    suite.any_kernel(
         "vsock::a_guest_and_its_host_talk_also_after_a_move",
         &[Need::MmuAtFirst],
         talk,

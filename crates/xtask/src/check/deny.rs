@@ -42,6 +42,8 @@ fn install(root: &Path) -> Command {
         .arg(root)
         // It runs for a second or two: what it costs is its building.
         .arg("--debug");
+    // Nobody debugs it.
+    install.env("CARGO_PROFILE_DEV_DEBUG", "false");
     // Or it would be built in this clone and stay there.
     install.env_remove("CARGO_TARGET_DIR");
     install

@@ -37,6 +37,8 @@ pub(super) enum Share {
     OfEveryHost,
     /// Those that depend on the host's kernel only, too.
     OfEveryKernel,
+    /// Those in which all kernels should do the same, too.
+    OfAnyKernel,
     /// Those of which one host shows enough, too.
     Everything,
     /// Those that compare what guests find with what they found on a host with another kernel and the same CPU.
@@ -47,6 +49,8 @@ pub(super) enum Share {
 const ON_ONE_HOST: &str = "once::";
 /// Parts of the names of tests that depend on the host's kernel alone, not on its CPU, its pages or its GIC.
 const ON_ONE_HOST_A_KERNEL: &str = "every_kernel::";
+/// Parts of the names of tests in which all kernels should do the same: one shows it every day, each with `--full`.
+const ON_ANY_KERNEL: &str = "any_kernel::";
 /// Parts of the names of tests that one host and guest show every day, and with `--full` several of both.
 const ON_EVERY_GUEST: &str = "every_guest::";
 /// Parts of the names of tests that have a stage of their own.
@@ -58,8 +62,13 @@ impl Share {
     /// Parts of the names of the tests that are left out.
     fn skips(self) -> Vec<&'static str> {
         match self {
-            Self::OfEveryHost => vec![BETWEEN_HOSTS, ON_ONE_HOST, ON_ONE_HOST_A_KERNEL],
-            Self::OfEveryKernel | Self::Fingerprints => vec![BETWEEN_HOSTS, ON_ONE_HOST],
+            Self::OfEveryHost => {
+                vec![BETWEEN_HOSTS, ON_ONE_HOST, ON_ANY_KERNEL, ON_ONE_HOST_A_KERNEL]
+            }
+            Self::OfEveryKernel | Self::Fingerprints => {
+                vec![BETWEEN_HOSTS, ON_ONE_HOST, ON_ANY_KERNEL]
+            }
+            Self::OfAnyKernel => vec![BETWEEN_HOSTS, ON_ONE_HOST],
             Self::Everything => vec![BETWEEN_HOSTS],
         }
     }
@@ -239,7 +248,9 @@ pub(super) fn hosts(plan: Plan, kernels: &[String]) -> anyhow::Result<Vec<Entry>
     hosts.retain(|host| kernels.is_empty() || kernels.iter().any(|label| label == host.kernel));
     let mut shown = BTreeSet::new();
     for host in hosts.iter_mut().filter(|host| host.share == Share::OfEveryHost) {
-        if plan == Plan::Full || shown.insert(host.kernel) {
+        if plan == Plan::Full {
+            host.share = Share::OfAnyKernel;
+        } else if shown.insert(host.kernel) {
             host.share = Share::OfEveryKernel;
         }
     }
@@ -355,7 +366,15 @@ mod tests {
         let mut labels: Vec<_> = daily.iter().filter(shows).map(|host| host.kernel).collect();
         labels.sort_unstable();
         assert_eq!(labels, ["5.10", "6.1", "6.12", "7.2"]);
-        assert!(full().iter().all(|host| shows(&host)));
+    }
+
+    #[test]
+    fn one_host_shows_what_any_kernel_does_every_day_and_all_with_full() {
+        let shows = |host: &&Entry| !host.skips().contains(&ON_ANY_KERNEL);
+        assert_eq!(daily().iter().filter(shows).count(), 1);
+        let full = full();
+        assert_eq!(full.iter().filter(shows).count(), full.len());
+        assert!(!full.iter().any(|host| host.skips().contains(&ON_ONE_HOST_A_KERNEL)));
     }
 
     #[test]
