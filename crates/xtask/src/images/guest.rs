@@ -12,16 +12,14 @@ use flate2::{Compression, write::GzEncoder};
 use crate::{debian::kernels::Kernel, paths};
 
 const INIT: &str = include_str!("guest_init.sh");
-const MODULES: [&str; 9] = [
-    "virtio_mmio",
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_net",
-    "virtio_rng",
-    "crc32c_generic",
-    "libcrc32c",
-    "ext4",
-    "vmw_vsock_virtio_transport",
+/// Loads modules that nobody has asked for yet.
+const MODPROBE: &str = include_str!("guest_modprobe.sh");
+/// Loaded before anything else.
+const MODULES: [&str; 5] = ["virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng"];
+/// Loaded where a guest has something of the kind: the name of their list, and they.
+const OTHERS: [(&str, &[&str]); 2] = [
+    ("ext4", &["crc32c_generic", "libcrc32c", "ext4"]),
+    ("vsock", &["vmw_vsock_virtio_transport"]),
 ];
 
 /// The gzip-compressed initrd of a guest with this kernel.
@@ -30,7 +28,11 @@ const MODULES: [&str; 9] = [
 /// The cache cannot be read, or busybox not be fetched.
 pub(crate) fn initrd(kernel: &Kernel) -> anyhow::Result<PathBuf> {
     let mut archive = super::base(kernel, &MODULES)?;
+    for (list, modules) in OTHERS {
+        super::add_modules(&mut archive, kernel, list, modules)?;
+    }
     archive.file("init", 0o755, INIT.as_bytes())?;
+    archive.file("sbin/modprobe", 0o755, MODPROBE.as_bytes())?;
     archive.folder("tests")?;
     for (name, script) in scripts()? {
         archive.file(&format!("tests/{name}"), 0o755, &script)?;

@@ -27,6 +27,17 @@ fn base(kernel: &debian::kernels::Kernel, wanted: &[&str]) -> anyhow::Result<Arc
     }
     archive.copy("bin/busybox", &debian::busybox()?)?;
     archive.link("bin/sh", "busybox")?;
+    add_modules(&mut archive, kernel, "order", wanted)?;
+    Ok(archive)
+}
+
+/// Adds `wanted` modules of `kernel`, whose names in loading order are in `/mod/` and the name of the `list`.
+fn add_modules(
+    archive: &mut Archive,
+    kernel: &debian::kernels::Kernel,
+    list: &str,
+    wanted: &[&str],
+) -> anyhow::Result<()> {
     let have = kernel.modules()?;
     let mut order = String::new();
     for module in modules::load_order(&have, wanted) {
@@ -36,6 +47,5 @@ fn base(kernel: &debian::kernels::Kernel, wanted: &[&str]) -> anyhow::Result<Arc
         order.push_str(&module.name);
         order.push('\n');
     }
-    archive.file("mod/order", 0o644, order.as_bytes())?;
-    Ok(archive)
+    archive.file(&format!("mod/{list}"), 0o644, order.as_bytes())
 }

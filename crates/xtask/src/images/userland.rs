@@ -67,7 +67,8 @@ pub(crate) fn debian_ext4() -> anyhow::Result<PathBuf> {
 
 /// Boots the host to run `script` on the disk in `image`.
 fn install(script: &Path, packages: &Path, image: &Path) -> anyhow::Result<()> {
-    let config = HostConfig::default();
+    // dpkg has work for one CPU, and others that wait take the emulator's time.
+    let config = HostConfig { smp: 1, ..HostConfig::default() };
     let mut files = vec![
         Overlay::copy(SCRIPT, script.to_owned()),
         Overlay::copy(PACKAGES, packages.to_owned()),

@@ -45,9 +45,10 @@ fn main(boot: &Boot) {
 }
 
 fn of_the_machine(tree: DeviceTree) {
-    firmware::in_the_tree(&mut Serial, tree);
-    gic::ask(&mut Serial, tree);
-    of_this_cpu(&mut Serial);
+    let mut out = Serial::default();
+    firmware::in_the_tree(&mut out, tree);
+    gic::ask(&mut out, tree);
+    of_this_cpu(&mut out);
 }
 
 /// What each CPU can be asked.
