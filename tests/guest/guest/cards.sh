@@ -9,7 +9,7 @@ addresses() {
 }
 # Has the host send back what a CPU sends it.
 exchange() {
-    head -c 300000 /dev/urandom >/tmp/out
+    head -c 100000 /dev/urandom >/tmp/out
     taskset -c $2 nc 10.9$1.0.1 7007 </tmp/out >/tmp/back
     if [ "$(md5sum </tmp/out)" = "$(md5sum </tmp/back)" ]; then echo "exchanged on $1 by $2"; fi
 }

@@ -20,7 +20,7 @@ use crate::suite::{Outcome, Suite, after, times};
 use crate::tap::Tap;
 
 /// A hundred times, or every day a few.
-const TIMES: [u32; 2] = [100, 15];
+const TIMES: [u32; 2] = [100, 8];
 /// How often the guest has to come to the end of a round before it is saved: most saves
 /// find it somewhere within one.
 const EVERY: u32 = 10;

@@ -29,7 +29,7 @@ const KEPT: usize = 40_000;
 const MACS: [&str; 2] = ["06:00:0a:5a:00:01", "06:00:0a:5b:00:01"];
 
 pub(crate) fn tests(suite: &mut Suite) {
-    suite.every_kernel(
+    suite.any_kernel(
         "vhost::cards_work_and_differences_hold_what_the_kernel_wrote",
         &[Need::VhostNet, Need::MmuAtFirst],
         |host| moves(host, "", ""),
