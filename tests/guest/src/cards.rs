@@ -237,7 +237,7 @@ fn moves(host: &Host) -> Outcome {
     let folder = TempDir::new()?;
     let path = |name: &str| folder.path().join(name);
     let _echo = Peer::echo(7007)?;
-    let tap = Tap::with_queues("kedge-n0")?.with_address("10.90.0.1/24")?;
+    let tap = moved_tap("kedge-n0")?;
     let guest = Kedge::run(host.linux()?)
         .flags(&format!("--cpus {MOVED} --memory 256M --id saved"))
         .with(["--initrd".into(), host.initrd()?])
@@ -252,7 +252,7 @@ fn moves(host: &Host) -> Outcome {
     create.with(["--memory".into(), path("memory")]).finish_within(BOOT)?.with_status(0)?;
     guest.terminate()?;
     drop(tap);
-    let tap = Tap::with_queues("kedge-n3")?.with_address("10.90.0.1/24")?;
+    let tap = moved_tap("kedge-n3")?;
     let load = Kedge::new(["snapshot", "load"]).with([path("state")]);
     let load = load.with(["--memory".into(), path("memory")]);
     let mut guest = load.with(["--net", &format!("tap={}", tap.name())]).start()?;
@@ -260,6 +260,13 @@ fn moves(host: &Host) -> Outcome {
     guest.wait_for("=== done", 1, BOOT)?;
     ensure_moved(&guest.said(), "after")?;
     guest.finish_within(BOOT)?.with_status(0).map(drop)
+}
+
+/// A tap on which the host is the same to the guest, which would look for it for a minute otherwise.
+fn moved_tap(name: &'static str) -> anyhow::Result<Tap> {
+    let tap = Tap::with_queues(name)?;
+    run("ip", &["link", "set", "dev", name, "address", "06:00:0a:5a:00:01"])?;
+    tap.with_address("10.90.0.1/24")
 }
 
 fn ensure_moved(said: &str, when: &str) -> Outcome {
