@@ -87,8 +87,17 @@ impl<'de> Cursor<'de> {
         let (start, rest) = (self.at, self.text.as_bytes().get(self.at..).ok_or(Not)?);
         self.at += plain(rest);
         let text = self.text.get(start..self.at).ok_or(Not)?;
-        self.take(b'"')?;
+        self.end_of_text()?;
         Ok(text)
+    }
+
+    /// Passes over the quote that ends a text. Within one, blanks are not between things.
+    fn end_of_text(&mut self) -> Result<(), Not> {
+        if self.text.as_bytes().get(self.at) == Some(&b'"') {
+            self.at += 1;
+            return Ok(());
+        }
+        Err(Not)
     }
 
     /// Passes over `expected` as a text, and tells whether it was next.
@@ -126,7 +135,7 @@ impl<'de> Cursor<'de> {
         let rest = self.text.as_bytes().get(self.at..).ok_or(Not)?;
         let (number, length) = Hex::parse_front(rest).ok_or(Not)?;
         self.at += length;
-        self.take(b'"')?;
+        self.end_of_text()?;
         Ok(number.0)
     }
 

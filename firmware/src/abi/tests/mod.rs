@@ -260,6 +260,19 @@ fn mutated(text: &str, changes: &[(prop::sample::Index, char)]) -> String {
     chars.into_iter().collect()
 }
 
+#[test]
+fn blanks_in_a_text_are_a_part_of_it() {
+    let text = whole().to_json();
+    for (right, wrong) in
+        [("\"0x1\"", "\"0x1 \""), ("hosts.\"", "hosts.\n\""), ("\"sve\"", "\"sve\t\"")]
+    {
+        let text = text.replacen(right, wrong, 1);
+        assert!(text.contains(wrong), "{wrong}");
+        assert_eq!(GuestAbi::read_quickly(text.as_bytes()), None, "{wrong}");
+        assert!(GuestAbi::read_with_places(text.as_bytes()).is_err(), "{wrong}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
