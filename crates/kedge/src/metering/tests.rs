@@ -13,9 +13,11 @@ use serde_json::Value;
 
 use super::{Act, Metering};
 
+/// The lines of a file that are complete: one is being written perhaps, a page at a time.
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
@@ -39,6 +41,7 @@ fn there_is_a_first_line_one_every_period_and_a_last() {
     metering.asked("PUT /mmds".to_owned(), Duration::ZERO, Outcome::Done);
     metering.asked("PUT /mmds/config".to_owned(), Duration::ZERO, Outcome::Failed);
     metering.finish();
+    assert!(fs::read_to_string(&path).unwrap().ends_with('\n'));
     let lines = lines(&path);
     let last = lines.last().unwrap();
     assert_eq!(last["id"], "vm");
