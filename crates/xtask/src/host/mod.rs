@@ -69,6 +69,9 @@ pub(crate) struct MachineArgs {
     /// Number of CPUs
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub smp: u32,
+    /// Emulate all CPUs on one thread: less work, but nothing happens at the same time
+    #[arg(long)]
+    pub one_thread: bool,
     /// Page size of the host's kernel; 16k exists for 6.12 and later
     #[arg(long, value_enum, default_value_t)]
     pub page_size: PageSize,
@@ -80,13 +83,14 @@ pub(crate) struct MachineArgs {
 impl MachineArgs {
     /// The machine they describe.
     pub(crate) fn config(&self) -> HostConfig {
-        let Self { kernel, cpu, gic, icount, smp, page_size, memory } = self.clone();
+        let Self { kernel, cpu, gic, icount, smp, one_thread, page_size, memory } = self.clone();
         HostConfig {
             kernel,
             cpu,
             gic,
             icount,
             smp,
+            threads: if one_thread { Threads::One } else { Threads::OnePerCpu },
             page_size,
             memory_mib: memory,
             ..HostConfig::default()
@@ -144,6 +148,16 @@ pub(crate) enum PageSize {
     K16,
 }
 
+/// What emulates the CPUs of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// One thread, a CPU after the other: an instruction that excludes other CPUs costs no more than any other.
+    One,
+    /// A thread for each CPU: they run at the same time, as far as there are CPUs to run them.
+    #[default]
+    OnePerCpu,
+}
+
 /// The machine that is emulated.
 #[derive(Clone, Debug)]
 pub(crate) struct HostConfig {
@@ -157,6 +171,8 @@ pub(crate) struct HostConfig {
     pub icount: bool,
     /// Number of CPUs; taken as 1 under `icount`.
     pub smp: u32,
+    /// What emulates them.
+    pub threads: Threads,
     /// Page size of the host's kernel.
     pub page_size: PageSize,
     /// Memory in MiB.
@@ -173,6 +189,7 @@ impl Default for HostConfig {
             gic: 3,
             icount: false,
             smp: 2,
+            threads: Threads::default(),
             page_size: PageSize::K4,
             memory_mib: 3072,
             append: Vec::new(),

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::{Disk, HostConfig, Writes};
+use super::{Disk, HostConfig, Threads, Writes};
 use crate::process;
 
 /// QEMU about to start this host, its console on standard input and output.
@@ -34,10 +34,12 @@ pub(super) fn command(
 
 /// All arguments but the files.
 fn arguments(config: &HostConfig) -> Vec<String> {
-    let (accelerator, smp) = if config.icount {
-        (&["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"][..], 1)
-    } else {
-        (&["-accel", "tcg,thread=multi"][..], config.smp)
+    let (accelerator, smp) = match config.threads {
+        _ if config.icount => {
+            (&["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"][..], 1)
+        }
+        Threads::One => (&["-accel", "tcg,thread=single"][..], config.smp),
+        Threads::OnePerCpu => (&["-accel", "tcg,thread=multi"][..], config.smp),
     };
     let append = ["console=ttyAMA0", "panic=-1", "quiet"].map(str::to_owned);
     let append: Vec<String> = append.into_iter().chain(config.append.iter().cloned()).collect();
@@ -86,6 +88,16 @@ mod tests {
         let words = arguments(&config).join(" ");
         assert!(words.contains("-smp 1 "));
         assert!(words.contains("-icount shift=1,sleep=off"));
+    }
+
+    #[test]
+    fn cpus_share_a_thread_or_have_their_own() {
+        for (threads, word) in [(Threads::One, "single"), (Threads::OnePerCpu, "multi")] {
+            let config = HostConfig { smp: 4, threads, ..HostConfig::default() };
+            let words = arguments(&config).join(" ");
+            assert!(words.contains(&format!("-accel tcg,thread={word}")), "{words}");
+            assert!(words.contains("-smp 4 "));
+        }
     }
 
     #[test]
