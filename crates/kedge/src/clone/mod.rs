@@ -8,6 +8,7 @@ mod child;
 mod descriptors;
 mod fields;
 mod flags;
+mod folder;
 mod machine;
 mod numbered;
 mod source;

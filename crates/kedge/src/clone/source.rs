@@ -1,11 +1,10 @@
 //! What is cloned: a snapshot, or a machine that is saved for it.
 
 use std::env;
-use std::fs::{self, DirBuilder, File};
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -19,6 +18,7 @@ use kedge_vmm::{
 };
 
 use super::flags::Wanted;
+use super::folder::PrivateFolder;
 use crate::flags::path;
 use crate::remote::{Machine, RemoteError};
 use crate::snapshot::create;
@@ -117,11 +117,13 @@ impl Source {
     fn saved(
         save: impl FnOnce([PathBuf; 2]) -> Result<(), SourceError>,
     ) -> Result<Self, SourceError> {
-        let folder = private_folder()?;
-        let files = ["state", "memory"].map(|name| folder.join(name));
+        let folder = PrivateFolder::make(&env::temp_dir())
+            .map_err(|(folder, source)| SourceError::Folder { folder, source })?;
+        let path = folder.path().to_owned();
+        let files = ["state", "memory"].map(|name| path.join(name));
         let held = save(files.clone()).map(|()| files.map(File::open));
-        let failed = |source| SourceError::Folder { folder: folder.clone(), source };
-        fs::remove_dir_all(&folder).map_err(failed)?;
+        let failed = |source| SourceError::Folder { folder: path.clone(), source };
+        folder.remove().map_err(failed)?;
         let [state, memory] = held?;
         let held = [state.map_err(failed)?, memory.map_err(failed)?];
         let [state, memory] = held
@@ -172,22 +174,5 @@ fn create_order([state, memory]: [PathBuf; 2]) -> CreateSnapshot {
         resume_vm: false,
         // Nobody keeps the files long enough to doubt them.
         checksums: false,
-    }
-}
-
-/// Makes a folder that nobody else sees, with a name that nothing there has: not even one
-/// that was left by a process with this number.
-fn private_folder() -> Result<PathBuf, SourceError> {
-    let place = env::temp_dir();
-    // The machine's process may be in another folder.
-    let place = std::path::absolute(&place).unwrap_or(place);
-    let mut number = 0_u64;
-    loop {
-        let folder = place.join(format!("kedge-clone-{}-{number}", process::id()));
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(source) => return Err(SourceError::Folder { folder, source }),
-        }
     }
 }
