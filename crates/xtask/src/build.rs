@@ -79,7 +79,7 @@ const CHECKER: Program = ("kedge-guest-tests", Kind::Binary, "disk_checker", Pro
 const TAP_MAKER: Program = ("kedge-guest-tests", Kind::Binary, "tap_maker", Profile::Trial);
 
 /// Programs that commands in the emulated host find on their path.
-const HOST_PROGRAMS: [Program; 15] = [
+const HOST_PROGRAMS: [Program; 14] = [
     KEDGE,
     ("kedge-guest-tests", Kind::Binary, "guest-tests", Profile::Trial),
     ("kedge-guest-tests", Kind::Binary, "vsock_peer", Profile::Trial),
@@ -87,7 +87,6 @@ const HOST_PROGRAMS: [Program; 15] = [
     TAP_MAKER,
     ("kedge-guest-tests", Kind::Binary, "datagrams", Profile::Trial),
     ("kedge-conformance", Kind::Binary, "conformance", Profile::Trial),
-    BENCH,
     ("kedge-vmm", Kind::Example, "serial_output", Profile::Trial),
     ("kedge-vmm", Kind::Example, "firmware_service", Profile::Trial),
     ("kedge-vmm", Kind::Example, "own_device", Profile::Trial),
