@@ -23,7 +23,7 @@ use crate::{
 /// Memory to be free for each host that runs at the same time, in KiB: its own and its initial file system's.
 const KIB_PER_HOST: usize = 4 * 1024 * 1024;
 /// The longest one host may take.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(45 * 60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// The longest that a host says nothing: no test takes that long, on a busy machine either.
 pub(super) const SILENCE: Duration = Duration::from_secs(10 * 60);
 
