@@ -1,10 +1,9 @@
 //! The folder in which a machine is saved to be cloned. Nobody else sees it, and it goes
 //! with the one who made it: a process that is killed cannot see to that, so the next one
-//! that makes such a folder does. Whose maker lives is locked.
+//! that makes such a folder does. Those whose makers live are locked.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -95,7 +94,9 @@ fn remove_left(place: &Path) {
         let path = entry.path();
         let Ok(folder) = open(&path) else { continue };
         let is_ours = folder.metadata().is_ok_and(|about| about.uid() == user);
-        if is_ours && flock(folder.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let is_left = is_ours && flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok();
+        // Its maker may have removed it meanwhile, and have made another with its name.
+        if is_left && is_at(&folder, &path) {
             let _ = fs::remove_dir_all(&path);
         }
     }
